@@ -1,0 +1,164 @@
+"""The one home of V3D's conventions: axes, units, pixel centres, field of view, and the orbit.
+
+- World: right-handed, z up. The object lives near the origin; one unit is one object length unit.
+- Camera: OpenCV. x right, y down, z forward; `c2w` maps camera to world coordinates.
+- Pixels: column x, row y, both from the top left; the centre of the first pixel is (0.5, 0.5).
+- Field of view: the full horizontal angle, in degrees.
+- Orbit: radius 2, elevation 0, field of view 60; camera i at azimuth i*360/n, counter-clockwise seen
+  from above (+z); camera 0 at (+radius, 0, 0) sees the front of the object, the side in the photo.
+- Colour: sRGB-encoded values in [0, 1] everywhere outside a shader; views are composited on white.
+- GLB files are y-up with the object's front towards +z (see `v3d.mesh`).
+
+docs/conventions.md says the same for users.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+ORBIT_VIEWS = 18
+ORBIT_RADIUS = 2.0
+ORBIT_FOV = 60.0
+
+
+@dataclass(frozen=True)
+class Cameras:
+    """A batch of V pinhole cameras that share one image size.
+
+    Attributes:
+        c2w: [V, 4, 4] camera-to-world, OpenCV axes.
+        K: [V, 3, 3] intrinsics in pixels.
+        width, height: image size in pixels.
+    """
+
+    c2w: Tensor
+    K: Tensor
+    width: int
+    height: int
+
+    def __len__(self) -> int:
+        return self.c2w.shape[0]
+
+    def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> Cameras:
+        """The chosen cameras, always as a batch (an integer gives a batch of one)."""
+        if isinstance(index, int):
+            index = [index]
+        elif isinstance(index, Sequence):
+            index = list(index)
+        return Cameras(self.c2w[index], self.K[index], self.width, self.height)
+
+    @property
+    def w2c(self) -> Tensor:
+        """[V, 4, 4] world-to-camera."""
+        R, t = self.c2w[:, :3, :3], self.c2w[:, :3, 3]
+        out = torch.eye(4, dtype=R.dtype, device=R.device).repeat(len(self), 1, 1)
+        out[:, :3, :3] = R.mT
+        out[:, :3, 3] = -(R.mT @ t[..., None])[..., 0]
+        return out
+
+    @property
+    def centers(self) -> Tensor:
+        """[V, 3] camera centres in the world."""
+        return self.c2w[:, :3, 3]
+
+    def to(self, device: torch.device | str) -> Cameras:
+        return Cameras(self.c2w.to(device), self.K.to(device), self.width, self.height)
+
+    def resized(self, width: int, height: int) -> Cameras:
+        """The same cameras seen through an image of another size."""
+        scale = torch.tensor([width / self.width, height / self.height, 1.0], dtype=self.K.dtype)
+        return Cameras(self.c2w, self.K * scale.to(self.K.device)[:, None], width, height)
+
+    def project(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """World points [P, 3] -> pixels [V, P, 2] and depth [V, P] (camera z; negative behind)."""
+        w2c = self.w2c
+        x = points @ w2c[:, :3, :3].mT + w2c[:, None, :3, 3]
+        z = x[..., 2]
+        uvw = x @ self.K.mT
+        return uvw[..., :2] / z[..., None], z
+
+    def rays(self) -> tuple[Tensor, Tensor]:
+        """Origins and directions [V, H, W, 3] in the world, through pixel centres.
+
+        Directions have unit *camera z*, not unit length, so `origin + depth * direction` is the point
+        at that depth.
+        """
+        options = {"dtype": self.c2w.dtype, "device": self.c2w.device}
+        y, x = torch.meshgrid(
+            torch.arange(self.height, **options) + 0.5,
+            torch.arange(self.width, **options) + 0.5,
+            indexing="ij",
+        )
+        pixels = torch.stack([x, y, torch.ones_like(x)], dim=-1)
+        to_world = self.c2w[:, :3, :3] @ torch.linalg.inv(self.K)
+        directions = torch.einsum("vij,hwj->vhwi", to_world, pixels)
+        return self.centers[:, None, None, :].expand_as(directions), directions
+
+
+def cat_cameras(cameras: Sequence[Cameras]) -> Cameras:
+    """Join batches of cameras that share one image size."""
+    first = cameras[0]
+    if any((c.width, c.height) != (first.width, first.height) for c in cameras):
+        raise ValueError("Cameras with different image sizes cannot be joined; use `resized` first.")
+    return Cameras(
+        torch.cat([c.c2w for c in cameras]), torch.cat([c.K for c in cameras]), first.width, first.height
+    )
+
+
+def intrinsics(fov: float, width: int, height: int) -> Tensor:
+    """K [3, 3] of a centred pinhole camera with square pixels. `fov`: full horizontal angle in degrees."""
+    focal = 0.5 * width / math.tan(math.radians(fov) / 2)
+    return torch.tensor([[focal, 0.0, width / 2], [0.0, focal, height / 2], [0.0, 0.0, 1.0]])
+
+
+def look_at(centers: Tensor, target: Sequence[float] = (0.0, 0.0, 0.0)) -> Tensor:
+    """c2w [V, 4, 4] of upright cameras at `centers` [V, 3] that look at `target`.
+
+    Raises:
+        ValueError: a camera looks straight along the world's z axis, where "upright" has no meaning.
+    """
+    z = torch.as_tensor(target, dtype=centers.dtype, device=centers.device) - centers
+    z = z / z.norm(dim=-1, keepdim=True)
+    down = torch.tensor([0.0, 0.0, -1.0], dtype=centers.dtype, device=centers.device)
+    x = torch.linalg.cross(down.expand_as(z), z)
+    length = x.norm(dim=-1, keepdim=True)
+    if not bool((length > 1e-6).all()):
+        raise ValueError("A camera that looks straight up or down has no upright orientation.")
+    x = x / length
+    y = torch.linalg.cross(z, x)
+    c2w = torch.eye(4, dtype=centers.dtype, device=centers.device).repeat(len(centers), 1, 1)
+    c2w[:, :3, 0], c2w[:, :3, 1], c2w[:, :3, 2], c2w[:, :3, 3] = x, y, z, centers
+    return c2w
+
+
+def orbit(
+    views: int = ORBIT_VIEWS,
+    *,
+    size: int = 256,
+    radius: float = ORBIT_RADIUS,
+    elevation: float = 0.0,
+    fov: float = ORBIT_FOV,
+    azimuth: float = 0.0,
+) -> Cameras:
+    """Cameras on a horizontal circle around the origin, all looking at it.
+
+    Args:
+        views: number of cameras; camera i stands at `azimuth + i*360/views` degrees.
+        size: image width and height in pixels.
+        radius: distance to the origin.
+        elevation: degrees above the horizon, in (-90, 90).
+        fov: full field of view in degrees.
+        azimuth: of camera 0, in degrees, counter-clockwise from +x seen from above.
+    """
+    phi = torch.deg2rad(azimuth + torch.arange(views, dtype=torch.float64) * 360.0 / views)
+    theta = math.radians(elevation)
+    centers = radius * torch.stack(
+        [math.cos(theta) * phi.cos(), math.cos(theta) * phi.sin(), torch.full_like(phi, math.sin(theta))], dim=-1
+    )
+    K = intrinsics(fov, size, size).repeat(views, 1, 1)
+    return Cameras(look_at(centers).float(), K, size, size)

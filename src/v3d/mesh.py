@@ -1,0 +1,53 @@
+"""Triangle meshes and their files.
+
+`Mesh` uses V3D's world (z up, front towards +x, see `v3d.cameras`). Files use their own axes: GLB is
+y-up with the front towards +z.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """A triangle mesh, optionally textured.
+
+    Attributes:
+        vertices: [P, 3] float32, world coordinates (z up).
+        faces: [F, 3] int64, counter-clockwise seen from outside.
+        uv: [P, 2] float32 in [0, 1], u to the right, v *down* (as image rows: v = 0 is the texture's first
+            row), or None. Vertices on a seam are repeated, one for each chart.
+        texture: [T, T', 3] float32 in [0, 1], sRGB-encoded, or None.
+    """
+
+    vertices: Tensor
+    faces: Tensor
+    uv: Tensor | None = None
+    texture: Tensor | None = None
+
+    def to(self, device: torch.device | str) -> Mesh:
+        return replace(
+            self,
+            vertices=self.vertices.to(device),
+            faces=self.faces.to(device),
+            uv=None if self.uv is None else self.uv.to(device),
+            texture=None if self.texture is None else self.texture.to(device),
+        )
+
+    @property
+    def face_normals(self) -> Tensor:
+        """[F, 3] unit normals, outward; zero for faces without area."""
+        a, b, c = self.vertices[self.faces].unbind(1)
+        return torch.nn.functional.normalize(torch.linalg.cross(b - a, c - a), dim=-1)
+
+    @property
+    def vertex_normals(self) -> Tensor:
+        """[P, 3] unit area-weighted normals."""
+        a, b, c = self.vertices[self.faces].unbind(1)
+        weighted = torch.linalg.cross(b - a, c - a)[:, None].expand(-1, 3, -1).reshape(-1, 3)
+        summed = torch.zeros_like(self.vertices).index_add_(0, self.faces.reshape(-1), weighted)
+        return torch.nn.functional.normalize(summed, dim=-1)

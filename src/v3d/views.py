@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+import cv2
+import numpy as np
+import PIL.Image
 import torch
 from torch import Tensor
 
-from v3d.cameras import Cameras
+from v3d import matting
+from v3d.cameras import ORBIT_VIEWS, Cameras, cat_cameras, orbit
+from v3d.errors import V3DError
+from v3d.files import atomic, write_json
+from v3d.photo import read_image, resize_rgba
+
+# The same camera in OpenGL axes (x right, y up, z backward), as transforms.json has them, and back.
+_OPENCV_OPENGL = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64))
 
 
 @dataclass(frozen=True)
@@ -42,6 +56,208 @@ class Views:
     def resized(self, size: int) -> Views:
         """The same views at `size` x `size` pixels (antialiased)."""
         x = torch.cat([self.rgb, self.alpha[..., None]], dim=-1).permute(0, 3, 1, 2)
-        x = torch.nn.functional.interpolate(x, (size, size), mode="bilinear", antialias=True, align_corners=False)
+        x = torch.nn.functional.interpolate(
+            x, (size, size), mode="bilinear", antialias=True, align_corners=False
+        )
         x = x.permute(0, 2, 3, 1).clamp(0, 1)
         return Views(x[..., :3], x[..., 3], self.cameras.resized(size, size))
+
+
+def save_views(views: Views, folder: str | Path) -> None:
+    """Write `views/000.png`, ... (RGBA, straight alpha, lossless) and `transforms.json` as nerfstudio reads it.
+
+    Views come back from `load_views` to the 8-bit value; saving those again gives the same bytes.
+
+    Raises:
+        V3DError: the folder cannot be written, the disk is full.
+    """
+    folder = Path(folder)
+    names = [f"views/{i:03d}.png" for i in range(len(views))]
+    for name, rgb, alpha in zip(names, views.rgb.cpu(), views.alpha.cpu(), strict=True):
+        with atomic(folder / name) as temporary:
+            PIL.Image.fromarray(straight_rgba(rgb, alpha).numpy()).save(temporary)
+    for stale in set((folder / "views").glob("[0-9][0-9][0-9].png")) - {folder / name for name in names}:
+        stale.unlink()
+
+    cameras = views.cameras.to("cpu")
+    c2w = cameras.c2w.double() @ _OPENCV_OPENGL
+    shared = bool((cameras.K[:1] == cameras.K).all())
+    frames = [
+        {"file_path": name, "transform_matrix": pose.tolist()} | ({} if shared else _focal(K))
+        for name, pose, K in zip(names, c2w, cameras.K, strict=True)
+    ]
+    header = {"camera_model": "OPENCV", "w": cameras.width, "h": cameras.height}
+    write_json(
+        folder / "transforms.json", header | (_focal(cameras.K[0]) if shared else {}) | {"frames": frames}
+    )
+
+
+def straight_rgba(rgb: Tensor, alpha: Tensor) -> Tensor:
+    """Colours on white [..., 3] and alpha [...] -> uint8 [..., 4] with straight alpha."""
+    a = (alpha.clamp(0, 1) * 255).round()[..., None] / 255
+    colour = torch.where(a > 0, (rgb - (1 - a)) / a.clamp_min(1 / 255), torch.ones_like(rgb))
+    return (torch.cat([colour.clamp(0, 1), a], -1) * 255).round().to(torch.uint8)
+
+
+def load_views(folder: str | Path, *, max_size: int | None = None) -> Views:
+    """Read a folder with `transforms.json`: ours, nerfstudio's or instant-ngp's.
+
+    Lens distortion is removed. Alpha is the images' own, or that of their `mask_path`; opaque images get soft
+    alpha if all their backgrounds are plain, and alpha 1 otherwise.
+
+    Args:
+        folder: or the path of the .json file itself.
+        max_size: images with a longer side are reduced to it, and their cameras with them.
+
+    Raises:
+        V3DError: a file is missing or broken, images differ in size, a pose is not a rigid motion.
+    """
+    path = _transforms_file(Path(folder))
+    try:
+        meta = json.loads(path.read_text(encoding="utf-8"))
+        frames = list(meta["frames"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise V3DError(f"{path} is not a transforms.json with a list of frames ({error}).") from error
+    if not frames:
+        raise V3DError(f"{path} lists no frames.")
+    images: list[Tensor] = []
+    cameras: list[Cameras] = []
+    for frame in frames:
+        image, K = _read_frame(path, meta | frame)
+        c2w = _pose(frame.get("transform_matrix"), f"{path.name}, {frame.get('file_path')}")
+        height, width = image.shape[:2]
+        camera = Cameras(c2w[None], K[None], width, height)
+        if max_size is not None and max(width, height) > max_size:
+            width, height = (max(1, round(side * max_size / max(width, height))) for side in (width, height))
+            image, camera = resize_rgba(image, height, width), camera.resized(width, height)
+        if images and image.shape != images[0].shape:
+            raise V3DError(
+                f"The images of {path} differ in size: {frame['file_path']} does not match the first one."
+            )
+        images.append(image)
+        cameras.append(camera)
+    return _on_white(torch.stack(images), cat_cameras(cameras))
+
+
+def views_from_video(
+    path: str | Path, cameras: Cameras | None = None, *, views: int = 2 * ORBIT_VIEWS
+) -> Views:
+    """Read a video that goes once around an object in front of a plain background.
+
+    Args:
+        cameras: one for each frame of the video; by default the orbit, closed by the step after the last frame.
+        views: use at most so many frames, evenly spread.
+
+    Raises:
+        V3DError: the video cannot be read, or the number of cameras does not fit.
+    """
+    from v3d.video import load_video
+
+    frames = load_video(path)
+    count, height, width = frames.shape[:3]
+    if cameras is None:
+        size = max(height, width)
+        x0, y0 = (size - width) // 2, (size - height) // 2
+        padding = (0, 0, x0, size - width - x0, y0, size - height - y0)
+        frames = torch.nn.functional.pad(frames, padding, value=1.0)
+        cameras = orbit(count, size=size)
+    if len(cameras) != count or (cameras.width, cameras.height) != (frames.shape[2], frames.shape[1]):
+        raise V3DError(
+            f"{path} has {count} frames of {width} x {height} pixels, which the cameras do not fit."
+        )
+    chosen = [i * count // min(views, count) for i in range(min(views, count))]
+    rgba = torch.cat([frames[chosen], torch.ones_like(frames[chosen][..., :1])], -1)
+    return _on_white(rgba, cameras[chosen])
+
+
+def _on_white(rgba: Tensor, cameras: Cameras) -> Views:
+    """Views of straight-alpha images [V, H, W, 4]; opaque ones are cut out where all backgrounds are plain."""
+    if bool((rgba[..., 3] == 1).all()):
+        layers = [matting.layers_on_plain(view.numpy()) for view in rgba[..., :3]]
+        if all(layer is not None for layer in layers):
+            rgba = torch.stack([torch.from_numpy(np.dstack(layer)) for layer in layers if layer is not None])
+    rgb, alpha = rgba[..., :3], rgba[..., 3]
+    return Views(rgb * alpha[..., None] + 1 - alpha[..., None], alpha, cameras)
+
+
+def _transforms_file(path: Path) -> Path:
+    if path.is_file():
+        return path
+    for name in ("transforms.json", "transforms_train.json"):
+        if (path / name).is_file():
+            return path / name
+    raise V3DError(f"{path} has no transforms.json; give a folder of posed views.")
+
+
+def _focal(K: Tensor) -> dict[str, float]:
+    return {"fl_x": K[0, 0].item(), "fl_y": K[1, 1].item(), "cx": K[0, 2].item(), "cy": K[1, 2].item()}
+
+
+def _read_frame(path: Path, frame: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """Undistorted straight RGBA [H, W, 4] and K [3, 3] of one frame (whose keys include the file's own)."""
+    name = frame.get("file_path")
+    if not isinstance(name, str):
+        raise V3DError(f"A frame of {path} has no file_path.")
+    candidates = [path.parent / (name + suffix) for suffix in ("", ".png", ".jpg", ".jpeg")]
+    file = next((c for c in candidates if c.is_file()), None)
+    if file is None:
+        raise V3DError(f"{path.parent / name}, listed in {path.name}, does not exist.")
+    rgba, _ = read_image(file, max_side=None)
+    height, width = rgba.shape[:2]
+    try:
+        stated = (int(frame.get("w", width)), int(frame.get("h", height)))
+        if stated != (width, height):
+            raise V3DError(
+                f"{file} has {width} x {height} pixels; {path.name} says {stated[0]} x {stated[1]}."
+            )
+        K = _intrinsics(frame, width, height)
+        distortion = np.array([float(frame.get(key, 0)) for key in ("k1", "k2", "p1", "p2", "k3")])
+        fisheye = np.array([float(frame.get(key, 0)) for key in ("k1", "k2", "k3", "k4")])
+    except (KeyError, ValueError, TypeError) as error:
+        raise V3DError(f"{path.name} has no usable camera for {name}: {error}.") from error
+    if isinstance(frame.get("mask_path"), str):
+        mask, _ = read_image(path.parent / frame["mask_path"], max_side=None)
+        if mask.shape != rgba.shape:
+            raise V3DError(f"The mask {frame['mask_path']} and {file} differ in size.")
+        rgba[..., 3] = mask[..., 0]
+    matrix = K.double().numpy()
+    if frame.get("camera_model") == "OPENCV_FISHEYE":
+        rgba = cv2.fisheye.undistortImage(rgba, matrix, fisheye, Knew=matrix)
+    elif distortion.any():
+        rgba = cv2.undistort(rgba, matrix, distortion)
+    return torch.from_numpy(rgba), K
+
+
+def _intrinsics(frame: dict[str, Any], width: int, height: int) -> Tensor:
+    """K [3, 3] from focal lengths or from the full angles of view."""
+    if "fl_x" in frame:
+        fx = float(frame["fl_x"])
+    elif "camera_angle_x" in frame:
+        fx = 0.5 * width / math.tan(0.5 * float(frame["camera_angle_x"]))
+    else:
+        raise KeyError("neither fl_x nor camera_angle_x is given")
+    fy = float(frame.get("fl_y", fx))
+    if "fl_y" not in frame and "camera_angle_y" in frame:
+        fy = 0.5 * height / math.tan(0.5 * float(frame["camera_angle_y"]))
+    cx, cy = float(frame.get("cx", width / 2)), float(frame.get("cy", height / 2))
+    if not all(math.isfinite(value) for value in (fx, fy, cx, cy)) or min(fx, fy) <= 0:
+        raise ValueError("a focal length is not a positive number")
+    return torch.tensor([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]])
+
+
+def _pose(matrix: Any, where: str) -> Tensor:
+    """c2w [4, 4] with OpenCV axes from a transform_matrix (OpenGL axes, 3 or 4 rows)."""
+    try:
+        pose = torch.tensor(matrix, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise V3DError(f"{where}: there is no transform_matrix of 4 x 4 numbers.") from error
+    if pose.shape not in ((3, 4), (4, 4)):
+        raise V3DError(f"{where}: the transform_matrix is not 4 x 4.")
+    c2w = torch.eye(4, dtype=torch.float64)
+    c2w[:3] = pose[:3]
+    c2w = c2w @ _OPENCV_OPENGL
+    R = c2w[:3, :3]
+    rigid = bool(torch.isfinite(c2w).all()) and bool((R.mT @ R - torch.eye(3).double()).abs().max() < 0.02)
+    if not rigid or torch.linalg.det(R) < 0:
+        raise V3DError(f"{where}: the transform_matrix is not a rotation and a position.")
+    return c2w.float()

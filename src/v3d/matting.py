@@ -1,0 +1,247 @@
+"""Foreground of a photo: a matting model where one is installed, else soft alpha or GrabCut.
+
+The paper cuts the object out of the photo before anything else. Files with alpha need none of this.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from v3d.errors import V3DError
+
+Image = NDArray[np.float32]
+
+# Matting models whose weights may be used for any purpose (Apache-2.0 or MIT), best first. rembg's own default
+# is non-commercial, so a model is always named.
+MATTING_MODELS = ("birefnet-general", "isnet-general-use", "u2net", "u2netp", "silueta")
+
+_ADVICE = (
+    "for a better cut-out give a PNG with a transparent background, or install v3d[matting] and its weights"
+)
+
+
+@dataclass(frozen=True)
+class Cutout:
+    """A photo's foreground.
+
+    Attributes:
+        rgb: [H, W, 3] in [0, 1], sRGB: colours with the background taken out of the edges.
+        alpha: [H, W] in [0, 1].
+        method: what found it.
+        warnings: what the user should know, one sentence each.
+    """
+
+    rgb: Image
+    alpha: Image
+    method: str
+    warnings: tuple[str, ...] = ()
+
+
+def cut_out(rgb: Image) -> Cutout:
+    """Find the object in an opaque photo [H, W, 3].
+
+    The environment variable V3D_MATTING names the matting model to use, or `off` for none.
+
+    Raises:
+        V3DError: nothing stands out from the background.
+    """
+    warnings: list[str] = []
+    model = installed_model()
+    if model is not None:
+        try:
+            return _checked(Cutout(rgb, _rembg(rgb, model), f"matting model {model}"))
+        except V3DError:
+            raise
+        except Exception as error:  # whatever a third-party runtime raises, the photo can still be cut out
+            logging.getLogger(__name__).debug("matting failed", exc_info=True)
+            warnings.append(f"The matting model {model} failed ({type(error).__name__}) and was not used.")
+    layers = layers_on_plain(rgb)
+    if layers is not None:
+        warnings.append(f"The photo has no alpha: its plain background was removed by colour; {_ADVICE}.")
+        return _checked(Cutout(*layers, "soft alpha on a plain background", tuple(warnings)))
+    alpha = grabcut(rgb)
+    warnings.append(
+        f"The photo has no alpha and its background is not plain: the object was guessed with GrabCut; {_ADVICE}."
+    )
+    return _checked(Cutout(rgb, alpha, "GrabCut", tuple(warnings)))
+
+
+def layers_on_plain(rgb: Image) -> tuple[Image, Image] | None:
+    """Colour [H, W, 3] and alpha [H, W] of an object on a plain background, or None if it is not plain."""
+    background = plain_background(rgb)
+    if background is None:
+        return None
+    alpha = _tidy(soft_alpha(rgb, background))
+    return unmix(rgb, alpha, background), alpha
+
+
+def soft_alpha(rgb: Image, background: Image | float = 1.0) -> Image:
+    """Coverage [H, W] of an object [H, W, 3] in front of a known background (default: white).
+
+    At an edge the distance d from the background falls from the object's own to zero in proportion to the
+    coverage: alpha = d / (largest d nearby). Pixels with foreground all around are inside: alpha = 1.
+
+    Args:
+        background: a colour [3], or an image [H, W, 3] or value that broadcasts.
+    """
+    distance = np.abs(rgb - np.asarray(background, np.float32)).max(-1).astype(np.float32)
+    d = np.maximum(distance - 0.03, 0)
+    reach = _odd(7 * max(rgb.shape[:2]) / 256, 7, 25)
+    peak = cv2.dilate(cv2.GaussianBlur(d, (0, 0), 0.7), np.ones((reach, reach), np.uint8))
+    alpha = np.clip(d / np.maximum(peak, 0.05), 0, 1)
+    inside = cv2.erode((d > 0.03).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    inside &= cv2.erode((d > 0.02).astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+    alpha[inside] = 1
+    return alpha
+
+
+def plain_background(rgb: Image) -> Image | None:
+    """The background [H, W, 3] (a quadratic in x and y, so smooth studio gradients count as plain), or None.
+
+    It is fitted to the border of the photo; parts of the object that touch the border are left out as
+    outliers as long as they are less than 30 % of it.
+    """
+    height, width = rgb.shape[:2]
+    strip = max(2, round(0.02 * min(height, width)))
+    border = np.zeros((height, width), bool)
+    border[:strip] = border[-strip:] = border[:, :strip] = border[:, -strip:] = True
+    y, x = np.nonzero(border)
+    keep = slice(None, None, max(1, len(x) // 20_000))
+    terms = _quadratic(x[keep] / width, y[keep] / height)
+    colour = rgb[y[keep], x[keep]]
+
+    good = np.abs(colour - np.median(colour, 0)).max(-1) < 0.2
+    for tolerance in (0.1, 0.06, 0.05):
+        if good.mean() < 0.7:
+            return None
+        fit, *_ = np.linalg.lstsq(terms[good], colour[good], rcond=None)
+        good = np.abs(colour - terms @ fit).max(-1) < tolerance
+    if good.mean() < 0.7:
+        return None
+    grid_y, grid_x = np.mgrid[:height, :width].astype(np.float32)
+    return np.clip(_quadratic(grid_x / width, grid_y / height) @ fit.astype(np.float32), 0, 1)
+
+
+def unmix(rgb: Image, alpha: Image, background: Image | float) -> Image:
+    """The object's own colour F from rgb = alpha F + (1 - alpha) background; `rgb` where alpha is near zero."""
+    a = alpha[..., None]
+    return np.where(a > 0.02, np.clip((rgb - (1 - a) * background) / np.maximum(a, 0.02), 0, 1), rgb).astype(
+        np.float32
+    )
+
+
+def grabcut(rgb: Image, side: int = 400) -> Image:
+    """Alpha [H, W] of whatever stands in the middle of the photo, by GrabCut at `side` pixels."""
+    height, width = rgb.shape[:2]
+    scale = min(1.0, side / max(height, width))
+    small = cv2.resize(
+        rgb, (max(1, round(width * scale)), max(1, round(height * scale))), interpolation=cv2.INTER_AREA
+    )
+    h, w = small.shape[:2]
+    margin_x, margin_y = max(1, round(0.04 * w)), max(1, round(0.04 * h))
+    mask = np.zeros((h, w), np.uint8)
+    box = (margin_x, margin_y, w - 2 * margin_x, h - 2 * margin_y)
+    cv2.setRNGSeed(0)
+    try:
+        image = np.ascontiguousarray((small * 255).round().astype(np.uint8)[..., ::-1])
+        cv2.grabCut(image, mask, box, np.zeros((1, 65)), np.zeros((1, 65)), 5, cv2.GC_INIT_WITH_RECT)
+    except cv2.error:  # too few pixels or colours to model
+        return np.zeros((height, width), np.float32)
+    found = np.isin(mask, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.float32)
+    soft = cv2.resize(
+        cv2.GaussianBlur(_tidy(found), (0, 0), 0.8), (width, height), interpolation=cv2.INTER_CUBIC
+    )
+    return np.clip(soft, 0, 1).astype(np.float32)
+
+
+def installed_model() -> str | None:
+    """The best matting model that can run here without a download, or None.
+
+    Raises:
+        V3DError: V3D_MATTING names a model that is unknown or not installed.
+    """
+    wanted = os.environ.get("V3D_MATTING", "")
+    if wanted == "off":
+        return None
+    if wanted and wanted not in MATTING_MODELS:
+        raise V3DError(f"V3D_MATTING={wanted} is not known; use one of {', '.join(MATTING_MODELS)}, or off.")
+    have_rembg = find_spec("rembg") is not None
+    for model in (wanted,) if wanted else MATTING_MODELS:
+        if have_rembg and _weights(model) is not None:
+            return model
+    if wanted:
+        missing = f"its weights {wanted}.onnx are not on disk" if have_rembg else "rembg is not installed"
+        raise V3DError(
+            f"V3D_MATTING={wanted} cannot be used: {missing}; install them, or set V3D_MATTING=off."
+        )
+    return None
+
+
+def _weights(model: str) -> Path | None:
+    """Where rembg (old or new) keeps the weights of `model`, if they are there."""
+    data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share")
+    homes = [
+        os.environ.get("U2NET_HOME"),
+        os.environ.get("REMBG_HOME"),
+        data / "rembg",
+        Path.home() / ".rembg",
+    ]
+    folders = [Path(home) / part for home in homes if home for part in ("", f"models/{model}")]
+    for folder in [*folders, Path.home() / ".u2net"]:
+        if (folder / f"{model}.onnx").is_file():
+            return folder / f"{model}.onnx"
+    return None
+
+
+def _rembg(rgb: Image, model: str) -> Image:
+    import PIL.Image
+    import rembg
+
+    # With the check sum left alone rembg would fetch weights that differ from its own copy.
+    os.environ.setdefault("MODEL_CHECKSUM_DISABLED", "1")
+    photo = PIL.Image.fromarray((rgb * 255).round().astype(np.uint8))
+    mask = rembg.remove(photo, session=rembg.new_session(model), only_mask=True)
+    return np.asarray(mask.convert("L"), np.float32) / np.float32(255)
+
+
+def _tidy(alpha: Image) -> Image:
+    """Drop specks and close pinholes, both relative to the object's own area."""
+    count, label, stats, _ = cv2.connectedComponentsWithStats((alpha > 0.3).astype(np.uint8), connectivity=8)
+    if count <= 1:
+        return alpha
+    area = stats[:, cv2.CC_STAT_AREA]
+    largest = area[1:].max()
+    keep = np.r_[True, area[1:] >= 0.02 * largest][label]
+    # A speck goes with its soft rim: what is closer to a dropped part than to a kept one.
+    dropped = cv2.dilate((~keep).astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+    near_kept = cv2.dilate((keep & (label > 0)).astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+    alpha = np.where(dropped & ~near_kept, 0, alpha).astype(np.float32)
+
+    holes, label, stats, _ = cv2.connectedComponentsWithStats((alpha < 0.7).astype(np.uint8), connectivity=4)
+    small = stats[:, cv2.CC_STAT_AREA] < 0.002 * largest
+    small[0] = False
+    return np.where(small[label], 1, alpha).astype(np.float32) if holes > 1 else alpha
+
+
+def _checked(cutout: Cutout) -> Cutout:
+    if (cutout.alpha > 0.5).mean() < 0.001:
+        raise V3DError(
+            "No object stands out in the photo; cut it out first (a PNG with a transparent background)."
+        )
+    return cutout
+
+
+def _quadratic(x: NDArray[np.floating], y: NDArray[np.floating]) -> NDArray[np.floating]:
+    return np.stack([np.ones_like(x), x, y, x * y, x * x, y * y], -1)
+
+
+def _odd(value: float, low: int, high: int) -> int:
+    return int(np.clip(round(value), low, high)) | 1

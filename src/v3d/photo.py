@@ -1,0 +1,267 @@
+"""The photo: any image file -> the object, cut out and framed as the training orbits are.
+
+The framing law: the box around alpha > 0.5 stands in the middle of a square and its longer side is
+`1 - BORDER_RATIO` of the square's.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image, ImageCms, ImageOps
+from torch import Tensor
+
+from v3d.errors import V3DError
+from v3d.matting import cut_out
+
+BORDER_RATIO = 0.3
+MAX_SIZE = 2048  # of a framed photo
+MAX_PIXELS = 450_000_000  # of a file; decoding takes up to 4 bytes each
+_WORKING_SIDE = 3072  # larger photos are reduced before anything else
+_MIN_SIDE = 16
+_ORIENTATION = 0x0112
+
+
+@dataclass(frozen=True)
+class Photo:
+    """An object, cut out of a photo and framed.
+
+    Attributes:
+        rgba: [S, S, 4] float32 in [0, 1], sRGB, straight alpha, at the photo's own resolution (S <= 2048).
+        warnings: what the user should know, one sentence each.
+        foreground: how the object was found.
+    """
+
+    rgba: Tensor
+    warnings: tuple[str, ...] = ()
+    foreground: str = "alpha of the file"
+
+    def resized(self, size: int) -> Tensor:
+        """[size, size, 4], antialiased, straight alpha."""
+        return resize_rgba(self.rgba, size, size)
+
+    def composited(self, size: int) -> Tensor:
+        """[size, size, 3] on white."""
+        rgba = self.resized(size)
+        return rgba[..., :3] * rgba[..., 3:] + 1 - rgba[..., 3:]
+
+
+def load_photo(path: str | Path, *, recentre: bool = True) -> Photo:
+    """Read any common image file and frame its object.
+
+    Orientation and colour profile are applied. The foreground is the file's alpha where it says
+    something, else it is found by `v3d.matting.cut_out`.
+
+    Args:
+        recentre: apply the framing law; otherwise keep the photo's framing, padded to a square.
+
+    Raises:
+        V3DError: the file is missing, broken, not an image, too large or too small, or shows no object.
+    """
+    rgba, warnings = read_image(path)
+    name = Path(path).name
+    if min(rgba.shape[:2]) < _MIN_SIDE:
+        height, width = rgba.shape[:2]
+        raise V3DError(
+            f"{name} has only {width} x {height} pixels; give a photo of at least {_MIN_SIDE} a side."
+        )
+    foreground = "alpha of the file"
+    alpha = rgba[..., 3]
+    if (alpha > 0.5).sum() < _MIN_SIDE:
+        raise V3DError(f"{name} is transparent everywhere: its alpha channel shows no object.")
+    if not (alpha < 0.5).any():
+        try:
+            cutout = cut_out(np.ascontiguousarray(rgba[..., :3]))
+        except V3DError as error:
+            raise V3DError(f"{name}: {error}") from error
+        rgba = np.concatenate([cutout.rgb, cutout.alpha[..., None]], -1)
+        foreground, warnings = cutout.method, warnings + cutout.warnings
+    image = torch.from_numpy(np.ascontiguousarray(rgba, np.float32))
+    return Photo(frame(image) if recentre else pad_square(image), warnings, foreground)
+
+
+def frame(rgba: Tensor, border_ratio: float = BORDER_RATIO, max_size: int = MAX_SIZE) -> Tensor:
+    """Apply the framing law to [H, W, 4] -> [S, S, 4] without resampling unless S would exceed `max_size`.
+
+    An image that already obeys the law to the pixel is returned as it is.
+
+    Raises:
+        V3DError: nothing has alpha > 0.5, or only a few pixels.
+    """
+    height, width = rgba.shape[:2]
+    left, top, right, bottom = visible_box(rgba[..., 3])
+    longer = max(right - left, bottom - top)
+    if longer < _MIN_SIDE // 2:
+        raise V3DError(f"The object is only {longer} pixels large; give a closer photo.")
+    size = round(longer / (1 - border_ratio))
+    off_centre = max(abs(left + right - width), abs(top + bottom - height)) / 2
+    if height == width <= max_size and abs(size - width) <= 2 and off_centre <= 0.5:
+        return rgba
+    x0, y0 = (left + right - size) // 2, (top + bottom - size) // 2
+    square = F.pad(rgba.permute(2, 0, 1), (-x0, x0 + size - width, -y0, y0 + size - height)).permute(1, 2, 0)
+    return square.contiguous() if size <= max_size else resize_rgba(square, max_size, max_size)
+
+
+def pad_square(rgba: Tensor, max_size: int = MAX_SIZE) -> Tensor:
+    """[H, W, 4] in the middle of a transparent square [S, S, 4], S <= `max_size`."""
+    height, width = rgba.shape[:2]
+    size = max(height, width)
+    x0, y0 = (size - width) // 2, (size - height) // 2
+    square = F.pad(rgba.permute(2, 0, 1), (x0, size - width - x0, y0, size - height - y0)).permute(1, 2, 0)
+    return square.contiguous() if size <= max_size else resize_rgba(square, max_size, max_size)
+
+
+def visible_box(alpha: Tensor) -> tuple[int, int, int, int]:
+    """Left, top, right, bottom (exclusive) of alpha [H, W] > 0.5.
+
+    Raises:
+        V3DError: there is none.
+    """
+    mask = alpha > 0.5
+    rows, columns = mask.any(1).nonzero(), mask.any(0).nonzero()
+    if len(rows) == 0:
+        raise V3DError("The image shows no object: its alpha is nowhere above one half.")
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def resize_rgba(rgba: Tensor, height: int, width: int) -> Tensor:
+    """Resize straight-alpha [H, W, 4] with premultiplied colours, antialiased -> [height, width, 4]."""
+    if rgba.shape[:2] == (height, width):
+        return rgba
+    alpha = rgba[..., 3:]
+    x = torch.cat([rgba[..., :3] * alpha, alpha], -1).permute(2, 0, 1)[None]
+    x = F.interpolate(x, (height, width), mode="bilinear", antialias=True, align_corners=False)[0].permute(
+        1, 2, 0
+    )
+    rgb = (x[..., :3] / x[..., 3:].clamp_min(1e-6)).clamp(0, 1)
+    return torch.cat([torch.where(x[..., 3:] > 1e-6, rgb, torch.ones_like(rgb)), x[..., 3:].clamp(0, 1)], -1)
+
+
+def read_image(
+    path: str | Path, max_side: int | None = _WORKING_SIDE
+) -> tuple[NDArray[np.float32], tuple[str, ...]]:
+    """Any image file -> upright sRGB [H, W, 4] float32 in [0, 1] (straight alpha), and warnings.
+
+    Args:
+        max_side: larger images are reduced by a whole factor, while they are decoded, so that memory stays
+            bounded; None keeps every pixel.
+
+    Raises:
+        V3DError: the file is missing, not an image, broken, or has more than 450 million pixels.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise V3DError(f"There is no photo {path}.")
+    try:
+        with _bomb_check_off(), Image.open(path) as file:
+            image: Image.Image = file
+            orientation = file.getexif().get(_ORIENTATION, 1)
+            if max_side is not None:
+                file.draft(None, (max_side, max_side))
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise V3DError(
+                    f"{path.name} has {width} x {height} pixels, more than the {MAX_PIXELS // 10**6} million "
+                    "that can be read; make it smaller first."
+                )
+            profile = image.info.get("icc_profile")
+            image.load()
+            image = image if max_side is None else _reduced(image, max_side)
+            image, warnings = _srgb(_eight_bit(image), profile)
+    except V3DError:
+        raise
+    except Image.UnidentifiedImageError as error:
+        raise V3DError(
+            f"{path.name} is not an image that can be read; give a PNG, JPEG, WebP, TIFF or GIF file."
+        ) from error
+    except MemoryError as error:
+        raise V3DError(
+            f"{path.name} is too large for this computer's memory; make it smaller first."
+        ) from error
+    except PermissionError as error:
+        raise V3DError(f"{path} cannot be read: permission denied.") from error
+    except Exception as error:  # decoders raise whatever they like on broken files
+        raise V3DError(f"{path.name} is damaged or cut short ({error}); save it again.") from error
+    exif = Image.Exif()
+    exif[_ORIENTATION] = orientation
+    image.info["exif"] = exif.tobytes()
+    image = ImageOps.exif_transpose(image)
+    return np.asarray(image, np.float32) / np.float32(255), warnings
+
+
+def _reduced(image: Image.Image, max_side: int) -> Image.Image:
+    """At most `max_side` a side, by box filter over strips (premultiplied where there is alpha)."""
+    factor = -(-max(image.size) // max_side)
+    if factor == 1:
+        return image
+    convert = {"P": "RGBA", "PA": "RGBA", "1": "L", "I;16": "I", "I;16L": "I", "I;16B": "I"}.get(
+        image.mode, image.mode
+    )
+    width, height = image.size
+    strips = []
+    for top in range(0, height, 256 * factor):
+        strip = image.crop((0, top, width, min(top + 256 * factor, height)))
+        strips.append(strip.convert(convert).reduce(factor))
+    joined = Image.new(strips[0].mode, (strips[0].width, sum(s.height for s in strips)))
+    top = 0
+    for strip in strips:
+        joined.paste(strip, (0, top))
+        top += strip.height
+    return joined
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """Integer and float images of more than 8 bits -> L; palettes -> RGBA; the rest as it is."""
+    if image.mode.startswith("I") or image.mode == "F":
+        values = np.nan_to_num(np.asarray(image, np.float32))
+        top = float(values.max(initial=0))
+        # Full scale: 1 or 255 for floats, 65535 for integers; what lies above was scaled some other way.
+        scale = next((s for s in ((1.0, 255.0) if image.mode == "F" else (65535.0,)) if top <= s), top)
+        return Image.fromarray((values.clip(0) / scale * 255).round().astype(np.uint8))
+    if image.mode in ("P", "PA") or "transparency" in image.info:
+        return image.convert("RGBA")
+    return image.convert("L") if image.mode == "1" else image
+
+
+def _srgb(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, tuple[str, ...]]:
+    """RGBA in sRGB. A profile that cannot be applied is left out with a warning."""
+    alpha = image.getchannel("A") if image.mode in ("RGBA", "LA") else None
+    colour = image.convert({"RGBA": "RGB", "LA": "L", "RGBX": "RGB"}.get(image.mode, image.mode))
+    warnings: tuple[str, ...] = ()
+    if profile:
+        try:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            converted = ImageCms.profileToProfile(
+                colour, source, ImageCms.createProfile("sRGB"), outputMode="RGB"
+            )
+            assert converted is not None
+            colour = converted
+        except (ImageCms.PyCMSError, OSError, ValueError):
+            warnings = ("The photo's colour profile cannot be used; its colours were taken as sRGB.",)
+    colour = colour.convert("RGB").convert("RGBA")
+    if alpha is not None:
+        colour.putalpha(alpha)
+    return colour, warnings
+
+
+_LOCK = threading.Lock()
+
+
+@contextmanager
+def _bomb_check_off() -> Iterator[None]:
+    """Pillow refuses some sizes that we can reduce safely; `MAX_PIXELS` takes the place of its limit."""
+    with _LOCK:
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before

@@ -1,0 +1,231 @@
+"""Back-projection: the texture as a weighted mean of what every view sees of each texel.
+
+The texel's surface point is projected into each view; a z-buffer of the mesh says whether the view sees
+it. A view's say is `(cos^4 * trust)^SHARPNESS`: cos between the surface normal and the direction to the
+camera, trust low near silhouettes and occlusion borders, where a pixel mixes surfaces. What nobody sees
+is filled by diffusion along the surface.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.ndimage import distance_transform_edt
+from scipy.sparse import coo_matrix, csr_matrix, diags
+from scipy.sparse.linalg import splu
+from torch import Tensor
+
+from v3d.mesh import Mesh
+from v3d.rendering import rasterize_mesh, rasterize_uv
+from v3d.views import Views
+
+SHARPNESS = 2.0
+PHOTO_GAIN = 20.0
+_BORDER = 3.0  # pixels from a silhouette or occlusion border to full trust
+_FILL_WEIGHT = 1e-3  # the say of the diffused colour, against up to 1 for a view
+_GREY = 0.7
+
+
+def project_views(mesh: Mesh, views: Views, *, size: int = 1024, photo: Views | None = None) -> Mesh:
+    """Texture an unwrapped mesh from posed views.
+
+    Args:
+        mesh: with a uv (see `v3d.texture.unwrap`).
+        views: at least one.
+        size: width and height of the texture.
+        photo: the one true view, at its own resolution (see `register_photo`); it wins wherever it sees
+            the surface well.
+    """
+    lookups = [_Lookup.build(mesh, views[i], 1.0) for i in range(len(views))]
+    if photo is not None:
+        lookups.append(_Lookup.build(mesh, photo, PHOTO_GAIN))
+
+    normals = mesh.vertex_normals
+    at_vertices = _smooth_over_surface(mesh, *_blend(mesh.vertices, normals, lookups))
+
+    fragments = rasterize_uv(mesh, size)
+    inside = fragments.face[0] >= 0
+    corners = mesh.faces[fragments.face[0][inside]]
+    weights = fragments.barycentric[0][inside]
+    point, normal, fill = (
+        (attribute[corners] * weights[..., None]).sum(1)
+        for attribute in (mesh.vertices, normals, at_vertices)
+    )
+    colour, weight = _blend(point, F.normalize(normal, dim=-1), lookups)
+    weight = weight[:, None]
+    texture = fill.new_full((size, size, 3), _GREY)
+    texture[inside] = (colour * weight + fill * _FILL_WEIGHT) / (weight + _FILL_WEIGHT)
+    return replace(mesh, texture=pad(texture, inside).clamp(0, 1))
+
+
+def pad(texture: Tensor, inside: Tensor) -> Tensor:
+    """Give every texel outside the charts [T, T] the colour of the nearest one inside, for any mip level."""
+    if not bool(inside.any()):
+        return texture
+    nearest = distance_transform_edt(~inside.cpu().numpy(), return_distances=False, return_indices=True)
+    rows, columns = torch.from_numpy(nearest.astype(np.int64)).to(texture.device)
+    return texture[rows, columns]
+
+
+@dataclass(frozen=True)
+class _Lookup:
+    """One view as the surface sees it.
+
+    Attributes:
+        view: a batch of one.
+        layers: [1, 5, H, W]: rgb, depth of the mesh, trust in [0, 1].
+        gain: factor on its say.
+    """
+
+    view: Views
+    layers: Tensor
+    gain: float
+
+    @classmethod
+    def build(cls, mesh: Mesh, view: Views, gain: float) -> _Lookup:
+        depth = rasterize_mesh(mesh, view.cameras).depth
+        trust = _trust(view.alpha[0], depth[0], float(view.cameras.K[0, 0, 0]))
+        layers = torch.cat([view.rgb[0], depth[0][..., None], trust[..., None]], -1)
+        return cls(view, layers.permute(2, 0, 1)[None].contiguous(), gain)
+
+    def __call__(self, points: Tensor, normals: Tensor) -> tuple[Tensor, Tensor]:
+        """Colour [N, 3] and weight [N] (0 where unseen) of surface points [N, 3]."""
+        cameras = self.view.cameras
+        to_camera = F.normalize(cameras.centers[0] - points, dim=-1)
+        cos = (normals * to_camera).sum(-1)
+        pixel, z = (x[0] for x in cameras.project(points))
+        grid = pixel / pixel.new_tensor([cameras.width, cameras.height]) * 2 - 1
+        seen = ((cos > 0.05) & (z > 0) & (grid.abs() < 1).all(-1)).nonzero()[:, 0]
+        cos, z = cos[seen], z[seen]
+        sampled = F.grid_sample(self.layers, grid[seen][None, None], align_corners=False)[0, :, 0].T
+        # Bilinear depth is off by a pixel's footprint times the slope at most, away from borders.
+        tolerance = z / cameras.K[0, 0, 0] * (1 + 1 / cos)
+        visible = z < sampled[:, 3] + tolerance
+        weight = torch.zeros_like(points[:, 0])
+        weight[seen] = self.gain * (cos**4 * sampled[:, 4] * visible) ** SHARPNESS
+        colour = torch.zeros_like(points)
+        colour[seen] = sampled[:, :3]
+        return colour, weight
+
+
+def _blend(points: Tensor, normals: Tensor, lookups: list[_Lookup]) -> tuple[Tensor, Tensor]:
+    """Weighted mean colour [N, 3] of all views and the sum of their weights [N]."""
+    total = torch.zeros_like(points)
+    weight = torch.zeros_like(points[:, 0])
+    for lookup in lookups:
+        colour, w = lookup(points, normals)
+        total += colour * w[:, None]
+        weight += w
+    return total / weight.clamp_min(1e-12)[:, None], weight
+
+
+def _trust(alpha: Tensor, depth: Tensor, focal: float) -> Tensor:
+    """[H, W] in [0, 1]: how surely a pixel shows one surface, the one the mesh says.
+
+    Grows with the cubed distance to the silhouette (the views' or the mesh's) or to a jump in depth, so
+    that borders count only where no view has anything better.
+    """
+    outside = (alpha < 0.95) | (depth <= 0)
+    far = torch.where(depth > 0, depth, torch.inf)
+    jump = torch.zeros_like(outside)
+    for axis in (0, 1):
+        n = depth.shape[axis] - 1
+        step = far.narrow(axis, 1, n) - far.narrow(axis, 0, n)
+        # A surface seen at 80 degrees steps by 6 footprints a pixel; more is another surface.
+        edge = ~(step.abs() < 6 * depth.narrow(axis, 0, n).clamp_min(1e-6) / focal)
+        jump.narrow(axis, 0, n).logical_or_(edge)
+        jump.narrow(axis, 1, n).logical_or_(edge)
+    distance = torch.minimum(_distance_to(outside), 1 + _distance_to(jump & ~outside))
+    return (distance / _BORDER).clamp(max=1) ** 3
+
+
+def _distance_to(mask: Tensor) -> Tensor:
+    """Distance in pixels of every pixel to the nearest one in the mask [H, W]; 0 on it."""
+    image = (~mask).cpu().numpy().astype(np.uint8)
+    return torch.from_numpy(cv2.distanceTransform(image, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)).to(mask.device)
+
+
+def _smooth_over_surface(mesh: Mesh, colour: Tensor, weight: Tensor) -> Tensor:
+    """Vertex colours [P, 3] that keep what was seen and continue it harmonically where nothing was.
+
+    Minimises `sum_i w_i |x_i - c_i|^2 + 1e-2 sum_edges |x_i - x_j|^2` over vertices welded by position.
+    """
+    if len(mesh.faces) == 0:
+        return torch.full_like(mesh.vertices, _GREY)
+    places, place = (t.cpu().numpy() for t in torch.unique(mesh.vertices, dim=0, return_inverse=True))
+    n = len(places)
+    w = weight.double().cpu().numpy()
+    seen = np.bincount(place, w, n)
+    summed = np.stack([np.bincount(place, w * channel, n) for channel in colour.double().cpu().numpy().T], 1)
+    mean = summed.sum(0) / seen.sum() if seen.sum() > 0 else np.full(3, _GREY)
+    c = summed / np.maximum(seen, 1e-12)[:, None]
+    fidelity = np.minimum(seen / 0.05, 1.0)
+
+    corners = place[mesh.faces.cpu().numpy()]
+    i, j = np.concatenate([corners[:, [0, 1]], corners[:, [1, 2]], corners[:, [2, 0]]]).T
+    adjacency = coo_matrix((np.ones(2 * len(i)), (np.r_[i, j], np.r_[j, i])), shape=(n, n)).tocsr()
+    laplacian = diags(np.asarray(adjacency.sum(1)).ravel()) - adjacency
+    anchor = 1e-6  # pieces that nobody sees get the mean colour
+    system = csr_matrix(diags(fidelity + anchor) + 1e-2 * laplacian).tocsc()
+    x = splu(system).solve(fidelity[:, None] * c + anchor * mean)
+    return torch.from_numpy(x[place].astype(np.float32)).to(colour.device)
+
+
+def register_photo(photo: Tensor, view: Views) -> Views | None:
+    """The photo as a view: its pixels, and the camera of `view` shifted and scaled to fit it.
+
+    A generated view 0 may show the object a little smaller or shifted; a similarity in the image is a
+    change of K. It is found from the boxes around the two silhouettes.
+
+    Args:
+        photo: [H, W, 4] RGBA in [0, 1], colours not multiplied with alpha.
+        view: a batch of one, the generated view of the photo's side.
+
+    Returns:
+        A batch of one at the photo's size, or None where the silhouettes agree in less than 85 % of
+        their union (the generator drew another shape: the photo would land beside the surface).
+    """
+    height, width = photo.shape[:2]
+    alpha = photo[..., 3]
+    a, b = _box(alpha), _box(view.alpha[0])
+    if a is None or b is None:
+        return None
+    # photo pixel = scale * view pixel + shift, from centres and the geometric mean of the sides' ratios.
+    (ca, sa), (cb, sb) = a, b
+    scale = float((sa / sb).log().mean().exp())
+    shift = ca - scale * cb
+    K = view.cameras.K.clone()
+    K[0, :2] *= scale
+    K[0, :2, 2] += shift.to(K)
+    rgb = photo[..., :3] * alpha[..., None] + 1 - alpha[..., None]
+    cameras = replace(view.cameras, K=K, width=width, height=height)
+
+    y, x = torch.meshgrid(
+        torch.arange(view.cameras.height) + 0.5, torch.arange(view.cameras.width) + 0.5, indexing="ij"
+    )
+    pixel = torch.stack([x, y], -1).to(alpha) * scale + shift
+    small = F.interpolate(alpha[None, None], scale_factor=min(1.0, 1 / scale), mode="area")
+    grid = pixel / pixel.new_tensor([width, height]) * 2 - 1
+    seen = F.grid_sample(small, grid[None], align_corners=False)[0, 0]
+    union = torch.maximum(seen, view.alpha[0]).sum()
+    if torch.minimum(seen, view.alpha[0]).sum() < 0.85 * union:
+        return None
+    return Views(rgb[None], alpha[None], cameras)
+
+
+def _box(alpha: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Centre and size (x, y) of the silhouette at alpha 0.5, in pixels; None where there is none."""
+    mask = alpha > 0.5
+    if not bool(mask.any()):
+        return None
+    low, size = [], []
+    for axis in (0, 1):
+        index = mask.any(axis).nonzero()[:, 0]
+        low.append(float(index[0]))
+        size.append(float(index[-1] + 1 - index[0]))
+    low_, size_ = torch.tensor(low), torch.tensor(size)
+    return (low_ + size_ / 2).to(alpha), size_.to(alpha)

@@ -1,0 +1,37 @@
+"""UV unwrap: cut the surface into charts and pack them into one square texture (xatlas)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from v3d.mesh import Mesh
+
+_PADDING = 3  # texels between charts: enough for bilinear reading and one level of a mip map
+
+
+def unwrap(mesh: Mesh, *, size: int = 1024) -> Mesh:
+    """The same surface with a uv (v down); any uv and texture it had are dropped.
+
+    Faces keep their order. Vertices along the cuts are repeated. Costs about 1 s for 10k faces and grows
+    faster than linearly. Faces without area get a uv without area.
+
+    Args:
+        size: width and height of the texture the charts are packed for, in texels.
+    """
+    import xatlas
+
+    if len(mesh.faces) == 0:
+        return Mesh(mesh.vertices, mesh.faces, mesh.vertices.new_zeros(len(mesh.vertices), 2))
+    atlas = xatlas.Atlas()
+    atlas.add_mesh(mesh.vertices.cpu().numpy().astype(np.float32), mesh.faces.cpu().numpy().astype(np.uint32))
+    packing = xatlas.PackOptions()
+    packing.resolution, packing.padding, packing.bilinear = size, _PADDING, True
+    atlas.generate(xatlas.ChartOptions(), packing, False)
+    vertex, faces, uv = atlas[0]
+    device = mesh.vertices.device
+    return Mesh(
+        mesh.vertices[torch.from_numpy(vertex.astype(np.int64)).to(device)],
+        torch.from_numpy(faces.astype(np.int64)).to(device),
+        torch.from_numpy(uv.astype(np.float32)).to(device),
+    )

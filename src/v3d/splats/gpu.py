@@ -1,0 +1,40 @@
+"""gsplat's CUDA rasterizer behind the same interface (`pip install v3d[cuda]`)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from v3d.cameras import Cameras
+from v3d.errors import V3DError
+from v3d.splats.gaussians import Splats
+
+
+def rasterize_gpu(
+    splats: Splats, colours: Tensor, cameras: Cameras
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Images [V, H, W, C] of colours [V, N, C], alpha [V, H, W], accumulated depth [V, H, W], and `screen` [V, N, 2]."""
+    try:
+        from gsplat import rasterization
+    except ImportError as error:
+        raise V3DError(
+            "Rendering Gaussians on CUDA needs gsplat: pip install 'v3d[cuda]', or use the CPU."
+        ) from error
+    image, alpha, info = rasterization(
+        splats.means,
+        splats.quats,
+        splats.scales,
+        splats.opacity,
+        colours,
+        cameras.w2c,
+        cameras.K,
+        cameras.width,
+        cameras.height,
+        near_plane=0.01,
+        render_mode="RGB+D",
+        packed=False,
+    )
+    screen = info["means2d"] if torch.is_grad_enabled() else None
+    if screen is not None and screen.requires_grad:
+        screen.retain_grad()
+    return image[..., :-1], alpha[..., 0], image[..., -1], screen

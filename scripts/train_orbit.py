@@ -1,0 +1,191 @@
+"""Train OrbitDiT on rendered orbits: python scripts/train_orbit.py SHARDS VAE_FOLDER OUT --minutes 60.
+
+Latents are encoded once and kept beside the shards. Most of the time is spent on a few random views of
+each orbit, which is where turning is learned at the least cost; the last part sees all 18 together.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+import time
+from functools import partial
+from pathlib import Path
+
+import torch
+import tyro
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from v3d.cameras import ORBIT_VIEWS, orbit
+from v3d.diffusion.dit import Geometry, OrbitDiT, OrbitDiTConfig
+from v3d.diffusion.edm import NoiseLaw, Preconditioning, edm_loss
+from v3d.diffusion.vae import VAE
+from v3d.training.dataset import OrbitShards
+
+
+def encode_shards(folder: Path, vae: VAE) -> tuple[Tensor, Tensor]:
+    """Latents of every orbit [N, 18, C, h, w] and photo [N, C, h, w], float16; cached beside the shards."""
+    views, photos = [], []
+    shards = OrbitShards(folder)
+    vae = vae.to(memory_format=torch.channels_last)
+    for k, path in enumerate(shards.paths):
+        cache = path.with_name(path.name.replace("orbits-", "latents-"))
+        if not cache.exists():
+            pixels = load_file(path)
+            stacked = torch.cat([pixels["photo"][:, None], pixels["views"]], 1)
+            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+                z = torch.stack(
+                    [
+                        vae.encode(
+                            (o.permute(0, 3, 1, 2).float() / 127.5 - 1).to(memory_format=torch.channels_last)
+                        )
+                        for o in stacked
+                    ]
+                )
+            temporary = cache.with_suffix(".tmp")
+            save_file(
+                {"photo": z[:, 0].half().contiguous(), "views": z[:, 1:].half().contiguous()}, temporary
+            )
+            os.replace(temporary, cache)
+            print(f"encoded {k + 1}/{len(shards.paths)}", flush=True)
+        latents = load_file(cache)
+        views.append(latents["views"])
+        photos.append(latents["photo"])
+    return torch.cat(views), torch.cat(photos)
+
+
+def run(
+    net: OrbitDiT, x: Tensor, c_noise: Tensor, *, photo: Tensor, keep: Tensor, geometry: Geometry
+) -> Tensor:
+    """The raw network in bfloat16 arithmetic with float32 weights."""
+    with torch.autocast("cpu", torch.bfloat16):
+        return net(x, c_noise, photo, keep, geometry).float()
+
+
+@torch.no_grad()
+def validate(net: OrbitDiT, views: Tensor, photos: Tensor, geometry: Geometry) -> dict[str, float]:
+    """One-step controls from pure noise (latent RMSE of D(x, 80)), and the loss at four noise levels.
+
+    'reversed' plays the truth backwards and 'wrong' takes another object's photo: a model that has learned
+    to turn, and to look at the photo, is worse on both.
+    """
+    edm = Preconditioning()
+    B = len(views)
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(views.shape, generator=generator)
+    keep = torch.ones(B, dtype=torch.bool)
+
+    def D(x: Tensor, sigma: Tensor, photo: Tensor = photos) -> Tensor:
+        return edm.denoise(partial(run, net, photo=photo, keep=keep, geometry=geometry), x, sigma)
+
+    def rmse(a: Tensor, b: Tensor) -> float:
+        return (a[:, 1:] - b[:, 1:]).square().mean().sqrt().item()
+
+    sigma = torch.full((B,), 80.0)
+    x = views + 80 * noise
+    estimate = D(x, sigma)
+    backwards = views[:, [0, *range(ORBIT_VIEWS - 1, 0, -1)]]
+    out = {
+        "D80": rmse(estimate, views),
+        "reversed": rmse(estimate, backwards),
+        "wrong": rmse(D(x, sigma, photos.roll(1, 0)), views),
+        "repeat": rmse(views[:, :1].expand_as(views), views),
+    }
+    for level in (0.3, 1.0, 4.0, 20.0):
+        s = torch.full((B,), level)
+        out[f"loss{level:g}"] = edm_loss(D, views, s, noise, edm).mean().item()
+    return {k: round(v, 4) for k, v in out.items()}
+
+
+def main(
+    shards: tyro.conf.Positional[Path],
+    vae: tyro.conf.Positional[Path],
+    out: tyro.conf.Positional[Path],
+    validation: Path,
+    minutes: float = 60.0,
+    batch: int = 32,
+    views_per_orbit: int = 6,
+    all_views_after: float = 0.7,
+    learning_rate: float = 1e-3,
+    width: int = 256,
+    depth: int = 8,
+    patch: int = 4,
+    drop: float = 0.1,
+    P_mean: float = 1.0,
+    P_std: float = 1.6,
+    resume: bool = False,
+    seed: int = 0,
+    threads: int = 1,
+) -> None:
+    torch.set_num_threads(threads)
+    torch.manual_seed(seed)
+    out.mkdir(parents=True, exist_ok=True)
+    autoencoder = VAE()
+    autoencoder.load_state_dict(load_file(vae / "vae.safetensors"))
+    autoencoder.eval()
+    views, photos = encode_shards(shards, autoencoder)
+    val_views, val_photos = (t[:32].float() for t in encode_shards(validation, autoencoder))
+    print("orbits", len(views), "latent std", views[:200].float().std().item(), flush=True)
+
+    config = OrbitDiTConfig(
+        latent_channels=views.shape[2], latent_size=views.shape[-1], patch=patch, width=width, depth=depth
+    )
+    net = OrbitDiT(config)
+    if resume:
+        net.load_state_dict(load_file(out / "dit.safetensors"))
+    ema = copy.deepcopy(net)
+    orbit_geometry = Geometry.of(orbit(ORBIT_VIEWS), net.grid)
+    full = orbit_geometry[[0, *range(ORBIT_VIEWS)]]
+    edm, law = Preconditioning(), NoiseLaw(P_mean, P_std)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.01)
+    start, step, seen, smooth, saved, checked = time.time(), 0, 0, math.nan, time.time(), -1e9
+    log = open(out / "log.jsonl", "a")  # noqa: SIM115
+    while (elapsed := time.time() - start) < minutes * 60:
+        if time.time() - saved > 180:  # more shards may have been rendered in the meantime
+            save_file(ema.state_dict(), out / "dit.safetensors")
+            if len(OrbitShards(shards)) > len(views):
+                views, photos = encode_shards(shards, autoencoder)
+            saved = time.time()
+        done = elapsed / (minutes * 60)
+        rate = learning_rate * min(1, (step + 1) / 200) * (1 if done < 0.6 else max(0.02, (1 - done) / 0.4))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        everything = done > all_views_after
+        B = max(1, batch * (views_per_orbit + 1) // (ORBIT_VIEWS + 1)) if everything else batch
+        frames = (
+            list(range(ORBIT_VIEWS)) if everything else torch.randperm(ORBIT_VIEWS)[:views_per_orbit].tolist()
+        )
+        index = torch.randint(len(views), (B,))
+        x0, photo = views[index][:, frames].float(), photos[index].float()
+        keep = torch.rand(B) >= drop
+        geometry = orbit_geometry[[0, *frames]]
+        sigma = law.sample(B)
+
+        network = partial(run, net, photo=photo, keep=keep, geometry=geometry)
+        loss = edm_loss(partial(edm.denoise, network), x0, sigma, torch.randn_like(x0), edm).mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimizer.step()
+        step, seen = step + 1, seen + B
+        decay = min(0.999, (1 + step) / (10 + step))
+        with torch.no_grad():
+            for a, b in zip(ema.parameters(), net.parameters(), strict=True):
+                a.lerp_(b, 1 - decay)
+        smooth = loss.item() if math.isnan(smooth) else 0.98 * smooth + 0.02 * loss.item()
+        if elapsed - checked > 120:
+            checked = elapsed
+            line = {"step": step, "seconds": round(elapsed), "orbits": seen, "loss": round(smooth, 4)}
+            line |= validate(ema, val_views, val_photos, full)
+            print(json.dumps(line), flush=True)
+            log.write(json.dumps(line) + "\n")
+            log.flush()
+    save_file(ema.state_dict(), out / "dit.safetensors")
+    print("steps", step, "orbits", seen, validate(ema, val_views, val_photos, full), flush=True)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

@@ -1,0 +1,158 @@
+"""EDM (Karras et al. 2022, arXiv 2206.00364) with the paper's constants: preconditioning, noise law, loss, samplers.
+
+A denoiser `D(x, sigma)` maps noisy `x = x0 + sigma * n` to its estimate of `x0`; `sigma` is a tensor [B].
+Everything that knows about networks hides behind that one function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Denoiser = Callable[[Tensor, Tensor], Tensor]
+"""`D(x [B, ...], sigma [B]) -> x0 [B, ...]`."""
+
+Network = Callable[[Tensor, Tensor], Tensor]
+"""`F(c_in * x [B, ...], c_noise [B]) -> [B, ...]`, the raw network."""
+
+OnStep = Callable[[int, int], None]
+"""Called with (steps done, steps in all)."""
+
+
+def expand(sigma: Tensor, x: Tensor) -> Tensor:
+    """[B] -> [B, 1, ..., 1] with as many axes as `x`."""
+    return sigma.reshape(-1, *[1] * (x.ndim - 1))
+
+
+@dataclass(frozen=True)
+class Preconditioning:
+    """v-prediction in EDM form (paper sec. 3; EDM table 1): `D = c_skip x + c_out F(c_in x, c_noise)`.
+
+    With sigma_data = 1 this is the scaling that SVD and V3D were trained with.
+    """
+
+    sigma_data: float = 1.0
+
+    def coefficients(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """`c_skip, c_out, c_in, c_noise`, each shaped as `sigma`."""
+        total = sigma**2 + self.sigma_data**2
+        c_skip = self.sigma_data**2 / total
+        c_out = -sigma * self.sigma_data / total.sqrt()
+        c_in = 1 / total.sqrt()
+        c_noise = 0.25 * sigma.log()
+        return c_skip, c_out, c_in, c_noise
+
+    def denoise(self, network: Network, x: Tensor, sigma: Tensor) -> Tensor:
+        """`D(x, sigma)` of a raw network. Coefficients are computed in float32 or better."""
+        c_skip, c_out, c_in, c_noise = (c.to(x) for c in self.coefficients(sigma))
+        return expand(c_skip, x) * x + expand(c_out, x) * network(expand(c_in, x) * x, c_noise)
+
+    def loss_weight(self, sigma: Tensor) -> Tensor:
+        """`lambda(sigma) = 1 / c_out^2`, which makes every noise level's target have unit variance."""
+        return (sigma**2 + self.sigma_data**2) / (sigma * self.sigma_data) ** 2
+
+
+@dataclass(frozen=True)
+class NoiseLaw:
+    """Training noise, `ln sigma ~ N(P_mean, P_std^2)`. The paper's values; SVD's own image stage uses less noise."""
+
+    P_mean: float = 1.5
+    P_std: float = 2.0
+
+    def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """[count] noise levels."""
+        return (self.P_mean + self.P_std * torch.randn(count, generator=generator)).exp()
+
+
+def edm_loss(
+    denoise: Denoiser, x0: Tensor, sigma: Tensor, noise: Tensor, preconditioning: Preconditioning
+) -> Tensor:
+    """Weighted squared error per sample [B] (EDM eq. 2), averaged over all other axes."""
+    x = x0 + expand(sigma, x0) * noise
+    error = (denoise(x, sigma) - x0).square().flatten(1).mean(1)
+    return preconditioning.loss_weight(sigma) * error
+
+
+def karras_sigmas(steps: int, sigma_min: float = 0.002, sigma_max: float = 700.0, rho: float = 7.0) -> Tensor:
+    """[steps + 1] noise levels from sigma_max down to sigma_min, then 0 (EDM eq. 5), float64."""
+    if steps == 1:
+        return torch.tensor([sigma_max, 0.0], dtype=torch.float64)
+    ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
+    sigmas = (sigma_max ** (1 / rho) + ramp * (sigma_min ** (1 / rho) - sigma_max ** (1 / rho))) ** rho
+    return torch.cat([sigmas, torch.zeros(1, dtype=torch.float64)])
+
+
+def euler(denoise: Denoiser, noise: Tensor, sigmas: Tensor, on_step: OnStep | None = None) -> Tensor:
+    """Euler's method on dx/dsigma = (x - D(x, sigma)) / sigma; the paper's sampler.
+
+    Args:
+        noise: [B, ...] standard normal.
+        sigmas: [steps + 1] decreasing, ending in 0 (`karras_sigmas`).
+    """
+    x = noise * float(sigmas[0])
+    for i in range(len(sigmas) - 1):
+        now, after = float(sigmas[i]), float(sigmas[i + 1])
+        d = (x - denoise(x, x.new_full((len(x),), now))) / now
+        x = x + (after - now) * d
+        if on_step:
+            on_step(i + 1, len(sigmas) - 1)
+    return x
+
+
+def heun(denoise: Denoiser, noise: Tensor, sigmas: Tensor, on_step: OnStep | None = None) -> Tensor:
+    """Heun's second-order method (EDM algorithm 1 without churn): two denoiser calls a step, one for the last."""
+    x = noise * float(sigmas[0])
+    for i in range(len(sigmas) - 1):
+        now, after = float(sigmas[i]), float(sigmas[i + 1])
+        d = (x - denoise(x, x.new_full((len(x),), now))) / now
+        euler_x = x + (after - now) * d
+        if after > 0:
+            d2 = (euler_x - denoise(euler_x, x.new_full((len(x),), after))) / after
+            x = x + (after - now) * (d + d2) / 2
+        else:
+            x = euler_x
+        if on_step:
+            on_step(i + 1, len(sigmas) - 1)
+    return x
+
+
+def dpm_solver_2m(denoise: Denoiser, noise: Tensor, sigmas: Tensor, on_step: OnStep | None = None) -> Tensor:
+    """DPM-Solver++(2M) (Lu et al. 2022, arXiv 2211.01095): second order with one denoiser call a step.
+
+    In t = -ln sigma the exact step is x' = (sigma'/sigma) x - (e^{-h} - 1) D; the previous estimate
+    extrapolates D linearly. Below a dozen steps it wants sigma_max near 80, not 700.
+    """
+    x = noise * float(sigmas[0])
+    previous: Tensor | None = None
+    h_previous = 0.0
+    for i in range(len(sigmas) - 1):
+        now, after = float(sigmas[i]), float(sigmas[i + 1])
+        estimate = denoise(x, x.new_full((len(x),), now))
+        if after == 0:
+            x = estimate
+        else:
+            ratio = after / now
+            h = -float(torch.tensor(ratio, dtype=torch.float64).log())
+            D = estimate
+            if previous is not None:
+                D = estimate + (h / (2 * h_previous)) * (estimate - previous)
+            x = ratio * x - (ratio - 1) * D
+            previous, h_previous = estimate, h
+        if on_step:
+            on_step(i + 1, len(sigmas) - 1)
+    return x
+
+
+def guided(denoise: Denoiser, denoise_unconditional: Denoiser, guidance: float) -> Denoiser:
+    """Classifier-free guidance: `D_u + guidance * (D_c - D_u)`; 1 is the conditional model alone."""
+    if guidance == 1.0:
+        return denoise
+
+    def combined(x: Tensor, sigma: Tensor) -> Tensor:
+        unconditional = denoise_unconditional(x, sigma)
+        return unconditional + guidance * (denoise(x, sigma) - unconditional)
+
+    return combined

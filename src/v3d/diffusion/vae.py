@@ -6,11 +6,18 @@ serve as the embedded perceptual features (`v3d.perceptual`).
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import json
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
+
+from v3d.errors import V3DError
+from v3d.weights import MINI
 
 
 @dataclass(frozen=True)
@@ -20,9 +27,6 @@ class VAEConfig:
     latent_channels: int = 8
     widths: tuple[int, int, int] = (32, 64, 128)
     blocks: int = 2
-
-    def to_dict(self) -> dict[str, object]:
-        return asdict(self)
 
 
 class Residual(nn.Module):
@@ -101,3 +105,25 @@ class VAE(nn.Module):
     def decode(self, z: Tensor) -> Tensor:
         """Standardised latents -> images [B, 4, H, W], about [-1, 1] (not clamped)."""
         return self.decoder(z * self.std[:, None, None] + self.mean[:, None, None])
+
+
+def load_vae(folder: str | Path = MINI, device: torch.device | str = "cpu") -> VAE:
+    """The frozen VAE of a folder of mini weights; by default the ones in the package.
+
+    Raises:
+        V3DError: a file is missing, damaged or does not fit its configuration.
+    """
+    folder = Path(folder)
+    try:
+        config = json.loads((folder / "config.json").read_text())["vae"]
+        vae = VAE(VAEConfig(**{**config, "widths": tuple(config["widths"])}))
+        vae.load_state_dict(load_file(folder / "vae.safetensors"))
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        raise V3DError(unusable_weights(folder, error)) from error
+    return vae.requires_grad_(False).eval().to(device)
+
+
+def unusable_weights(folder: Path, error: Exception) -> str:
+    """One sentence for weights that cannot be read."""
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return f"{folder} holds no usable mini weights ({reason}); reinstall the package or check the folder."

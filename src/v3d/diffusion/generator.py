@@ -1,0 +1,77 @@
+"""`Generator`: one photo -> an orbit of views, whichever network draws it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from v3d.diffusion.edm import OnStep
+from v3d.diffusion.mini import MiniModel
+from v3d.views import Views
+from v3d.weights import MINI
+
+
+class OrbitModel(Protocol):
+    """What a network must do to be a generator: `v3d.diffusion.mini` and `v3d.diffusion.svd` do."""
+
+    hash: str
+
+    def __call__(
+        self,
+        rgba: Tensor,
+        *,
+        seed: int = 0,
+        steps: int | None = None,
+        guidance: float | None = None,
+        on_step: OnStep | None = None,
+    ) -> Views: ...
+
+
+class Generator:
+    """Turns a framed photo into the 18 views of its orbit.
+
+    >>> generator = Generator.from_pretrained("mini")
+    >>> views = generator(photo.rgba, seed=0)
+    """
+
+    def __init__(self, model: OrbitModel, name: str) -> None:
+        self.model = model
+        self.name = name
+
+    @classmethod
+    def from_pretrained(cls, name: str = "mini", *, device: torch.device | str = "cpu") -> Generator:
+        """Load weights.
+
+        Args:
+            name: "mini" (ships in the package), a folder of mini weights, or the released networks: a folder
+                that `v3d convert` wrote, a diffusers folder of SVD, or such a hub id.
+
+        Raises:
+            V3DError: there are no usable weights under that name.
+        """
+        folder = MINI if name == "mini" else Path(name)
+        if (folder / "dit.safetensors").exists() or name == "mini":
+            return cls(MiniModel.load(folder, device), name)
+        from v3d.diffusion.svd import SVDModel  # needs the extra `v3d[official]`
+
+        return cls(SVDModel.load(name, device=device), name)
+
+    @property
+    def hash(self) -> str:
+        """Fingerprint of the weights, for reports."""
+        return self.model.hash
+
+    def __call__(
+        self,
+        rgba: Tensor,
+        *,
+        seed: int = 0,
+        steps: int | None = None,
+        guidance: float | None = None,
+        on_step: OnStep | None = None,
+    ) -> Views:
+        """Views [18, H, W] of the orbit of a framed straight-alpha photo `rgba` [S, S, 4] in [0, 1]."""
+        return self.model(rgba, seed=seed, steps=steps, guidance=guidance, on_step=on_step)

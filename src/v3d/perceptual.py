@@ -1,0 +1,175 @@
+"""The perceptual loss of Gaussian and texture fitting (section 2 of the method's reconstruction stage).
+
+Generated views disagree in detail, so pixels are compared through a frozen network: unit-normalised
+features of several layers, squared differences, averaged over the image (LPIPS, Zhang et al. 2018). The
+network is VGG16 where its weights are on disk, else the encoder of the VAE that ships with V3D.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from v3d.errors import V3DError
+
+Kind = Literal["auto", "lpips", "vae"]
+Features = list[Tensor]  # one view: a [C, h, w] map for each layer
+VGG16_FILE = "vgg16-397923af.pth"
+
+
+@dataclass(frozen=True)
+class Perceptual:
+    """A frozen feature network and the LPIPS distance over it.
+
+    d(x, y) = sum over layers l of mean over pixels of sum over channels c of
+    w_lc (f_lc(x) / |f_l(x)| - f_lc(y) / |f_l(y)|)^2, averaged over views.
+
+    Attributes:
+        name: which network and weights this is, for reports.
+        network: images [V, 3, H, W] in [0, 1] -> a feature map [V, C, h, w] for each layer; differentiable.
+        weights: [C] channel weights for each layer, or None for ones.
+        stride: image sides are padded with white to a multiple of this.
+    """
+
+    name: str
+    network: Callable[[Tensor], Sequence[Tensor]]
+    weights: Sequence[Tensor] | None = None
+    stride: int = 8
+
+    @staticmethod
+    def load(
+        kind: Kind = "auto",
+        *,
+        device: torch.device | str = "cpu",
+        vgg16: str | Path | None = None,
+        heads: str | Path | None = None,
+    ) -> Perceptual:
+        """The best available network, or the one asked for; `.name` says which it is.
+
+        Args:
+            kind: "lpips" (VGG16), "vae" (V3D's own), or "auto": LPIPS if its weights are found, else VAE.
+            vgg16: torchvision's VGG16 weights; else $V3D_VGG16; else torch hub's cache.
+            heads: LPIPS's linear heads (`vgg.pth` of the lpips package); else $V3D_LPIPS; else unit weights.
+
+        Raises:
+            V3DError: LPIPS was asked for and no weights were found, or a file does not hold them.
+        """
+        path = None if kind == "vae" else find_vgg16(vgg16)
+        if path is not None:
+            return _lpips(path, heads or os.environ.get("V3D_LPIPS"), device)
+        if kind == "lpips":
+            raise V3DError(
+                f"LPIPS needs torchvision's VGG16 weights: set V3D_VGG16 to a copy of {VGG16_FILE}, or use the VAE's features."
+            )
+        from v3d.diffusion.vae import load_vae
+
+        vae = load_vae(device=device)
+        return Perceptual("vae-mini", lambda x: vae.features(F.pad(x, (0, 0, 0, 0, 0, 1), value=1.0) * 2 - 1))
+
+    def prepare(self, images: Tensor) -> list[Features]:
+        """Cached targets: the normalised features of every image of [V, H, W, 3] in [0, 1], one item a view."""
+        with torch.no_grad():
+            layers = self._normalised(images)
+        return [[layer[v] for layer in layers] for v in range(len(images))]
+
+    def __call__(self, images: Tensor, features: Sequence[Features]) -> Tensor:
+        """Mean distance (a scalar) of images [V, H, W, 3] in [0, 1] to V prepared targets; differentiable."""
+        return self.distances(images, features).mean()
+
+    def distances(self, images: Tensor, features: Sequence[Features]) -> Tensor:
+        """[V] distances of images [V, H, W, 3] in [0, 1] to V prepared targets; differentiable."""
+        total = images.new_zeros(len(images))
+        for l, layer in enumerate(self._normalised(images)):
+            squared = (layer - torch.stack([view[l] for view in features])).square()
+            if self.weights is not None:
+                squared = squared * self.weights[l][:, None, None]
+            total = total + squared.sum(1).mean((1, 2))
+        return total
+
+    def _normalised(self, images: Tensor) -> list[Tensor]:
+        x = images.permute(0, 3, 1, 2)
+        x = F.pad(x, (0, -x.shape[3] % self.stride, 0, -x.shape[2] % self.stride), value=1.0)
+        # The constant under the root keeps the gradient finite where a ReLU layer is silent.
+        return [f / (f.square().sum(1, keepdim=True) + 1e-10).sqrt() for f in self.network(x)]
+
+
+class VGG16(nn.Module):
+    """VGG16's convolutions with torchvision's parameter names; `forward` returns LPIPS's five layers."""
+
+    LAYERS = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512)  # 0: max-pool
+    TAPS = (3, 8, 15, 22, 29)  # the last ReLU before each pool, and the last of all
+    MEAN = (0.485, 0.456, 0.406)
+    STD = (0.229, 0.224, 0.225)
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        channels = 3
+        for width in self.LAYERS:
+            if width == 0:
+                layers.append(nn.MaxPool2d(2))
+            else:
+                layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
+                channels = width
+        self.features = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Images [V, 3, H, W] in [0, 1], sides at least 16 -> five maps of 64, 128, 256, 512, 512 channels."""
+        x = (x - x.new_tensor(self.MEAN)[:, None, None]) / x.new_tensor(self.STD)[:, None, None]
+        taps = []
+        for i, layer in enumerate(self.features):
+            x = layer(x)
+            if i in self.TAPS:
+                taps.append(x)
+        return taps
+
+
+def find_vgg16(path: str | Path | None = None) -> Path | None:
+    """VGG16's weights: `path`, else $V3D_VGG16, else torch hub's cache; None when nothing is there.
+
+    Raises:
+        V3DError: a path was named, but there is no file.
+    """
+    named = path or os.environ.get("V3D_VGG16")
+    if named:
+        if not Path(named).is_file():
+            raise V3DError(f"There is no VGG16 weight file at {named}.")
+        return Path(named)
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / VGG16_FILE
+    return cached if cached.is_file() else None
+
+
+def _lpips(vgg16: Path, heads: str | Path | None, device: torch.device | str) -> Perceptual:
+    state = {k.removeprefix("net."): v for k, v in _read_weights(vgg16).items()}
+    network = VGG16()
+    try:
+        network.load_state_dict({k: v for k, v in state.items() if k.startswith("features.")})
+    except RuntimeError as error:
+        raise V3DError(f"{vgg16} does not hold torchvision's VGG16 weights.") from error
+    network = network.to(device).eval().requires_grad_(False)
+    if heads is None:
+        return Perceptual("vgg16 with unit weights", network, stride=16)
+    lin = _read_weights(Path(heads))
+    try:
+        weights = [lin[f"lin{l}.model.1.weight"].reshape(-1).to(device) for l in range(len(VGG16.TAPS))]
+    except KeyError as error:
+        raise V3DError(f"{heads} does not hold the linear heads of LPIPS.") from error
+    return Perceptual("lpips-vgg16", network, weights, stride=16)
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # the readers raise a dozen types for one cause: not a weight file
+        raise V3DError(f"{path} cannot be read as a weight file.") from error

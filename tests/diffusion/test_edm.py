@@ -1,0 +1,109 @@
+"""EDM: the mathematics of preconditioning, noise and samplers on a problem with a known answer."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from v3d.diffusion import edm
+
+VARIANCE = 0.5**2
+
+
+def gaussian_denoiser(x: Tensor, sigma: Tensor) -> Tensor:
+    """The exact `D` for data ~ N(1, VARIANCE): the posterior mean."""
+    s = edm.expand(sigma, x)
+    return (VARIANCE * x + s**2) / (VARIANCE + s**2)
+
+
+def exact_solution(noise: Tensor, sigma_max: float) -> Tensor:
+    """Probability-flow ODE of that data, from x = sigma_max * noise: (x - 1) shrinks with the marginal's width."""
+    return 1 + (sigma_max * noise - 1) * math.sqrt(VARIANCE / (VARIANCE + sigma_max**2))
+
+
+def test_preconditioning_gives_unit_variance_inputs_and_targets() -> None:
+    pre = edm.Preconditioning(sigma_data=1.0)
+    generator = torch.Generator().manual_seed(0)
+    x0, noise = torch.randn(2, 200_000, dtype=torch.float64, generator=generator)
+    for level in (0.01, 0.5, 3.0, 200.0):
+        sigma = torch.tensor([level], dtype=torch.float64)
+        c_skip, c_out, c_in, c_noise = pre.coefficients(sigma)
+        x = x0 + level * noise
+        target = (x0 - c_skip * x) / c_out
+        assert float((c_in * x).var()) == pytest.approx(1, abs=0.02)
+        assert float(target.var()) == pytest.approx(1, abs=0.02)
+        assert float(c_noise) == pytest.approx(math.log(level) / 4)
+        assert float(pre.loss_weight(sigma) * c_out**2) == pytest.approx(1)
+
+
+def test_denoise_is_exact_for_a_perfect_network() -> None:
+    pre = edm.Preconditioning()
+    x0, noise = torch.randn(2, 3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    sigma = torch.tensor([0.1, 1.0, 50.0], dtype=torch.float64)
+    x = x0 + edm.expand(sigma, x0) * noise
+    v = (noise - edm.expand(sigma, x0) * x0) / edm.expand((1 + sigma**2).sqrt(), x0)  # v-prediction
+    torch.testing.assert_close(pre.denoise(lambda *_: v, x, sigma), x0)
+
+
+def test_noise_law_is_log_normal() -> None:
+    sigma = edm.NoiseLaw().sample(100_000, torch.Generator().manual_seed(0))
+    assert float(sigma.log().mean()) == pytest.approx(1.5, abs=0.03)
+    assert float(sigma.log().std()) == pytest.approx(2.0, abs=0.03)
+
+
+def test_loss_of_the_zero_network_is_the_target_variance() -> None:
+    pre = edm.Preconditioning()
+    x0, noise = torch.randn(2, 64, 500, generator=torch.Generator().manual_seed(2))
+    sigma = edm.NoiseLaw().sample(64, torch.Generator().manual_seed(3))
+
+    def zero_network(x: Tensor, sigma: Tensor) -> Tensor:
+        return pre.denoise(lambda a, _: torch.zeros_like(a), x, sigma)
+
+    loss = edm.edm_loss(zero_network, x0, sigma, noise, pre)
+    assert loss.shape == (64,)
+    assert float(loss.mean()) == pytest.approx(1, abs=0.05)
+
+
+def test_karras_grid() -> None:
+    sigmas = edm.karras_sigmas(25)
+    assert len(sigmas) == 26 and float(sigmas[0]) == pytest.approx(700) and float(sigmas[-1]) == 0
+    assert float(sigmas[-2]) == pytest.approx(0.002)
+    assert bool((sigmas.diff() < 0).all())
+
+
+@pytest.mark.parametrize(
+    ("sampler", "order"),
+    [(edm.euler, 1), (edm.heun, 2), (edm.dpm_solver_2m, 2)],
+    ids=["euler", "heun", "dpm"],
+)
+def test_samplers_converge_with_their_order(sampler: object, order: int) -> None:
+    noise = torch.randn(4, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    exact = exact_solution(noise, 80.0)
+    errors = []
+    for steps in (40, 80):
+        x = sampler(gaussian_denoiser, noise, edm.karras_sigmas(steps, sigma_max=80.0))  # type: ignore[operator]
+        errors.append(float((x - exact).abs().max()))
+    assert errors[1] < {1: 0.06, 2: 0.02}[order]
+    assert errors[0] / errors[1] > 2**order * 0.75
+
+
+def test_samplers_report_steps_and_take_one() -> None:
+    seen: list[tuple[int, int]] = []
+    noise = torch.zeros(1, 2)
+    x = edm.euler(gaussian_denoiser, noise, edm.karras_sigmas(1), lambda i, n: seen.append((i, n)))
+    assert seen == [(1, 1)] and bool(torch.isfinite(x).all())
+
+
+def test_guidance() -> None:
+    def conditional(x: Tensor, _: Tensor) -> Tensor:
+        return x + 1
+
+    def unconditional(x: Tensor, _: Tensor) -> Tensor:
+        return x
+
+    x, sigma = torch.zeros(1, 1), torch.ones(1)
+    assert edm.guided(conditional, unconditional, 1.0) is conditional
+    assert float(edm.guided(conditional, unconditional, 3.0)(x, sigma)) == 3.0

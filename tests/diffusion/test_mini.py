@@ -1,0 +1,156 @@
+"""OrbitDiT, the VAE and the generator: shapes, symmetries, determinism, honest errors."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from v3d.cameras import orbit
+from v3d.diffusion.dit import Geometry, OrbitDiT, OrbitDiTConfig, carry, rotate
+from v3d.diffusion.generator import Generator
+from v3d.diffusion.mini import MiniModel, to_image
+from v3d.diffusion.vae import VAE, VAEConfig
+from v3d.errors import V3DError
+
+TINY = OrbitDiTConfig(latent_channels=4, latent_size=4, patch=2, width=64, depth=2)
+TINY_VAE = VAEConfig(latent_channels=4, widths=(8, 8, 16), blocks=1)
+
+
+def awake(net: OrbitDiT) -> OrbitDiT:
+    """A network whose zero-initialised output is not zero."""
+    generator = torch.Generator().manual_seed(0)
+    for p in net.parameters():
+        p.data = p.data + 0.05 * torch.randn(p.shape, generator=generator)
+    return net
+
+
+@pytest.fixture
+def tiny_weights(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    vae, dit = VAE(TINY_VAE), awake(OrbitDiT(TINY))
+    save_file({k: v.half().contiguous() for k, v in vae.state_dict().items()}, tmp_path / "vae.safetensors")
+    save_file({k: v.half().contiguous() for k, v in dit.state_dict().items()}, tmp_path / "dit.safetensors")
+    sampling = {"steps": 2, "guidance": 1.5, "sigma_min": 0.01, "sigma_max": 80.0}
+    config = {"vae": asdict(TINY_VAE), "dit": asdict(TINY), "sampling": sampling}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    return tmp_path
+
+
+def test_patchify_round_trip_and_layout() -> None:
+    net = OrbitDiT(TINY)
+    z = torch.randn(2, 3, 4, 4, 4)
+    tokens = net.patchify(z)
+    assert tokens.shape == (2, 3, 4, 16)
+    assert torch.equal(net.unpatchify(tokens), z)
+    assert torch.equal(tokens[0, 0, 1], z[0, 0, :, :2, 2:].flatten())  # second patch: first row, right
+
+
+def test_carry_multiplies_groups_of_four() -> None:
+    x, M = torch.randn(2, 3, 5, 7, 8), torch.randn(5, 4, 4)
+    out = carry(x, M)
+    expected = torch.einsum("vij,bhvpgj->bhvpgi", M, x.unflatten(-1, (2, 4))).flatten(-2)
+    torch.testing.assert_close(out, expected)
+
+
+def test_rotate_keeps_lengths_and_composes() -> None:
+    x, a, b = torch.randn(3, 4, 8), torch.randn(4, 4), torch.randn(4, 4)
+    torch.testing.assert_close(rotate(x, a).norm(dim=-1), x.norm(dim=-1))
+    torch.testing.assert_close(rotate(rotate(x, a), b), rotate(x, a + b))
+
+
+def test_attention_sees_only_relative_cameras() -> None:
+    net = awake(OrbitDiT(TINY))
+    x = torch.randn(1, 6, 4, 64, generator=torch.Generator().manual_seed(0))
+    angles = (net.column_angles, net.row_angles)
+    here, turned = (Geometry.of(orbit(6, azimuth=a), net.grid) for a in (0.0, 37.0))
+    y = net.blocks[0].attend(x, here, angles)
+    torch.testing.assert_close(y, net.blocks[0].attend(x, turned, angles), atol=1e-5, rtol=1e-4)
+    other = Geometry.of(orbit(6, elevation=30.0), net.grid)[[0, 2, 1, 3, 4, 5]]
+    assert (y - net.blocks[0].attend(x, other, angles)).abs().max() > 1e-3
+
+
+def test_network_is_equivariant_to_the_order_of_views() -> None:
+    net = awake(OrbitDiT(TINY))
+    geometry = Geometry.of(orbit(5), net.grid)
+    x, photo = torch.randn(2, 5, 4, 4, 4), torch.randn(2, 4, 4, 4)
+    c_noise, keep = torch.tensor([0.1, -0.3]), torch.tensor([True, True])
+    order = [3, 1, 0, 4, 2]
+    y = net(x, c_noise, photo, keep, geometry[[0, 0, 1, 2, 3, 4]])
+    z = net(x[:, order], c_noise, photo, keep, geometry[[0, *order]])
+    torch.testing.assert_close(y[:, order], z, atol=1e-4, rtol=1e-3)
+
+
+def test_dropped_photo_does_not_matter_and_kept_photo_does() -> None:
+    net = awake(OrbitDiT(TINY))
+    geometry = Geometry.of(orbit(2), net.grid)[[0, 0, 1]]
+    x, a, b = torch.randn(1, 2, 4, 4, 4), torch.randn(1, 4, 4, 4), torch.randn(1, 4, 4, 4)
+    c_noise = torch.zeros(1)
+    no, yes = torch.tensor([False]), torch.tensor([True])
+    assert torch.equal(net(x, c_noise, a, no, geometry), net(x, c_noise, b, no, geometry))
+    assert not torch.allclose(net(x, c_noise, a, yes, geometry), net(x, c_noise, b, yes, geometry))
+
+
+def test_fresh_network_predicts_zero() -> None:
+    net = OrbitDiT(TINY)
+    geometry = Geometry.of(orbit(2), net.grid)[[0, 0, 1]]
+    y = net(
+        torch.randn(1, 2, 4, 4, 4), torch.zeros(1), torch.randn(1, 4, 4, 4), torch.ones(1).bool(), geometry
+    )
+    assert torch.equal(y, torch.zeros_like(y))
+
+
+def test_vae_shapes_and_standardisation() -> None:
+    vae = VAE(TINY_VAE)
+    x = torch.rand(2, 4, 24, 32) * 2 - 1
+    vae.mean.fill_(0.3)
+    vae.std.fill_(2.0)
+    z = vae.encode(x)
+    assert z.shape == (2, 4, 3, 4)
+    torch.testing.assert_close(z * 2 + 0.3, vae.moments(x)[0])
+    assert vae.decode(z).shape == x.shape
+    assert [tuple(f.shape[1:]) for f in vae.features(x)] == [(8, 12, 16), (8, 6, 8), (16, 3, 4)]
+
+
+def test_to_image_composites_without_bleeding() -> None:
+    rgba = torch.zeros(8, 8, 4)
+    rgba[:4, :, :] = torch.tensor([1.0, 0.0, 0.0, 1.0])  # below: black, but fully transparent
+    image = to_image(rgba, 4)
+    torch.testing.assert_close(image[:, 0, 0], torch.tensor([1.0, -1.0, -1.0, 1.0]))
+    torch.testing.assert_close(image[:, 3, 0], torch.tensor([1.0, 1.0, 1.0, -1.0]))
+
+
+def test_generator_is_deterministic_by_seed_and_reports_steps(tiny_weights: Path) -> None:
+    generator = Generator.from_pretrained(str(tiny_weights))
+    rgba = torch.rand(40, 40, 4, generator=torch.Generator().manual_seed(0))
+    seen: list[tuple[int, int]] = []
+    a = generator(rgba, seed=3, on_step=lambda i, n: seen.append((i, n)))
+    b, c = generator(rgba, seed=3), generator(rgba, seed=4)
+    assert a.rgb.shape == (18, 32, 32, 3) and a.alpha.shape == (18, 32, 32)
+    assert torch.equal(a.rgb, b.rgb) and not torch.equal(a.rgb, c.rgb)
+    assert seen == [(1, 2), (2, 2)]
+    assert float(a.rgb.min()) >= 0 and float(a.rgb.max()) <= 1
+    assert len(generator.hash) == 16
+
+
+def test_guidance_one_equals_the_conditional_model(tiny_weights: Path) -> None:
+    model = MiniModel.load(tiny_weights)
+    rgba = torch.rand(32, 32, 4, generator=torch.Generator().manual_seed(0))
+    assert not torch.equal(model(rgba, guidance=1.0).rgb, model(rgba, guidance=3.0).rgb)
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "config"])
+def test_bad_weights_give_one_sentence(tiny_weights: Path, damage: str) -> None:
+    if damage == "missing":
+        (tiny_weights / "vae.safetensors").unlink()
+    elif damage == "truncated":
+        data = (tiny_weights / "dit.safetensors").read_bytes()
+        (tiny_weights / "dit.safetensors").write_bytes(data[: len(data) // 2])
+    else:
+        (tiny_weights / "config.json").write_text("{}")
+    with pytest.raises(V3DError, match="holds no usable mini weights"):
+        Generator.from_pretrained(str(tiny_weights))

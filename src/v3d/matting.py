@@ -92,11 +92,12 @@ def soft_alpha(rgb: Image, background: Image | float = 1.0) -> Image:
     Args:
         background: a colour [3], or an image [H, W, 3] or value that broadcasts.
     """
-    distance = np.abs(rgb - np.asarray(background, np.float32)).max(-1).astype(np.float32)
-    d = np.maximum(distance - 0.03, 0)
+    difference = np.abs(rgb - np.asarray(background, np.float32))
+    d = np.maximum(difference[..., 0], np.maximum(difference[..., 1], difference[..., 2])) - 0.03
+    d = np.maximum(d, 0).astype(np.float32)
     reach = _odd(7 * max(rgb.shape[:2]) / 256, 7, 25)
     peak = cv2.dilate(cv2.GaussianBlur(d, (0, 0), 0.7), np.ones((reach, reach), np.uint8))
-    alpha = np.clip(d / np.maximum(peak, 0.05), 0, 1)
+    alpha = np.clip(d / np.maximum(peak, 0.05), 0, 1).astype(np.float32)
     inside = cv2.erode((d > 0.03).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     inside &= cv2.erode((d > 0.02).astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
     alpha[inside] = 1
@@ -126,16 +127,23 @@ def plain_background(rgb: Image) -> Image | None:
         good = np.abs(colour - terms @ fit).max(-1) < tolerance
     if good.mean() < 0.7:
         return None
-    grid_y, grid_x = np.mgrid[:height, :width].astype(np.float32)
-    return np.clip(_quadratic(grid_x / width, grid_y / height) @ fit.astype(np.float32), 0, 1)
+    x, y = (np.arange(side, dtype=np.float32) / side for side in (width, height))
+    fit = fit.astype(np.float32)
+    along_x = _quadratic(x, np.zeros_like(x)) @ fit
+    along_y = _quadratic(np.zeros_like(y), y) @ fit - fit[0]
+    background = fit[3] * y[:, None, None] * x[:, None]
+    background += along_x
+    background += along_y[:, None]
+    return np.clip(background, 0, 1, out=background)
 
 
 def unmix(rgb: Image, alpha: Image, background: Image | float) -> Image:
     """The object's own colour F from rgb = alpha F + (1 - alpha) background; `rgb` where alpha is near zero."""
-    a = alpha[..., None]
-    return np.where(a > 0.02, np.clip((rgb - (1 - a) * background) / np.maximum(a, 0.02), 0, 1), rgb).astype(
-        np.float32
-    )
+    edge = (alpha > 0.02) & (alpha < 1)
+    a = alpha[edge][:, None]
+    own = rgb.copy()
+    own[edge] = np.clip((rgb[edge] - (1 - a) * np.broadcast_to(background, rgb.shape)[edge]) / a, 0, 1)
+    return own
 
 
 def grabcut(rgb: Image, side: int = 400) -> Image:
@@ -157,7 +165,7 @@ def grabcut(rgb: Image, side: int = 400) -> Image:
         return np.zeros((height, width), np.float32)
     found = np.isin(mask, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.float32)
     soft = cv2.resize(
-        cv2.GaussianBlur(_tidy(found), (0, 0), 0.8), (width, height), interpolation=cv2.INTER_CUBIC
+        cv2.GaussianBlur(_tidy(found, speck=0.1), (0, 0), 0.8), (width, height), interpolation=cv2.INTER_CUBIC
     )
     return np.clip(soft, 0, 1).astype(np.float32)
 
@@ -212,14 +220,14 @@ def _rembg(rgb: Image, model: str) -> Image:
     return np.asarray(mask.convert("L"), np.float32) / np.float32(255)
 
 
-def _tidy(alpha: Image) -> Image:
+def _tidy(alpha: Image, speck: float = 0.04) -> Image:
     """Drop specks and close pinholes, both relative to the object's own area."""
     count, label, stats, _ = cv2.connectedComponentsWithStats((alpha > 0.3).astype(np.uint8), connectivity=8)
     if count <= 1:
         return alpha
     area = stats[:, cv2.CC_STAT_AREA]
     largest = area[1:].max()
-    keep = np.r_[True, area[1:] >= 0.02 * largest][label]
+    keep = np.r_[True, area[1:] >= speck * largest][label]
     # A speck goes with its soft rim: what is closer to a dropped part than to a kept one.
     dropped = cv2.dilate((~keep).astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
     near_kept = cv2.dilate((keep & (label > 0)).astype(np.uint8), np.ones((5, 5), np.uint8)) > 0

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -24,9 +25,8 @@ from v3d.errors import V3DError
 from v3d.matting import cut_out
 
 BORDER_RATIO = 0.3
-MAX_SIZE = 2048  # of a framed photo
+MAX_SIZE = 2048  # of a framed photo, and of what is cut out: larger photos are reduced before anything else
 MAX_PIXELS = 450_000_000  # of a file; decoding takes up to 4 bytes each
-_WORKING_SIDE = 3072  # larger photos are reduced before anything else
 _MIN_SIDE = 16
 _ORIENTATION = 0x0112
 
@@ -72,13 +72,14 @@ def load_photo(path: str | Path, *, recentre: bool = True) -> Photo:
     if min(rgba.shape[:2]) < _MIN_SIDE:
         height, width = rgba.shape[:2]
         raise V3DError(
-            f"{name} has only {width} x {height} pixels; give a photo of at least {_MIN_SIDE} a side."
+            f"{name} is too small or too thin ({width} x {height} pixels where {_MIN_SIDE} are needed each way); "
+            "give another photo."
         )
     foreground = "alpha of the file"
     alpha = rgba[..., 3]
     if (alpha > 0.5).sum() < _MIN_SIDE:
         raise V3DError(f"{name} is transparent everywhere: its alpha channel shows no object.")
-    if not (alpha < 0.5).any():
+    if (alpha < 0.5).mean() < 0.005:  # a hair-line frame or rounded corners say nothing about the object
         try:
             cutout = cut_out(np.ascontiguousarray(rgba[..., :3]))
         except V3DError as error:
@@ -138,16 +139,18 @@ def resize_rgba(rgba: Tensor, height: int, width: int) -> Tensor:
     if rgba.shape[:2] == (height, width):
         return rgba
     alpha = rgba[..., 3:]
-    x = torch.cat([rgba[..., :3] * alpha, alpha], -1).permute(2, 0, 1)[None]
-    x = F.interpolate(x, (height, width), mode="bilinear", antialias=True, align_corners=False)[0].permute(
-        1, 2, 0
+    premultiplied = torch.cat([rgba[..., :3] * alpha, alpha], -1).numpy()
+    larger = height > rgba.shape[0] or width > rgba.shape[1]
+    filtered = cv2.resize(
+        premultiplied, (width, height), interpolation=cv2.INTER_LINEAR if larger else cv2.INTER_AREA
     )
-    rgb = (x[..., :3] / x[..., 3:].clamp_min(1e-6)).clamp(0, 1)
-    return torch.cat([torch.where(x[..., 3:] > 1e-6, rgb, torch.ones_like(rgb)), x[..., 3:].clamp(0, 1)], -1)
+    x = torch.from_numpy(filtered).clamp(0, 1)
+    rgb = torch.where(x[..., 3:] > 1e-6, x[..., :3] / x[..., 3:].clamp_min(1e-6), torch.ones_like(x[..., :3]))
+    return torch.cat([rgb.clamp(0, 1), x[..., 3:]], -1)
 
 
 def read_image(
-    path: str | Path, max_side: int | None = _WORKING_SIDE
+    path: str | Path, max_side: int | None = MAX_SIZE
 ) -> tuple[NDArray[np.float32], tuple[str, ...]]:
     """Any image file -> upright sRGB [H, W, 4] float32 in [0, 1] (straight alpha), and warnings.
 
@@ -164,7 +167,6 @@ def read_image(
     try:
         with _bomb_check_off(), Image.open(path) as file:
             image: Image.Image = file
-            orientation = file.getexif().get(_ORIENTATION, 1)
             if max_side is not None:
                 file.draft(None, (max_side, max_side))
             width, height = image.size
@@ -173,6 +175,7 @@ def read_image(
                     f"{path.name} has {width} x {height} pixels, more than the {MAX_PIXELS // 10**6} million "
                     "that can be read; make it smaller first."
                 )
+            orientation = file.getexif().get(_ORIENTATION, 1)
             profile = image.info.get("icc_profile")
             image.load()
             image = image if max_side is None else _reduced(image, max_side)
@@ -199,24 +202,21 @@ def read_image(
 
 
 def _reduced(image: Image.Image, max_side: int) -> Image.Image:
-    """At most `max_side` a side, by box filter over strips (premultiplied where there is alpha)."""
-    factor = -(-max(image.size) // max_side)
-    if factor == 1:
-        return image
-    convert = {"P": "RGBA", "PA": "RGBA", "1": "L", "I;16": "I", "I;16L": "I", "I;16B": "I"}.get(
-        image.mode, image.mode
-    )
-    width, height = image.size
-    strips = []
-    for top in range(0, height, 256 * factor):
-        strip = image.crop((0, top, width, min(top + 256 * factor, height)))
-        strips.append(strip.convert(convert).reduce(factor))
-    joined = Image.new(strips[0].mode, (strips[0].width, sum(s.height for s in strips)))
-    top = 0
-    for strip in strips:
-        joined.paste(strip, (0, top))
-        top += strip.height
-    return joined
+    """At most `max_side` a side (premultiplied where there is alpha); whole factors go by strips, which bounds memory."""
+    factor = max(image.size) // max_side
+    convert = {"P": "RGBA", "PA": "RGBA", "1": "L", "I;16": "I", "I;16L": "I", "I;16B": "I"}
+    if factor >= 2:
+        width, height = image.size
+        starts = range(0, height, 256 * factor)
+        strips = [image.crop((0, top, width, min(top + 256 * factor, height))) for top in starts]
+        strips = [strip.convert(convert.get(strip.mode, strip.mode)).reduce(factor) for strip in strips]
+        image = Image.new(strips[0].mode, (strips[0].width, sum(strip.height for strip in strips)))
+        for i, strip in enumerate(strips):
+            image.paste(strip, (0, 256 * i))
+    if max(image.size) > max_side:
+        image = image.convert(convert.get(image.mode, image.mode))
+        image.thumbnail((max_side, max_side))
+    return image
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:

@@ -14,7 +14,7 @@ from PIL import Image, ImageCms
 from v3d import matting
 from v3d.errors import V3DError
 from v3d.matting import plain_background, soft_alpha, unmix
-from v3d.photo import BORDER_RATIO, Photo, frame, load_photo, resize_rgba, visible_box
+from v3d.photo import BORDER_RATIO, Photo, frame, load_photo, read_image, resize_rgba, visible_box
 
 RED = (200, 40, 30)
 
@@ -94,11 +94,9 @@ def test_large_photos_are_reduced_in_every_mode(tmp_path: Path, mode: str) -> No
         large = Image.fromarray(np.asarray(large.convert("L")).astype(np.uint16) * 257)
     elif mode == "P":
         large = large.quantize(64)
-    large.convert(mode).save(
-        tmp_path / f"photo.{suffix}", **({} if mode == "CMYK" else {"compress_level": 1})
-    )
-    photo = load_photo(tmp_path / f"photo.{suffix}")
-    assert photo.rgba.shape[0] == pytest.approx(100 * 2048 / 160, abs=3)
+    large.convert(mode).save(tmp_path / f"photo.{suffix}")
+    rgba, _ = read_image(tmp_path / f"photo.{suffix}", max_side=300)
+    assert rgba.shape == (225, 300, 4)
     if mode != "1":
         grey = (0.299 * 200 + 0.587 * 40 + 0.114 * 30) / 255
         truth = np.array(RED) / 255 if mode in ("P", "CMYK", "RGBA") else grey

@@ -85,16 +85,16 @@ def _world_to_camera(cam: Any) -> Any:
 @inlined
 def column_range(g: Any, width: int) -> Any:
     """First and last pixel column of the Gaussian; nothing to see if last < first."""
-    first = int(math.ceil(g.x - g.extent_x - f32(0.5)))
-    last = int(math.floor(g.x + g.extent_x - f32(0.5)))
+    first = math.ceil(g.x - g.extent_x - f32(0.5))
+    last = math.floor(g.x + g.extent_x - f32(0.5))
     return max(first, 0), min(last, width - 1)
 
 
 @inlined
 def row_range(g: Any, height: int) -> Any:
     """First and last pixel row of the Gaussian."""
-    first = int(math.ceil(g.y - g.extent_y - f32(0.5)))
-    last = int(math.floor(g.y + g.extent_y - f32(0.5)))
+    first = math.ceil(g.y - g.extent_y - f32(0.5))
+    last = math.floor(g.y + g.extent_y - f32(0.5))
     return max(first, 0), min(last, height - 1)
 
 

@@ -89,8 +89,8 @@ def list_entries(
             left = f32(max(x0, tile_x * TILE_WIDTH)) + f32(0.5)
             right = f32(min(x1, tile_x * TILE_WIDTH + TILE_WIDTH - 1)) + f32(0.5)
             low, high = _reach(g, left - g.x, right - g.x)
-            y0 = max(int(math.ceil(g.y + low - f32(0.5) - slack)), box0)
-            y1 = min(int(math.floor(g.y + high - f32(0.5) + slack)), box1)
+            y0 = max(math.ceil(g.y + low - f32(0.5) - slack), box0)
+            y1 = min(math.floor(g.y + high - f32(0.5) + slack), box1)
             if low > high or y0 > y1:
                 continue
             for tile_y in range(y0 // TILE_HEIGHT, y1 // TILE_HEIGHT + 1):

@@ -1,0 +1,166 @@
+"""Fitting Gaussians to views: the paper's 3D Gaussian stage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from v3d.splats.densify import Densifier, DensifySettings, is_finite, morton_order
+from v3d.splats.gaussians import Splats
+from v3d.splats.loss import l1_ssim
+from v3d.splats.rasterize import SplatImages, rasterize
+from v3d.views import Views
+
+
+class Perceptual(Protocol):
+    """A perceptual loss with the targets' features computed once."""
+
+    def prepare(self, images: Tensor) -> Sequence[Any]:
+        """Features of targets [V, H, W, 3], one item a view."""
+
+    def __call__(self, images: Tensor, features: Sequence[Any]) -> Tensor:
+        """The loss of images [V, H, W, 3] against as many prepared features; a scalar."""
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """Defaults suit 18 views of 256 px and about 20,000 Gaussians.
+
+    Attributes:
+        iterations: one view each.
+        lr_means .. lr_rgb: Adam's first step sizes; all decay exponentially to `lr_final` of themselves.
+        ssim: share of 1 - SSIM in the photometric loss; the rest is L1.
+        opacity: weight of the mean opacity, which makes Gaussians that nothing needs fade.
+        perceptual: weight of the perceptual loss, applied every `perceptual_every`-th iteration.
+        densify: None keeps the number of Gaussians.
+    """
+
+    iterations: int = 1000
+    lr_means: float = 8e-4
+    lr_quats: float = 5e-3
+    lr_log_scales: float = 1e-2
+    lr_logit_opacity: float = 5e-2
+    lr_rgb: float = 1e-2
+    lr_final: float = 0.05
+    ssim: float = 0.2
+    opacity: float = 0.001
+    perceptual: float = 0.1
+    perceptual_every: int = 4
+    densify: DensifySettings | None = field(default_factory=DensifySettings)
+
+
+def fit(
+    views: Views,
+    initial: Splats,
+    settings: FitSettings | None = None,
+    *,
+    perceptual: Perceptual | None = None,
+    on_step: Callable[[int, int], None] | None = None,
+    seed: int = 0,
+) -> Splats:
+    """Fit Gaussians to posed views by gradient descent; runs on the device of `initial`.
+
+    Render and target are composited on the same random colour, so that transparency is learned as such.
+
+    Args:
+        initial: where to start, e.g. points on the visual hull.
+        perceptual: an optional perceptual loss on white background.
+        on_step: called with (finished iterations, all iterations).
+        seed: same seed, same machine, same thread count: same result.
+
+    Returns:
+        Gaussians, all finite, colours in [0, 1], in Morton order.
+    """
+    settings = settings or FitSettings()
+    device = initial.means.device
+    views = views.to(device)
+    generator = torch.Generator().manual_seed(seed)
+    densifier = Densifier(settings.densify, settings.iterations) if settings.densify else None
+    features = perceptual.prepare(views.rgb) if perceptual else None
+    splats = _leaves(initial[is_finite(initial)])
+    splats = _leaves(splats[morton_order(splats.means)])
+    adam = _adam(splats, settings)
+
+    for iteration, v in zip(range(settings.iterations), _shuffled(len(views), generator), strict=False):
+        decay = settings.lr_final ** (iteration / settings.iterations)
+        for group in adam.param_groups:
+            group["lr"] = group["initial_lr"] * decay
+
+        images = rasterize(splats, views.cameras[v])
+        loss = photometric_loss(
+            images, views[v], torch.rand(3, generator=generator).to(device), settings.ssim
+        )
+        loss = loss + settings.opacity * splats.opacity.mean()
+        if perceptual and features and iteration % settings.perceptual_every == 0:
+            loss = loss + settings.perceptual * perceptual(images.over(1.0), [features[v]])
+        loss.backward()
+        adam.step()
+        adam.zero_grad()
+
+        if densifier:
+            assert images.screen is not None and images.screen.grad is not None
+            densifier.watch(images.screen.grad, views.cameras.width, views.cameras.height)
+            if densifier.is_due(iteration):
+                with torch.no_grad():
+                    splats, source = densifier.update(splats, generator)
+                splats = _leaves(splats)
+                adam = _adam(splats, settings, adam, source)
+        if on_step:
+            on_step(iteration + 1, settings.iterations)
+
+    splats = _detached(splats)
+    splats = splats[is_finite(splats)]
+    return replace(splats, rgb=splats.rgb.clamp(0, 1))
+
+
+def photometric_loss(images: SplatImages, views: Views, background: Tensor, ssim: float) -> Tensor:
+    """L1 + SSIM of colour over a shared background [3], and of alpha; a scalar."""
+    target = views.rgb + (1 - views.alpha)[..., None] * (background - 1)
+    rendered = torch.cat([images.over(background), images.alpha[..., None]], -1)
+    target = torch.cat([target, views.alpha[..., None]], -1)
+    planes = [x.permute(0, 3, 1, 2).flatten(0, 1) for x in (rendered, target)]
+    return l1_ssim(*planes, weight=ssim)
+
+
+def _shuffled(count: int, generator: torch.Generator) -> Iterator[int]:
+    """View numbers without end: every view once, in random order, then again."""
+    while True:
+        yield from torch.randperm(count, generator=generator).tolist()
+
+
+def _detached(splats: Splats) -> Splats:
+    return Splats(*(getattr(splats, f.name).detach() for f in fields(splats)))
+
+
+def _leaves(splats: Splats) -> Splats:
+    return Splats(*(getattr(splats, f.name).detach().clone().requires_grad_() for f in fields(splats)))
+
+
+def _adam(
+    splats: Splats,
+    settings: FitSettings,
+    previous: torch.optim.Adam | None = None,
+    source: Tensor | None = None,
+) -> torch.optim.Adam:
+    """Adam over the fields of `splats`; Gaussians that continue `source` (see `Densifier.update`) keep their moments."""
+    groups = [
+        {
+            "params": [getattr(splats, f.name)],
+            "lr": (lr := getattr(settings, f"lr_{f.name}")),
+            "initial_lr": lr,
+        }
+        for f in fields(splats)
+    ]
+    adam = torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15, fused=True)
+    if previous is not None and source is not None:
+        for new, old in zip(adam.param_groups, previous.param_groups, strict=True):
+            state = dict(previous.state[old["params"][0]])
+            for moment in ("exp_avg", "exp_avg_sq"):
+                kept = (source >= 0).view(-1, *[1] * (state[moment].dim() - 1))
+                state[moment] = state[moment][source.clamp_min(0)] * kept
+            adam.state[new["params"][0]] = state
+    return adam

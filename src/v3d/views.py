@@ -205,7 +205,7 @@ def _read_frame(path: Path, frame: dict[str, Any]) -> tuple[Tensor, Tensor]:
     rgba, _ = read_image(file, max_side=None)
     height, width = rgba.shape[:2]
     try:
-        stated = (int(frame.get("w", width)), int(frame.get("h", height)))
+        stated = (int(frame.get("w") or width), int(frame.get("h") or height))
         if stated != (width, height):
             raise V3DError(
                 f"{file} has {width} x {height} pixels; {path.name} says {stated[0]} x {stated[1]}."
@@ -222,10 +222,10 @@ def _read_frame(path: Path, frame: dict[str, Any]) -> tuple[Tensor, Tensor]:
         rgba[..., 3] = mask[..., 0]
     matrix = K.double().numpy()
     if frame.get("camera_model") == "OPENCV_FISHEYE":
-        rgba = cv2.fisheye.undistortImage(rgba, matrix, fisheye, Knew=matrix)
-    elif distortion.any():
-        rgba = cv2.undistort(rgba, matrix, distortion)
-    return torch.from_numpy(rgba), K
+        straight = cv2.fisheye.undistortImage(rgba, matrix, fisheye, Knew=matrix)
+    else:
+        straight = cv2.undistort(rgba, matrix, distortion) if distortion.any() else rgba
+    return torch.from_numpy(np.asarray(straight, np.float32)), K
 
 
 def _intrinsics(frame: dict[str, Any], width: int, height: int) -> Tensor:

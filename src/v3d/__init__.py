@@ -1,0 +1,60 @@
+"""V3D: one photo becomes an orbit of views, 3D Gaussians and a textured mesh.
+
+>>> import v3d
+>>> asset = v3d.generate("cup.png", "out")
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from v3d.cameras import Cameras, orbit
+    from v3d.diffusion.generator import Generator
+    from v3d.errors import V3DError
+    from v3d.mesh import Mesh
+    from v3d.photo import Photo, load_photo
+    from v3d.pipeline import Asset, generate, reconstruct
+    from v3d.settings import GenerateSettings, ReconstructSettings
+    from v3d.splats.gaussians import Splats
+    from v3d.views import Views, load_views, save_views
+
+# Names are imported when they are first used, so that `import v3d` and `v3d --help` are quick.
+_HOMES = {
+    "v3d.cameras": ("Cameras", "orbit"),
+    "v3d.diffusion.generator": ("Generator",),
+    "v3d.errors": ("V3DError",),
+    "v3d.mesh": ("Mesh",),
+    "v3d.photo": ("Photo", "load_photo"),
+    "v3d.pipeline": ("Asset", "generate", "reconstruct"),
+    "v3d.settings": ("GenerateSettings", "ReconstructSettings"),
+    "v3d.splats.gaussians": ("Splats",),
+    "v3d.views": ("Views", "load_views", "save_views"),
+}
+
+__all__ = [
+    "Asset",
+    "Cameras",
+    "GenerateSettings",
+    "Generator",
+    "Mesh",
+    "Photo",
+    "ReconstructSettings",
+    "Splats",
+    "V3DError",
+    "Views",
+    "generate",
+    "load_photo",
+    "load_views",
+    "orbit",
+    "reconstruct",
+    "save_views",
+]
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(module), name)
+    raise AttributeError(f"module 'v3d' has no attribute '{name}'")

@@ -1,0 +1,124 @@
+"""The command line. Every subcommand is a typed function; the work is done by the Python API of the same name."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from tyro.conf import OmitArgPrefixes, Positional, arg
+
+from v3d.errors import V3DError
+from v3d.settings import GenerateSettings, ReconstructSettings
+
+Out = Annotated[Path, arg(aliases=["-o"])]
+
+
+class SomeFailedError(Exception):
+    """Some of several inputs failed; each was told on stderr."""
+
+
+def generate(
+    photos: Positional[tuple[Path, ...]],
+    /,
+    out: Out = Path("out"),
+    settings: OmitArgPrefixes[GenerateSettings] = GenerateSettings(),  # noqa: B008 (frozen)
+    force: bool = False,
+) -> None:
+    """Photos -> orbit views, 3D Gaussians and textured meshes.
+
+    Args:
+        photos: image files, each of one object.
+        out: folder; every photo gets a folder of its own name in it.
+        settings: see `v3d.settings`.
+        force: compute finished stages anew.
+    """
+    if not photos:
+        raise V3DError("Give at least one photo, for example: v3d generate photo.png -o out")
+    names = [photo.stem for photo in photos]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise V3DError(f"Two photos are called {twice}, so their results would share a folder; rename one.")
+    from v3d import pipeline
+    from v3d.progress import ProgressDisplay
+
+    failed = 0
+    with ProgressDisplay() as show:
+        for photo in photos:
+            show.title(f"{photo} -> {out / photo.stem}")
+            try:
+                asset = pipeline.generate(photo, out, settings, force=force, on_progress=show)
+            except V3DError as error:
+                if len(photos) == 1:
+                    raise
+                failed += 1
+                _complain(error)
+            else:
+                _tell_warnings(asset.report["warnings"])
+    if failed:
+        raise SomeFailedError(f"{failed} of {len(photos)} photos failed.")
+
+
+def reconstruct(
+    views: Positional[Path],
+    /,
+    out: Out = Path("out"),
+    settings: OmitArgPrefixes[ReconstructSettings] = ReconstructSettings(),  # noqa: B008 (frozen)
+    orbit: bool = False,
+    photo: Path | None = None,
+    force: bool = False,
+) -> None:
+    """Posed views -> 3D Gaussians and a textured mesh.
+
+    Args:
+        views: folder with transforms.json (nerfstudio, instant-ngp, ours), or a video with --orbit.
+        out: folder; the views get a folder of their own name in it.
+        settings: see `v3d.settings`.
+        orbit: VIEWS is a video that goes once around the object at its own height.
+        photo: a sharper photo of the first view, for the texture.
+        force: compute finished stages anew.
+    """
+    from v3d import pipeline
+    from v3d.progress import ProgressDisplay
+
+    with ProgressDisplay() as show:
+        show.title(f"{views} -> {out / pipeline.run_name(views)}")
+        asset = pipeline.reconstruct(
+            views, out, settings, orbit=orbit, photo=photo, force=force, on_progress=show
+        )
+    _tell_warnings(asset.report["warnings"])
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "generate": generate,
+    "reconstruct": reconstruct,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0, 1 (some inputs failed), 2 (an error), 130 (interrupted)."""
+    try:
+        tyro.extras.subcommand_cli_from_dict(
+            COMMANDS, prog="v3d", description="One photo becomes a 3D asset.", args=arguments
+        )
+    except SomeFailedError as error:
+        print(f"v3d: {error}", file=sys.stderr)
+        return 1
+    except V3DError as error:
+        _complain(error)
+        return 2
+    except KeyboardInterrupt:
+        print("\nv3d: interrupted; run the same command to resume", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _complain(error: V3DError) -> None:
+    print(f"v3d: {error}", file=sys.stderr)
+
+
+def _tell_warnings(warnings: list[str]) -> None:
+    for warning in warnings:
+        print(f"v3d: note: {warning}", file=sys.stderr)

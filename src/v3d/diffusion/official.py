@@ -7,6 +7,7 @@ what `StableVideoDiffusionPipeline.save_pretrained` writes, or such a repository
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ _NEEDS_EXTRA = 'The official weights need two more packages; run: pip install "v
 
 @dataclass
 class OfficialNetworks:
-    """The three networks of SVD and V3D, in evaluation mode, on the CPU.
+    """The three networks of SVD and V3D, in evaluation mode, and a fingerprint of their files.
 
     The VAE's encoder stays in float32, in which the original runs it: it overflows float16.
     """
@@ -36,6 +37,7 @@ class OfficialNetworks:
     unet: nn.Module
     vae: nn.Module
     image_encoder: nn.Module
+    hash: str
 
 
 def unet_network(config: dict[str, Any]) -> nn.Module:
@@ -86,7 +88,21 @@ def load_networks(source: str | Path, dtype: torch.dtype) -> OfficialNetworks:
     vae.encoder.float()
     vae.quant_conv.float()
     image_encoder = _load(folder / "image_encoder", clip_network, dtype)
-    return OfficialNetworks(unet, vae, image_encoder)
+    return OfficialNetworks(unet, vae, image_encoder, _fingerprint(folder))
+
+
+def _fingerprint(folder: Path) -> str:
+    """Hash of 64 blocks of every weight file: it tells releases apart without reading gigabytes twice."""
+    digest = hashlib.sha256()
+    for component in ("unet", "vae", "image_encoder"):
+        for path in _weight_files(folder / component):
+            size = path.stat().st_size
+            digest.update(str(size).encode())
+            with path.open("rb") as file:
+                for block in range(64):
+                    file.seek(size * block // 64)
+                    digest.update(file.read(4096))
+    return digest.hexdigest()[:16]
 
 
 def _empty(build: Callable[[], nn.Module]) -> nn.Module:

@@ -1,0 +1,295 @@
+"""The released model: Stable Video Diffusion as V3D tuned it for orbits (paper sec. 3.1), run as the original runs it.
+
+Conditions: the photo's CLIP embedding by cross-attention, its latent joined to every frame, and three
+numbers (frames per second, motion bucket, noise augmentation) with the noise level.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from v3d.cameras import ORBIT_VIEWS, orbit
+from v3d.diffusion import edm
+from v3d.diffusion.official import CLIP_MEAN, CLIP_STD, OfficialNetworks, load_networks
+from v3d.errors import V3DError
+from v3d.matting import soft_alpha
+from v3d.photo import resize_rgba
+from v3d.runtime import has_fast_bfloat16
+from v3d.views import Views
+
+FPS, MOTION_BUCKET, NOISE_AUGMENTATION = 1.0, 300.0, 0.02
+STEPS, GUIDANCE = 25, 3.5
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What the UNet knows of B photos.
+
+    Attributes:
+        embedding: [B, 1, C] CLIP image embedding.
+        latent: [B, 4, h, w] VAE latent, not scaled, with noise of standard deviation 0.02.
+        time_ids: [B, 3] frames per second, motion bucket, noise augmentation.
+    """
+
+    embedding: Tensor
+    latent: Tensor
+    time_ids: Tensor
+
+    def dropped(self) -> Conditions:
+        """The unconditional half of guidance: embedding and latent are zero, the three numbers stay."""
+        return replace(self, embedding=torch.zeros_like(self.embedding), latent=torch.zeros_like(self.latent))
+
+
+@dataclass
+class SVDModel:
+    """The released networks and how they are run.
+
+    Attributes:
+        networks: UNet, VAE and CLIP image tower.
+        device: where the sampling runs.
+        memory: "normal" keeps everything on the device, guides in one batch and decodes 6 frames at a
+            time; "low" keeps one network there at a time, guides in two passes and decodes frame by frame.
+        views: frames of the orbit.
+        size: pixels of a view's side.
+    """
+
+    networks: OfficialNetworks
+    device: torch.device
+    memory: Literal["normal", "low"] = "normal"
+    views: int = ORBIT_VIEWS
+    size: int = 512
+
+    @staticmethod
+    def load(
+        source: str | Path,
+        device: torch.device | str = "cpu",
+        *,
+        memory: Literal["normal", "low"] = "normal",
+        dtype: torch.dtype | None = None,
+    ) -> SVDModel:
+        """Load a folder that `v3d convert` wrote, a diffusers folder of SVD, or such a hub repository.
+
+        Args:
+            dtype: of the weights; by default float16 on a GPU (as the original's autocast), bfloat16 on
+                CPUs that compute in it, else float32.
+
+        Raises:
+            V3DError: see `v3d.diffusion.official.load_networks`; or the device cannot be used.
+        """
+        device = torch.device(device)
+        if dtype is None:
+            on_cpu = torch.bfloat16 if has_fast_bfloat16() else torch.float32
+            dtype = on_cpu if device.type == "cpu" else torch.float16
+        model = SVDModel(load_networks(source, dtype), device, memory)
+        use_single_token_attention(model.networks.unet)
+        if memory == "normal":
+            with _clear_device_errors(device):
+                for network in (model.networks.unet, model.networks.vae, model.networks.image_encoder):
+                    network.to(device)
+        return model
+
+    @property
+    def hash(self) -> str:
+        """Fingerprint of the weight files."""
+        return self.networks.hash
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        rgba: Tensor,
+        *,
+        seed: int = 0,
+        steps: int | None = None,
+        guidance: float | None = None,
+        on_step: edm.OnStep | None = None,
+    ) -> Views:
+        """One framed photo -> the views of its orbit.
+
+        Args:
+            rgba: [S, S, 4] straight-alpha photo in [0, 1], framed by `v3d.photo`.
+            seed: of all noise, drawn on the CPU, so that every device starts from the same.
+            steps: Euler steps from sigma 700 to 0.002; guidance: constant over frames, 3.5 to 4.5 in the paper.
+
+        Raises:
+            V3DError: the device's memory is too small.
+        """
+        steps, guidance = steps or STEPS, GUIDANCE if guidance is None else guidance
+        if self.device.type == "cpu":
+            minutes = self.estimate_seconds(steps) / 60
+            _log.warning("The official weights will take about %.0f minutes on this CPU.", math.ceil(minutes))
+        photo = resize_rgba(rgba.float().cpu(), self.size, self.size)
+        image = (photo[..., :3] * photo[..., 3:] + 1 - photo[..., 3:]).permute(2, 0, 1)[None] * 2 - 1
+        generator = torch.Generator().manual_seed(seed)
+        with _clear_device_errors(self.device):
+            conditions = self.condition(image, generator)
+            noise = torch.randn(1, self.views, *conditions.latent.shape[1:], generator=generator)
+            latents = self.sample(conditions, noise.to(self.device), steps, guidance, on_step)
+            frames = self.decode(latents[0])
+        rgb = (frames * 0.5 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).cpu()
+        alpha = torch.from_numpy(np.stack([soft_alpha(frame) for frame in rgb.numpy()]))
+        return Views(rgb, alpha, orbit(self.views, size=self.size))
+
+    def condition(self, image: Tensor, generator: torch.Generator) -> Conditions:
+        """Conditions of photos [B, 3, S, S] in [-1, 1]: as in the original, the latent is a *sample* of the VAE's
+        posterior, and the augmentation noise is added to it (not to the photo)."""
+        networks, image = self.networks, image.to(self.device)
+        with self._resident(networks.image_encoder):
+            weight = networks.image_encoder.visual_projection.weight
+            embedding = networks.image_encoder(clip_pixels(image).to(weight.dtype)).image_embeds
+        with self._resident(networks.vae):
+            pixels = image.to(networks.vae.quant_conv.weight.dtype)
+            posterior = networks.vae.encode(pixels).latent_dist
+        noise = torch.randn(2, *posterior.mean.shape, generator=generator).to(self.device)
+        latent = posterior.mean + posterior.std * noise[0] + NOISE_AUGMENTATION * noise[1]
+        time_ids = torch.tensor([[FPS, MOTION_BUCKET, NOISE_AUGMENTATION]], device=self.device)
+        return Conditions(embedding[:, None], latent, time_ids.expand(len(image), -1))
+
+    def sample(
+        self,
+        conditions: Conditions,
+        noise: Tensor,
+        steps: int = STEPS,
+        guidance: float = GUIDANCE,
+        on_step: edm.OnStep | None = None,
+    ) -> Tensor:
+        """Latents [B, V, 4, h, w] of orbits from standard normal `noise` of that shape, scaled for the UNet."""
+
+        def network(x: Tensor, c_noise: Tensor) -> Tensor:
+            return self._guided(x, c_noise, conditions, guidance)
+
+        def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+            return edm.Preconditioning().denoise(network, x, sigma)
+
+        with self._resident(self.networks.unet):
+            return edm.euler(denoise, noise, edm.karras_sigmas(steps), on_step)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Frames [V, 3, S, S] in [-1, 1] of one orbit's latents [V, 4, h, w]."""
+        vae = self.networks.vae
+        z = (latents / vae.config.scaling_factor).to(vae.decoder.conv_in.weight.dtype)
+        with self._resident(vae):
+            chunks = z.split(6 if self.memory == "normal" else 1)
+            return torch.cat([vae.decode(chunk, num_frames=len(chunk)).sample.float() for chunk in chunks])
+
+    @torch.no_grad()
+    def estimate_seconds(self, steps: int = STEPS) -> float:
+        """Time that one orbit will take here, from one measured pass of the UNet and the decoder on a part of the
+        frames. Almost all of the work is proportional to the number of frames."""
+        part = min(2, self.views)
+        side = self.size // 2 ** (len(self.networks.vae.config.block_out_channels) - 1)
+        x = torch.zeros(1, part, self.networks.vae.config.latent_channels, side, side, device=self.device)
+        context = torch.zeros(1, 1, self.networks.unet.config.cross_attention_dim, device=self.device)
+        conditions = Conditions(context, x[:, 0], x.new_zeros(1, 3))
+        with self._resident(self.networks.unet):
+            start = time.perf_counter()
+            self._run_unet(x, x.new_zeros(1), conditions)
+            step = (time.perf_counter() - start) * 2 * self.views / part
+        start = time.perf_counter()
+        self.decode(x[0, :1])
+        return steps * step + (time.perf_counter() - start) * self.views
+
+    def _guided(self, x: Tensor, c_noise: Tensor, conditions: Conditions, guidance: float) -> Tensor:
+        """Classifier-free guidance on the raw network: D is affine in F, so it is the same as on D."""
+        if guidance == 1:
+            return self._run_unet(x, c_noise, conditions)
+        dropped = conditions.dropped()
+        if self.memory == "low":
+            unconditional = self._run_unet(x, c_noise, dropped)
+            conditional = self._run_unet(x, c_noise, conditions)
+        else:
+            pairs = zip(vars(dropped).values(), vars(conditions).values(), strict=True)
+            both = Conditions(*(torch.cat(pair) for pair in pairs))
+            output = self._run_unet(torch.cat([x, x]), torch.cat([c_noise, c_noise]), both)
+            unconditional, conditional = output.chunk(2)
+        return unconditional + guidance * (conditional - unconditional)
+
+    def _run_unet(self, x: Tensor, c_noise: Tensor, conditions: Conditions) -> Tensor:
+        """F(x [B, V, 4, h, w], c_noise [B]); the noise level and the three numbers stay in float32."""
+        unet = self.networks.unet
+        dtype = unet.conv_in.weight.dtype
+        latent = conditions.latent[:, None].expand(-1, x.shape[1], -1, -1, -1)
+        inputs = torch.cat([x, latent.to(x)], dim=2).to(dtype)
+        return unet(inputs, c_noise, conditions.embedding.to(dtype), conditions.time_ids).sample.to(x)
+
+    @contextmanager
+    def _resident(self, network: nn.Module) -> Iterator[None]:
+        """Have a network on the device; with `memory="low"` only as long as it is used."""
+        network.to(self.device)
+        try:
+            yield
+        finally:
+            if self.memory == "low":
+                network.to("cpu")
+
+
+def clip_pixels(image: Tensor, size: int = 224) -> Tensor:
+    """CLIP's input [B, 3, size, size] from images [B, 3, H, W] in [-1, 1].
+
+    Resized as the original does: a Gaussian blur of (factor - 1) / 2 pixels, then bicubic with aligned corners.
+    """
+    for axis in (2, 3):
+        factor = image.shape[axis] / size
+        sigma = max((factor - 1) / 2, 0.001)
+        radius = int(max(4 * sigma, 3)) // 2
+        offsets = torch.arange(-radius, radius + 1, dtype=image.dtype, device=image.device)
+        kernel = (-(offsets**2) / (2 * sigma**2)).exp()
+        kernel = (kernel / kernel.sum()).view(1, 1, *((-1, 1) if axis == 2 else (1, -1)))
+        padding = (0, 0, radius, radius) if axis == 2 else (radius, radius, 0, 0)
+        padded = F.pad(image, padding, mode="reflect")
+        image = F.conv2d(padded, kernel.expand(image.shape[1], -1, -1, -1), groups=image.shape[1])
+    image = F.interpolate(image, (size, size), mode="bicubic", align_corners=True)
+    mean, std = (
+        torch.tensor(v, dtype=image.dtype, device=image.device).view(3, 1, 1) for v in (CLIP_MEAN, CLIP_STD)
+    )
+    return (image * 0.5 + 0.5 - mean) / std
+
+
+class SingleTokenAttention:
+    """Cross-attention to one token: the softmax over one key is 1, so queries and keys need not be computed."""
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+    ) -> Tensor:
+        return attn.to_out[0](attn.to_v(encoder_hidden_states)).expand_as(hidden_states)
+
+
+def use_single_token_attention(unet: nn.Module) -> None:
+    """Let every cross-attention of a UNet with one context token skip what cannot matter, in place."""
+    for name, module in unet.named_modules():
+        if name.endswith(".attn2"):
+            module.set_processor(SingleTokenAttention())
+
+
+@contextmanager
+def _clear_device_errors(device: torch.device) -> Iterator[None]:
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as error:
+        raise V3DError(
+            f"The memory of {device} is too small for the official weights at this setting; choose low memory"
+            " (--memory low), close other programs that use the GPU, or run on the CPU (--device cpu)."
+        ) from error
+    except (AssertionError, RuntimeError) as error:
+        if device.type != "cuda" or torch.cuda.is_available():
+            raise
+        raise V3DError(
+            "CUDA cannot be used here; `v3d doctor` says what is missing, --device cpu runs without it."
+        ) from error

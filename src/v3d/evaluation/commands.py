@@ -1,0 +1,243 @@
+"""`v3d evaluate`: runs a protocol over test objects, or compares what is already on disk with the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from v3d.cameras import Cameras
+from v3d.errors import V3DError
+from v3d.evaluation.generate import GenerationSettings, OrbitGenerator, evaluate_generation
+from v3d.evaluation.geometry import compare_meshes
+from v3d.evaluation.metrics import compare_views
+from v3d.evaluation.nearest import NearestObject
+from v3d.evaluation.objects import ObjectSource, TestObject
+from v3d.evaluation.protocol import GENERATION, RECONSTRUCTION
+from v3d.evaluation.reconstruct import ReconstructionSettings, evaluate_reconstruction, image_scores
+from v3d.evaluation.report import ObjectResult, ResultFile, Scores, make_report, provenance
+from v3d.mesh import Mesh, load_mesh
+from v3d.perceptual import Kind, Perceptual
+from v3d.rendering import render
+from v3d.views import Views, load_views
+
+OnObject = Callable[[str, int, int], None]
+"""Called with the name of the object just done, the number done and the number in all."""
+
+
+@dataclass(frozen=True)
+class EvaluateReconstruction:
+    """True orbits -> splats and meshes, compared with the objects.
+
+    Attributes:
+        out: folder of `results.jsonl`, `report.json` and `report.md`; a started one is continued.
+        objects: the test objects.
+        settings: the stages and the ablation.
+        perceptual_network: of the fits that use a perceptual loss.
+        size: pixels of a view's side.
+    """
+
+    out: Path
+    objects: ObjectSource = field(default_factory=ObjectSource)
+    settings: ReconstructionSettings = field(default_factory=ReconstructionSettings)
+    perceptual_network: Kind = "auto"
+    size: int = RECONSTRUCTION.size
+
+
+@dataclass(frozen=True)
+class EvaluateGeneration:
+    """True front views -> orbits, compared with the true orbits and with baselines.
+
+    Attributes:
+        out: folder of `results.jsonl`, `report.json` and `report.md`; a started one is continued.
+        objects: the test objects.
+        settings: sampler and meshes.
+        model: "mini", or what `Generator.from_pretrained` takes; "none" measures the baselines alone.
+        train_corpus: packed corpus of the training objects, for the baseline 'nearest training object'.
+        train_index: where its thumbnails are kept; by default `nearest.safetensors` in `out`.
+        size: pixels of a view's side.
+        device: where the generator runs.
+    """
+
+    out: Path
+    objects: ObjectSource = field(default_factory=ObjectSource)
+    settings: GenerationSettings = field(default_factory=GenerationSettings)
+    model: str = "mini"
+    train_corpus: Path | None = None
+    train_index: Path | None = None
+    size: int = GENERATION.size
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class EvaluateViews:
+    """A folder of views against a folder of true ones.
+
+    Attributes:
+        views, truth: folders with `transforms.json`, with the same number of views in the same order.
+        out: also write `report.json` and `report.md` here.
+        perceptual: also measure the perceptual distance with this network; None leaves it out.
+    """
+
+    views: Path
+    truth: Path
+    out: Path | None = None
+    perceptual: Kind | None = None
+
+
+@dataclass(frozen=True)
+class EvaluateAsset:
+    """A mesh file against a true one: shape, and renders from held-out cameras.
+
+    Attributes:
+        mesh, truth: GLB, OBJ, PLY or STL files.
+        out: also write `report.json` and `report.md` here.
+        alignment: "none" compares them as they stand, "ball" puts each into the protocol's ball first.
+        size: pixels of a rendered view's side.
+    """
+
+    mesh: Path
+    truth: Path
+    out: Path | None = None
+    alignment: Literal["none", "ball"] = "none"
+    size: int = RECONSTRUCTION.size
+
+
+Evaluation = EvaluateReconstruction | EvaluateGeneration | EvaluateViews | EvaluateAsset
+
+
+def evaluate(command: Evaluation, *, on_object: OnObject | None = None) -> dict[str, Any]:
+    """Run one evaluation and return its report, which `report.markdown` turns into tables.
+
+    Raises:
+        V3DError: inputs are missing or do not fit, or `out` holds results of other settings.
+    """
+    if isinstance(command, EvaluateReconstruction):
+        return _evaluate_reconstruction(command, on_object)
+    if isinstance(command, EvaluateGeneration):
+        return _evaluate_generation(command, on_object)
+    if isinstance(command, EvaluateViews):
+        return _evaluate_views(command)
+    return _evaluate_asset(command)
+
+
+def _evaluate_reconstruction(command: EvaluateReconstruction, on_object: OnObject | None) -> dict[str, Any]:
+    protocol = replace(RECONSTRUCTION, size=command.size)
+    network = Perceptual.load(command.perceptual_network) if any(command.settings.perceptual) else None
+    header = {
+        "protocol": protocol.as_dict(),
+        "settings": asdict(command.settings),
+        "perceptual": network.name if network else None,
+    }
+
+    def run(item: TestObject) -> ObjectResult:
+        return evaluate_reconstruction(item, protocol, command.settings, network)
+
+    return _over_objects(
+        command.out, "Reconstruction from true orbits", command.objects, header, run, on_object
+    )
+
+
+def _evaluate_generation(command: EvaluateGeneration, on_object: OnObject | None) -> dict[str, Any]:
+    protocol = replace(GENERATION, size=command.size)
+    generator: OrbitGenerator | None = None
+    model_hash = None
+    if command.model != "none":
+        from v3d.diffusion.generator import Generator
+
+        generator = Generator.from_pretrained(command.model, device=command.device)
+        model_hash = generator.hash
+    nearest = None
+    if command.train_corpus is not None:
+        cache = command.train_index or command.out / "nearest.safetensors"
+        nearest = NearestObject.open(
+            command.train_corpus, cache, protocol, exclude=set(command.objects.ids())
+        )
+    header = {
+        "protocol": protocol.as_dict(),
+        "settings": asdict(command.settings),
+        "model": command.model,
+        "model_hash": model_hash,
+        "nearest": command.train_corpus is not None,
+    }
+
+    def run(item: TestObject) -> ObjectResult:
+        return evaluate_generation(item, protocol, command.settings, generator, nearest)
+
+    return _over_objects(
+        command.out, "Generation from true front views", command.objects, header, run, on_object
+    )
+
+
+def _over_objects(
+    out: Path,
+    title: str,
+    source: ObjectSource,
+    header: dict[str, Any],
+    run: Callable[[TestObject], ObjectResult],
+    on_object: OnObject | None,
+) -> dict[str, Any]:
+    """Run every object that `out` has no result of yet; the report covers the chosen ones."""
+    ids = source.ids()
+    file = ResultFile(out / "results.jsonl", header)
+    left = [name for name in ids if name not in file.done]
+    for item in source.load(left):
+        file.add(run(item))
+        if on_object:
+            on_object(item.id, len(file.done & set(ids)), len(ids))
+    chosen = set(ids)
+    return make_report(title, [r for r in file.results if r.id in chosen], header | provenance(), out)
+
+
+def _evaluate_views(command: EvaluateViews) -> dict[str, Any]:
+    views, truth = load_views(command.views), load_views(command.truth)
+    if len(views) != len(truth):
+        raise V3DError(
+            f"{command.views} has {len(views)} views, {command.truth} has {len(truth)}; compare equal orbits."
+        )
+    if (views.cameras.c2w - truth.cameras.c2w).abs().max() > 1e-3:
+        raise V3DError(f"The cameras of {command.views} and {command.truth} stand at different places.")
+    if truth.cameras.width != truth.cameras.height and views.rgb.shape != truth.rgb.shape:
+        raise V3DError(f"{command.views} and {command.truth} differ in image size.")
+    if views.rgb.shape != truth.rgb.shape:
+        views = views.resized(truth.cameras.width)
+    each = compare_views(views, truth)
+    if command.perceptual is not None:
+        network = Perceptual.load(command.perceptual)
+        with torch.no_grad():
+            each[network.name] = network.distances(views.rgb, network.prepare(truth.rgb))
+    scores = {f"view {i:03d}": {k: float(v[i]) for k, v in each.items()} for i in range(len(truth))}
+    scores = {"mean": {k: float(v.mean()) for k, v in each.items()}, **scores}
+    return _single("Views", command.views, scores, command.out, {"truth": str(command.truth)})
+
+
+def _evaluate_asset(command: EvaluateAsset) -> dict[str, Any]:
+    protocol = replace(RECONSTRUCTION, size=command.size)
+    mesh, truth = load_mesh(command.mesh), load_mesh(command.truth)
+    if command.alignment == "ball":
+        mesh, truth = protocol.place(mesh), protocol.place(truth)
+    scores: dict[str, dict[str, float]] = {"true mesh": {}, "mesh": {}}
+    for name, cameras in protocol.held_out_cameras().items():
+        true_views = _unlit(truth, cameras)
+        scores["true mesh"] |= image_scores(name, true_views.rgb, true_views)
+        scores["mesh"] |= image_scores(name, _unlit(mesh, cameras).rgb, true_views)
+    scores["true mesh"] |= compare_meshes(truth, truth, tau=protocol.tau)
+    scores["mesh"] |= compare_meshes(mesh, truth, tau=protocol.tau)
+    settings = {"truth": str(command.truth), "alignment": command.alignment, "protocol": protocol.as_dict()}
+    return _single("Asset", command.mesh, scores, command.out, settings)
+
+
+def _unlit(mesh: Mesh, cameras: Cameras) -> Views:
+    image = render(mesh, cameras, supersample=3)
+    return Views(image.rgb, image.alpha, cameras)
+
+
+def _single(
+    title: str, subject: Path, scores: Scores, out: Path | None, settings: dict[str, Any]
+) -> dict[str, Any]:
+    """The report of one comparison."""
+    result = ObjectResult(str(subject), "", False, scores, {})
+    return make_report(title, [result], settings | provenance(), out)

@@ -1,0 +1,140 @@
+"""Generation on test objects: the orbit drawn from a true front view, against the true orbit."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol as Interface
+
+import torch
+from torch import Tensor
+
+from v3d.carving import carve
+from v3d.errors import V3DError
+from v3d.evaluation.geometry import compare_meshes
+from v3d.evaluation.metrics import compare_views, silhouette_consistency, warp_consistency
+from v3d.evaluation.nearest import NearestObject
+from v3d.evaluation.objects import TestObject
+from v3d.evaluation.protocol import Protocol
+from v3d.evaluation.report import ObjectResult
+from v3d.mesh import Mesh
+from v3d.surface.extract import extract_mesh
+from v3d.surface.fit import fit_surface
+from v3d.training.orbits import photo_of
+from v3d.views import Views
+
+
+class OrbitGenerator(Interface):
+    """`v3d.diffusion.generator.Generator`, or anything that is called like it."""
+
+    def __call__(self, rgba: Tensor, *, seed: int, steps: int | None, guidance: float | None) -> Views: ...
+
+
+@dataclass(frozen=True)
+class GenerationSettings:
+    """How orbits are drawn and judged.
+
+    Attributes:
+        steps, guidance: of the sampler; None takes the model's own.
+        seed: of the initial noise.
+        mesh: also make a mesh of the views of every method and compare it with the true one: "hull" carves
+            only, "surface" fits as well, "none" does neither.
+        faces: at most, of every mesh.
+    """
+
+    steps: int | None = None
+    guidance: float | None = None
+    seed: int = 0
+    mesh: str = "hull"
+    faces: int = 20_000
+
+    def __post_init__(self) -> None:
+        if self.mesh not in ("none", "hull", "surface"):
+            raise V3DError(f"mesh is {self.mesh!r}; choose none, hull or surface.")
+
+
+def evaluate_generation(
+    item: TestObject,
+    protocol: Protocol,
+    settings: GenerationSettings,
+    generator: OrbitGenerator | None,
+    nearest: NearestObject | None = None,
+) -> ObjectResult:
+    """Draw the orbit of one object from its true front view and compare frames 1.. with the true ones.
+
+    Methods: "true views", "generated" (without a generator: left out), "repeat the photo", and "nearest
+    training object" where its index is given. `back.*` are the means over the views more than 90 degrees from the photo.
+    """
+    truth = protocol.true_orbit(item)
+    photo = photo_of(truth)
+    mesh = protocol.place(item.mesh)
+    methods: dict[str, Callable[[], Views]] = {
+        "true views": lambda: truth,
+        "repeat the photo": lambda: repeat_photo(photo, truth),
+    }
+    if nearest is not None:
+        methods["nearest training object"] = lambda: nearest(photo, protocol)
+    if generator is not None:
+        methods["generated"] = lambda: generator(
+            photo, seed=settings.seed, steps=settings.steps, guidance=settings.guidance
+        ).resized(protocol.size)
+    result = ObjectResult(item.id, item.hash, item.real_scan, {}, {})
+    for method, draw in methods.items():
+        try:
+            start = time.process_time()
+            views = draw()
+            seconds = time.process_time() - start
+            result.scores[method] = orbit_scores(views, truth) | {"seconds": seconds}
+            if settings.mesh != "none":
+                result.scores[method] |= asset_scores(views, mesh, protocol, settings)
+        except V3DError as error:
+            result.failures[method] = str(error)
+    return result
+
+
+def repeat_photo(rgba: Tensor, truth: Views) -> Views:
+    """The baseline that shows the photo [H, W, 4] (straight alpha) from every side."""
+    alpha = rgba[..., 3]
+    rgb = rgba[..., :3] * alpha[..., None] + 1 - alpha[..., None]
+    V = len(truth)
+    return Views(rgb.expand(V, -1, -1, -1), alpha.expand(V, -1, -1), truth.cameras)
+
+
+def orbit_scores(views: Views, truth: Views) -> dict[str, float]:
+    """Means over the frames that had to be invented (all but frame 0), and over the back half."""
+    each = compare_views(views, truth)
+    turn = torch.arange(len(truth)) * 360.0 / len(truth)
+    back = (turn - 180).abs() < 90
+    means = {name: float(values[1:].mean()) for name, values in each.items()}
+    return means | {f"back.{name}": float(values[back].mean()) for name, values in each.items()}
+
+
+def asset_scores(
+    views: Views, truth: Mesh, protocol: Protocol, settings: GenerationSettings
+) -> dict[str, float]:
+    """How far the views agree with one solid, and how near that solid is to the true mesh.
+
+    Views that have no solid in common score nan, and an IoU of 0.
+    """
+    try:
+        hull = carve(views)
+        mesh = extract_mesh(hull, faces=settings.faces)
+        silhouettes = float(silhouette_consistency(views, mesh).mean())
+        warp = float(warp_consistency(views, mesh).nanmean())
+        if settings.mesh == "surface":
+            mesh = extract_mesh(fit_surface(views, hull, seed=settings.seed), faces=settings.faces)
+    except V3DError:
+        return {
+            "consistency.iou": float("nan"),
+            "consistency.psnr": float("nan"),
+            "mesh.chamfer": float("nan"),
+            "mesh.iou": 0.0,
+        }
+    shape = compare_meshes(mesh, truth, tau=protocol.tau)
+    return {
+        "consistency.iou": silhouettes,
+        "consistency.psnr": warp,
+        "mesh.chamfer": shape["chamfer"],
+        "mesh.iou": shape["iou"],
+    }

@@ -1,0 +1,133 @@
+"""Test objects: a packed corpus, a manifest or a folder of meshes, read one at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from v3d.errors import V3DError
+from v3d.mesh import Mesh, load_mesh
+from v3d.training.corpus import corpus_ids, load_corpus
+
+MESH_SUFFIXES = (".glb", ".gltf", ".obj", ".ply", ".stl")
+_PALETTE_SIDE = 64  # a texture this small is a colour table: interpolating it invents colours
+
+
+@dataclass(frozen=True)
+class TestObject:
+    """One object to evaluate on.
+
+    Attributes:
+        id: unique name.
+        mesh: in V3D's world axes, of any size.
+        palette: the texture is a colour table, to be read without interpolation.
+        real_scan: a scan of a real thing; else made by an artist or a program.
+    """
+
+    __test__ = False  # not a test case, whatever pytest makes of the name
+
+    id: str
+    mesh: Mesh
+    palette: bool
+    real_scan: bool
+
+    @property
+    def hash(self) -> str:
+        """Fingerprint of the geometry and the texture."""
+        digest = hashlib.sha256()
+        for tensor in (self.mesh.vertices, self.mesh.faces, self.mesh.uv, self.mesh.texture):
+            if tensor is not None:
+                digest.update(tensor.contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class ObjectSource:
+    """Where the test objects are.
+
+    Attributes:
+        corpus: packed corpus (.npz), or a folder of meshes (searched through).
+        manifest: JSON list of objects with `id`, and optionally `file` (relative to the manifest), `split`
+            and `real_scan`. Needed to choose a split, or to tell scans apart; enough without `corpus`.
+        split: only these objects of the manifest; "all" takes every one.
+        real_scans: only real scans.
+        limit: at most so many objects, evenly spread over the list; 0 takes all.
+    """
+
+    corpus: Path | None = None
+    manifest: Path | None = None
+    split: str = "test"
+    real_scans: bool = False
+    limit: int = 0
+
+    def ids(self) -> list[str]:
+        """Names of the chosen objects, in order.
+
+        Raises:
+            V3DError: nothing is there, or nothing is left after the choice.
+        """
+        names = list(self._entries())
+        if not names:
+            raise V3DError(
+                f"No test object was found in {self.corpus or self.manifest} (split {self.split!r})."
+            )
+        if self.limit and len(names) > self.limit:
+            names = [names[i * len(names) // self.limit] for i in range(self.limit)]
+        return names
+
+    def load(self, ids: list[str]) -> Iterator[TestObject]:
+        """The objects of these names, one at a time, in this order."""
+        entries = self._entries()
+        if self._is_packed:
+            assert self.corpus is not None
+            where = {name: i for i, name in enumerate(corpus_ids(self.corpus))}
+            for item in load_corpus(self.corpus, [where[name] for name in ids]):
+                yield TestObject(item.id, item.mesh, item.palette, _is_scan(entries[item.id]))
+            return
+        for name in ids:
+            mesh = load_mesh(entries[name]["path"])
+            small = mesh.texture is not None and max(mesh.texture.shape[:2]) <= _PALETTE_SIDE
+            kind = entries[name].get("texture_kind", "palette" if small else "image")
+            yield TestObject(name, mesh, kind == "palette", _is_scan(entries[name]))
+
+    @property
+    def _is_packed(self) -> bool:
+        return self.corpus is not None and self.corpus.suffix == ".npz"
+
+    def _entries(self) -> dict[str, dict[str, Any]]:
+        """What is known of each chosen object, by name; `path` is its file unless the corpus is packed."""
+        listed = None if self.manifest is None else _read_manifest(self.manifest)
+        if listed is not None:
+            if self.split != "all":
+                listed = {k: v for k, v in listed.items() if v.get("split", self.split) == self.split}
+            if self.real_scans:
+                listed = {k: v for k, v in listed.items() if _is_scan(v)}
+        if self._is_packed:
+            assert self.corpus is not None
+            names = corpus_ids(self.corpus)
+            return {n: listed[n] if listed else {} for n in names if listed is None or n in listed}
+        if listed is not None and self.manifest is not None:
+            root = self.corpus or self.manifest.parent
+            return {k: {**v, "path": root / v["file"]} for k, v in listed.items() if "file" in v}
+        if self.corpus is None:
+            raise V3DError(
+                "Name the test objects: give --corpus (a .npz or a folder of meshes) or --manifest."
+            )
+        files = sorted(f for f in self.corpus.rglob("*") if f.suffix.lower() in MESH_SUFFIXES)
+        return {f.relative_to(self.corpus).with_suffix("").as_posix(): {"path": f} for f in files}
+
+
+def _is_scan(entry: dict[str, Any]) -> bool:
+    return bool(entry.get("real_scan", False))
+
+
+def _read_manifest(path: Path) -> dict[str, dict[str, Any]]:
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+        return {str(e["id"] if "id" in e else Path(e["file"]).stem): e for e in entries}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise V3DError(f"{path} is not a manifest: a JSON list of objects with `id` or `file`.") from error

@@ -1,0 +1,215 @@
+"""Results on disk: a JSON-lines file that grows by one object at a time, then a table with its provenance."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import platform
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from v3d.errors import V3DError
+from v3d.files import atomic, clear_errors, write_json
+
+Scores = dict[str, dict[str, float]]
+"""Of one object: method -> metric -> value."""
+
+GROUPS = {"all objects": None, "real scans": True, "made objects": False}
+
+
+@dataclass(frozen=True)
+class ObjectResult:
+    """What was measured on one object.
+
+    Attributes:
+        id, hash, real_scan: of the object.
+        scores: method -> metric -> value.
+        failures: method -> the sentence it failed with.
+    """
+
+    id: str
+    hash: str
+    real_scan: bool
+    scores: Scores
+    failures: dict[str, str] = field(default_factory=dict)
+
+
+class ResultFile:
+    """`results.jsonl`: a header (protocol and settings), then one line an object.
+
+    A file with the same header is continued, so an interrupted evaluation loses one object at most.
+    """
+
+    def __init__(self, path: Path, header: dict[str, Any]) -> None:
+        """Open or start the file.
+
+        Raises:
+            V3DError: the file holds results of another protocol or other settings.
+        """
+        self.path = path
+        self.header = json.loads(json.dumps(header))
+        self.results: list[ObjectResult] = []
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        if lines and _parse(lines[0]) != self.header:
+            raise V3DError(
+                f"{path} holds results of other settings; choose another folder or remove the file."
+            )
+        for line in lines[1:]:
+            row = _parse(line)
+            if row is not None:  # a line cut by a kill is measured again
+                self.results.append(ObjectResult(**row))
+        with atomic(path) as temporary:
+            rows = [self.header, *(vars(r) for r in self.results)]
+            temporary.write_text("".join(_line(row) for row in rows), encoding="utf-8")
+
+    @property
+    def done(self) -> set[str]:
+        return {r.id for r in self.results}
+
+    def add(self, result: ObjectResult) -> None:
+        """Append one object, on disk before this returns."""
+        with clear_errors(self.path), self.path.open("a", encoding="utf-8") as file:
+            file.write(_line(vars(result)))
+            file.flush()
+            os.fsync(file.fileno())
+        self.results.append(result)
+
+
+def _line(row: dict[str, Any]) -> str:
+    return json.dumps(row) + "\n"
+
+
+def _parse(line: str) -> dict[str, Any] | None:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
+
+
+def summarise(results: Sequence[ObjectResult]) -> dict[str, Scores]:
+    """Group -> method -> metric -> mean over the group's objects; `n` counts those where the method succeeded.
+
+    Values that are not finite are left out of a mean.
+    """
+    summary: dict[str, Scores] = {}
+    for group, scan in GROUPS.items():
+        chosen = [r for r in results if scan is None or r.real_scan == scan]
+        methods = dict.fromkeys(m for r in chosen for m in r.scores)
+        if chosen and not (scan is not None and len(chosen) == len(results)):
+            summary[group] = {m: _means([r.scores[m] for r in chosen if m in r.scores]) for m in methods}
+    return summary
+
+
+def _means(rows: list[dict[str, float]]) -> dict[str, float]:
+    means: dict[str, float] = {}
+    for metric in dict.fromkeys(k for row in rows for k in row):
+        values = [row[metric] for row in rows if metric in row and math.isfinite(row[metric])]
+        means[metric] = sum(values) / len(values) if values else math.nan
+    return {**means, "n": len(rows)}
+
+
+def make_report(
+    title: str, results: Sequence[ObjectResult], provenance: dict[str, Any], folder: Path | None = None
+) -> dict[str, Any]:
+    """Provenance, means, every object; with a `folder`, also as `report.json` and `report.md` (tables)."""
+    data = hashlib.sha256("".join(sorted(r.id + r.hash for r in results)).encode()).hexdigest()[:16]
+    report = {
+        "title": title,
+        "provenance": {**provenance, "data_hash": data, "objects": len(results)},
+        "summary": summarise(results),
+        "objects": [vars(r) for r in results],
+    }
+    if folder is not None:
+        write_json(folder / "report.json", _finite(report))
+        with atomic(folder / "report.md") as temporary:
+            temporary.write_text(markdown(report), encoding="utf-8")
+    return report
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """The report as Markdown: a table for each group, failures, provenance."""
+    parts = [f"# {report['title']}\n"]
+    for group, methods in report["summary"].items():
+        metrics = list(dict.fromkeys(k for scores in methods.values() for k in scores if k != "n"))
+        count = max(int(scores["n"]) for scores in methods.values())
+        parts.append(f"## {group.capitalize()} ({count})\n")
+        parts.append("| method | n | " + " | ".join(metrics) + " |")
+        parts.append("|---|---:|" + "---:|" * len(metrics))
+        for method, scores in methods.items():
+            cells = [_cell(metric, scores.get(metric)) for metric in metrics]
+            parts.append(f"| {method} | {int(scores['n'])} | " + " | ".join(cells) + " |")
+        parts.append("")
+    failures = [(r["id"], m, why) for r in report["objects"] for m, why in r["failures"].items()]
+    if failures:
+        parts += ["## Failures\n", *(f"- {name}, {method}: {why}" for name, method, why in failures), ""]
+    parts += ["## Provenance\n", "```json", json.dumps(_finite(report["provenance"]), indent=2), "```", ""]
+    return "\n".join(parts)
+
+
+def _cell(metric: str, value: float | None) -> str:
+    if value is None or not math.isfinite(value):
+        return "-"
+    if "psnr" in metric:
+        return f"{value:.2f}"
+    return f"{value:.1f}" if metric.endswith("seconds") else f"{value:.4f}"
+
+
+def _finite(value: Any) -> Any:
+    """The same, with null for numbers that JSON does not have."""
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def provenance() -> dict[str, Any]:
+    """What made the numbers: commit, versions, machine."""
+    packages = {}
+    for name in ("v3d", "torch", "numpy", "numba", "scipy", "scikit-image"):
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            packages[name] = "not installed"
+    return {
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "packages": packages,
+        "machine": platform.platform(),
+        "processor": _processor(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _commit() -> str | None:
+    """The checkout's commit, with "+" if tracked files differ from it; None outside a checkout."""
+    here = Path(__file__).resolve().parent
+
+    def git(*arguments: str) -> str:
+        call = ["git", "-C", str(here), *arguments]
+        return subprocess.run(call, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+
+    try:
+        if not git("ls-files", Path(__file__).name):
+            return None  # an installed copy inside somebody else's checkout
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,9 +1,9 @@
 """Back-projection: the texture as a weighted mean of what every view sees of each texel.
 
 The texel's surface point is projected into each view; a z-buffer of the mesh says whether the view sees
-it. A view's say is `(cos^4 * trust)^SHARPNESS`: cos between the surface normal and the direction to the
-camera, trust low near silhouettes and occlusion borders, where a pixel mixes surfaces. What nobody sees
-is filled by diffusion along the surface.
+it. A view's say is `cos^4 * trust`: cos between the surface normal and the direction to the camera, trust
+low near silhouettes and occlusion borders, where a pixel mixes surfaces. What nobody sees is filled by
+diffusion along the surface.
 """
 
 from __future__ import annotations
@@ -23,10 +23,9 @@ from v3d.mesh import Mesh
 from v3d.rendering import rasterize_mesh, rasterize_uv
 from v3d.views import Views
 
-SHARPNESS = 2.0
 PHOTO_GAIN = 20.0
 _BORDER = 3.0  # pixels from a silhouette or occlusion border to full trust
-_FILL_WEIGHT = 1e-3  # the say of the diffused colour, against up to 1 for a view
+_FILL_WEIGHT = 1e-5  # the say of the diffused colour, against up to 1 for a view
 _GREY = 0.7
 
 
@@ -88,8 +87,8 @@ class _Lookup:
     @classmethod
     def build(cls, mesh: Mesh, view: Views, gain: float) -> _Lookup:
         depth = rasterize_mesh(mesh, view.cameras).depth
-        trust = _trust(view.alpha[0], depth[0], float(view.cameras.K[0, 0, 0]))
-        layers = torch.cat([view.rgb[0], depth[0][..., None], trust[..., None]], -1)
+        surely = trust(view.alpha[0], depth[0], float(view.cameras.K[0, 0, 0]))
+        layers = torch.cat([view.rgb[0], depth[0][..., None], surely[..., None]], -1)
         return cls(view, layers.permute(2, 0, 1)[None].contiguous(), gain)
 
     def __call__(self, points: Tensor, normals: Tensor) -> tuple[Tensor, Tensor]:
@@ -106,7 +105,7 @@ class _Lookup:
         tolerance = z / cameras.K[0, 0, 0] * (1 + 1 / cos)
         visible = z < sampled[:, 3] + tolerance
         weight = torch.zeros_like(points[:, 0])
-        weight[seen] = self.gain * (cos**4 * sampled[:, 4] * visible) ** SHARPNESS
+        weight[seen] = self.gain * cos**4 * sampled[:, 4] * visible
         colour = torch.zeros_like(points)
         colour[seen] = sampled[:, :3]
         return colour, weight
@@ -123,7 +122,7 @@ def _blend(points: Tensor, normals: Tensor, lookups: list[_Lookup]) -> tuple[Ten
     return total / weight.clamp_min(1e-12)[:, None], weight
 
 
-def _trust(alpha: Tensor, depth: Tensor, focal: float) -> Tensor:
+def trust(alpha: Tensor, depth: Tensor, focal: float) -> Tensor:
     """[H, W] in [0, 1]: how surely a pixel shows one surface, the one the mesh says.
 
     Grows with the cubed distance to the silhouette (the views' or the mesh's) or to a jump in depth, so

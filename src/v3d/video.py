@@ -1,0 +1,61 @@
+"""Videos in and out (H.264 in .mp4, through PyAV's bundled FFmpeg)."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+from torch import Tensor
+
+from v3d.errors import V3DError
+from v3d.files import atomic
+
+
+def save_video(frames: Tensor, path: str | Path, fps: float = 18.0) -> None:
+    """Write frames [N, H, W, 3] in [0, 1] (sRGB-encoded) as H.264, yuv420p, which every player opens.
+
+    Sides must be even for that format: an odd one loses its last row or column.
+
+    Raises:
+        V3DError: there are no frames, or the file cannot be written.
+    """
+    n, height, width = frames.shape[0], frames.shape[1] // 2 * 2, frames.shape[2] // 2 * 2
+    if min(n, height, width) == 0:
+        raise V3DError("A video needs at least one frame of at least 2 x 2 pixels.")
+    images = (frames[:, :height, :width].clamp(0, 1) * 255).round().byte().cpu().numpy()
+    with atomic(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.options = {"crf": "16", "preset": "medium", "movflags": "+faststart"}
+        # Without the tags players guess the matrix from the size, and colours shift.
+        stream.codec_context.colorspace = 1  # BT.709
+        stream.codec_context.color_primaries = 1
+        stream.codec_context.color_trc = 1
+        stream.codec_context.color_range = 1  # limited
+        for image in images:
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+            frame = frame.reformat(format="yuv420p", dst_colorspace=1, dst_color_range=1)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def load_video(path: str | Path) -> Tensor:
+    """All frames [N, H, W, 3] in [0, 1] of a video file of any format FFmpeg reads.
+
+    Raises:
+        V3DError: the file is missing, broken or has no pictures.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise V3DError(f"There is no video file {path}.")
+    try:
+        with av.open(str(path)) as container:
+            images = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    except (av.FFmpegError, IndexError, ValueError) as error:
+        raise V3DError(f"{path.name} is broken or not a video ({error}).") from error
+    if not images:
+        raise V3DError(f"{path.name} has no pictures.")
+    return torch.from_numpy(np.stack(images)).float() / 255

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from v3d.errors import V3DError
 from v3d.splats.densify import Densifier, DensifySettings, is_finite, morton_order
 from v3d.splats.gaussians import Splats
 from v3d.splats.loss import l1_ssim
@@ -74,6 +75,9 @@ def fit(
 
     Returns:
         Gaussians, all finite, colours in [0, 1], in Morton order.
+
+    Raises:
+        V3DError: there is no (finite) Gaussian to start from.
     """
     settings = settings or FitSettings()
     device = initial.means.device
@@ -81,7 +85,11 @@ def fit(
     generator = torch.Generator().manual_seed(seed)
     densifier = Densifier(settings.densify, settings.iterations) if settings.densify else None
     features = perceptual.prepare(views.rgb) if perceptual else None
-    splats = _leaves(initial[is_finite(initial)])
+    splats = initial[is_finite(initial)]
+    if len(splats) == 0:
+        raise V3DError(
+            "There are no Gaussians to fit: the hull is empty; check the views' masks and cameras."
+        )
     splats = _leaves(splats[morton_order(splats.means)])
     adam = _adam(splats, settings)
 

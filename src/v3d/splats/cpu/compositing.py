@@ -23,8 +23,8 @@ R, G, B, Z, A = range(5)  # the image's channels
 
 # exp(-s) = p(s)^8 with p a polynomial that fits exp(-s/8). Only s <= log(255) < 5.8 is ever needed, since alpha
 # below 1/255 is cut; there the relative error is below 3e-6. (Numba's math.exp would be scalar.)
-_nodes = 0.375 * (1 + np.cos(np.pi * (np.arange(64) + 0.5) / 64))
-_fit = np.polynomial.Chebyshev.fit(_nodes, np.exp(-_nodes), 5, domain=[0, 0.75])
+_nodes: np.ndarray = 0.375 * (1 + np.cos(np.pi * (np.arange(64) + 0.5) / 64))
+_fit: Any = np.polynomial.Chebyshev.fit(_nodes, np.exp(-_nodes), 5, domain=[0, 0.75])
 _P = [f32(c / 8.0**k) for k, c in enumerate(_fit.convert(kind=np.polynomial.Polynomial).coef)]
 P0, P1, P2, P3, P4, P5 = _P
 MAX_EXPONENT = f32(5.8)

@@ -28,5 +28,6 @@ def _is_writable(folder: Path) -> bool:
 
 # Numba caches beside the source, else in the user's cache folder, else refuses to work at all. In the
 # last case (read-only site-packages *and* home) compile into a private folder that lives for this run.
-if not numba.config.CACHE_DIR and not any(map(_is_writable, (Path(__file__).parent, Path.home()))):
-    numba.config.CACHE_DIR = tempfile.mkdtemp(prefix="v3d-numba-")
+_config: Any = numba.config
+if not _config.CACHE_DIR and not any(map(_is_writable, (Path(__file__).parent, Path.home()))):
+    _config.CACHE_DIR = tempfile.mkdtemp(prefix="v3d-numba-")

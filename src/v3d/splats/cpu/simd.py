@@ -16,7 +16,10 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic, models, overload, register_model
+from numba.extending import intrinsic as _intrinsic
+from numba.extending import models, overload, register_model
+
+intrinsic: Any = _intrinsic  # its type hints do not know that the typing context is no argument of the call
 
 LANES = 8
 _FLOAT = ir.FloatType()

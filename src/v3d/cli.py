@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -98,7 +99,10 @@ COMMANDS: dict[str, Callable[..., None]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0, 1 (some inputs failed), 2 (an error), 130 (interrupted)."""
+    """Run one command; returns the exit code: 0, 1 (some inputs failed), 2 (an error), 130 (interrupted).
+
+    Users see one sentence and no traceback; V3D_DEBUG=1 lets faults of the program through.
+    """
     try:
         tyro.extras.subcommand_cli_from_dict(
             COMMANDS, prog="v3d", description="One photo becomes a 3D asset.", args=arguments
@@ -112,6 +116,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nv3d: interrupted; run the same command to resume", file=sys.stderr)
         return 130
+    except MemoryError:
+        print("v3d: out of memory; try --quality draft", file=sys.stderr)
+        return 2
+    except Exception as error:
+        if os.environ.get("V3D_DEBUG"):
+            raise
+        what = f"{type(error).__name__}: {error}".splitlines()[0]
+        print(
+            f"v3d: a fault in V3D itself ({what}); V3D_DEBUG=1 shows where, please report it", file=sys.stderr
+        )
+        return 70
     return 0
 
 

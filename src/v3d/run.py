@@ -133,6 +133,7 @@ class RunFolder:
                 self._on_progress(name, 1, 1)
                 return result, key
         if self._stages.pop(name, None):
+            self._done = [other for other in self._done if other != name]
             self._write_report()  # its files are about to change, so they must not count as finished
         stage = Stage(name, self._on_progress)
         self._on_progress(name, 0, 1)

@@ -220,7 +220,9 @@ def _read_frame(path: Path, frame: dict[str, Any]) -> tuple[Tensor, Tensor]:
         if mask.shape != rgba.shape:
             raise V3DError(f"The mask {frame['mask_path']} and {file} differ in size.")
         rgba[..., 3] = mask[..., 0]
-    matrix = K.double().numpy()
+    matrix = K.double().numpy() - np.array(
+        [[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]]
+    )  # OpenCV's first centre is 0
     if frame.get("camera_model") == "OPENCV_FISHEYE":
         straight = cv2.fisheye.undistortImage(rgba, matrix, fisheye, Knew=matrix)
     else:

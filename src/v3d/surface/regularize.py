@@ -1,0 +1,84 @@
+"""What keeps a distance grid a smooth distance field: eikonal and Laplacian losses, Sobolev gradients.
+
+The losses come with hand-written adjoints: autograd through thirteen shifted views of a dense grid costs
+more than all of the rendering. `reference_losses` is the short form that the tests compare with.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_INNER = slice(1, -1)
+# (next, previous) node along each axis, for the inner nodes.
+_NEIGHBOURS = [
+    tuple(
+        tuple(shift if a == axis else _INNER for a in range(3)) for shift in (slice(2, None), slice(None, -2))
+    )
+    for axis in range(3)
+]
+
+
+def band(values: Tensor, width: float) -> Tensor:
+    """Weights [X-2, Y-2, Z-2] of the inner nodes: equal within `width` of the surface, 0 beyond; they add up to 1."""
+    near = (values[_INNER, _INNER, _INNER].abs() < width).to(values.dtype)
+    return near / near.sum().clamp_min(1)
+
+
+def reference_losses(values: Tensor, voxel: float, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Eikonal loss, mean of (|grad f| - 1)^2, and Laplacian loss, mean of (voxel * laplacian f)^2, over the band.
+
+    Central differences; `weight` as made by `band`.
+    """
+    centre = values[_INNER, _INNER, _INNER]
+    gradient = torch.stack([(values[p] - values[m]) / (2 * voxel) for p, m in _NEIGHBOURS])
+    laplacian = (
+        sum((values[p] + values[m] - 2 * centre for p, m in _NEIGHBOURS), torch.zeros_like(centre)) / voxel
+    )
+    return ((gradient.norm(dim=0) - 1) ** 2 * weight).sum(), (laplacian**2 * weight).sum()
+
+
+@torch.no_grad()
+def add_gradients(
+    gradient: Tensor, values: Tensor, voxel: float, weight: Tensor, *, eikonal: float, laplacian: float
+) -> None:
+    """Add the gradient of `eikonal * eikonal loss + laplacian * Laplacian loss` to `gradient` [X, Y, Z] in place."""
+    centre = values[_INNER, _INNER, _INNER]
+    slopes = [(values[p] - values[m]) / (2 * voxel) for p, m in _NEIGHBOURS]
+    norm = torch.sqrt(slopes[0] ** 2 + slopes[1] ** 2 + slopes[2] ** 2).clamp_min_(1e-6)
+    bend = centre * -6
+    for p, m in _NEIGHBOURS:
+        bend += values[p]
+        bend += values[m]
+    bend *= weight * (2 * laplacian / voxel**2)
+    pull = (norm - 1) / norm * weight * (eikonal / voxel)
+    for slope, (p, m) in zip(slopes, _NEIGHBOURS, strict=True):
+        slope *= pull
+        gradient[p] += slope + bend
+        gradient[m] += bend - slope
+    gradient[_INNER, _INNER, _INNER] -= 6 * bend
+
+
+def box_filters(shape: tuple[int, int, int], passes: int, device: torch.device | str = "cpu") -> list[Tensor]:
+    """For each axis the matrix [n, n] of `passes` 3-node box filters, with the ends repeated."""
+    filters = []
+    for n in shape:
+        once = sum(torch.ones(n).diag().roll(shift, 1) for shift in (-1, 0, 1)) / 3
+        once[0, -1], once[-1, 0] = 0, 0
+        once[0, 0] += 1 / 3
+        once[-1, -1] += 1 / 3
+        filters.append(torch.linalg.matrix_power(once, passes).to(device))
+    return filters
+
+
+def sobolev(gradient: Tensor, filters: list[Tensor]) -> Tensor:
+    """Gradient [X, Y, Z] in a smoother metric: box-filtered along every axis (see `box_filters`).
+
+    A step along it moves the surface in patches instead of node by node, which takes noise away without
+    the shrinking of a stronger smoothness loss. Three small matrix products are five times faster on a CPU
+    than a 3D pooling.
+    """
+    x, y, z = filters
+    out = gradient @ z.T
+    out = y @ out
+    return (x @ out.flatten(1)).view_as(out)

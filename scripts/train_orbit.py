@@ -18,11 +18,13 @@ import torch
 import tyro
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from v3d.cameras import ORBIT_VIEWS, orbit
 from v3d.diffusion.dit import Geometry, OrbitDiT, OrbitDiTConfig
 from v3d.diffusion.edm import NoiseLaw, Preconditioning, edm_loss
 from v3d.diffusion.vae import VAE
+from v3d.runtime import has_fast_bfloat16
 from v3d.training.dataset import OrbitShards
 
 
@@ -60,9 +62,9 @@ def encode_shards(folder: Path, vae: VAE) -> tuple[Tensor, Tensor]:
 def run(
     net: OrbitDiT, x: Tensor, c_noise: Tensor, *, photo: Tensor, keep: Tensor, geometry: Geometry
 ) -> Tensor:
-    """The raw network in bfloat16 arithmetic with float32 weights."""
-    with torch.autocast("cpu", torch.bfloat16):
-        return net(x, c_noise, photo, keep, geometry).float()
+    """The raw network in the precision of its weights; inputs and output are float32."""
+    dtype = net.position.dtype
+    return net(x.to(dtype), c_noise, photo.to(dtype), keep, geometry).float()
 
 
 @torch.no_grad()
@@ -78,7 +80,7 @@ def validate(net: OrbitDiT, views: Tensor, photos: Tensor, geometry: Geometry) -
     noise = torch.randn(views.shape, generator=generator)
     keep = torch.ones(B, dtype=torch.bool)
 
-    def D(x: Tensor, sigma: Tensor, photo: Tensor = photos) -> Tensor:
+    def denoise(x: Tensor, sigma: Tensor, photo: Tensor = photos) -> Tensor:
         return edm.denoise(partial(run, net, photo=photo, keep=keep, geometry=geometry), x, sigma)
 
     def rmse(a: Tensor, b: Tensor) -> float:
@@ -86,17 +88,17 @@ def validate(net: OrbitDiT, views: Tensor, photos: Tensor, geometry: Geometry) -
 
     sigma = torch.full((B,), 80.0)
     x = views + 80 * noise
-    estimate = D(x, sigma)
+    estimate = denoise(x, sigma)
     backwards = views[:, [0, *range(ORBIT_VIEWS - 1, 0, -1)]]
     out = {
         "D80": rmse(estimate, views),
         "reversed": rmse(estimate, backwards),
-        "wrong": rmse(D(x, sigma, photos.roll(1, 0)), views),
+        "wrong": rmse(denoise(x, sigma, photos.roll(1, 0)), views),
         "repeat": rmse(views[:, :1].expand_as(views), views),
     }
     for level in (0.3, 1.0, 4.0, 20.0):
         s = torch.full((B,), level)
-        out[f"loss{level:g}"] = edm_loss(D, views, s, noise, edm).mean().item()
+        out[f"loss{level:g}"] = edm_loss(denoise, views, s, noise, edm).mean().item()
     return {k: round(v, 4) for k, v in out.items()}
 
 
@@ -110,7 +112,7 @@ def main(
     views_per_orbit: int = 6,
     all_views_after: float = 0.7,
     learning_rate: float = 1e-3,
-    width: int = 256,
+    width: int = 320,
     depth: int = 8,
     patch: int = 4,
     drop: float = 0.1,
@@ -122,6 +124,7 @@ def main(
 ) -> None:
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
+    torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)  # also steers the CPU's plain attention
     out.mkdir(parents=True, exist_ok=True)
     autoencoder = VAE()
     autoencoder.load_state_dict(load_file(vae / "vae.safetensors"))
@@ -137,10 +140,15 @@ def main(
     if resume:
         net.load_state_dict(load_file(out / "dit.safetensors"))
     ema = copy.deepcopy(net)
+    # Arithmetic in bfloat16 where the CPU has it, on a copy; the optimiser keeps float32 weights.
+    dtype = torch.bfloat16 if has_fast_bfloat16() else torch.float32
+    fast = copy.deepcopy(net).to(dtype)
     orbit_geometry = Geometry.of(orbit(ORBIT_VIEWS), net.grid)
     full = orbit_geometry[[0, *range(ORBIT_VIEWS)]]
     edm, law = Preconditioning(), NoiseLaw(P_mean, P_std)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(
+        net.parameters(), lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.01, fused=True
+    )
     start, step, seen, smooth, saved, checked = time.time(), 0, 0, math.nan, time.time(), -1e9
     log = open(out / "log.jsonl", "a")  # noqa: SIM115
     while (elapsed := time.time() - start) < minutes * 60:
@@ -164,22 +172,27 @@ def main(
         geometry = orbit_geometry[[0, *frames]]
         sigma = law.sample(B)
 
-        network = partial(run, net, photo=photo, keep=keep, geometry=geometry)
+        network = partial(run, fast, photo=photo, keep=keep, geometry=geometry)
         loss = edm_loss(partial(edm.denoise, network), x0, sigma, torch.randn_like(x0), edm).mean()
-        optimizer.zero_grad(set_to_none=True)
+        fast.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        optimizer.step()
+        for p, q in zip(net.parameters(), fast.parameters(), strict=True):
+            assert q.grad is not None
+            p.grad = q.grad.float()
+        norm = torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        if bool(norm.isfinite()):  # a NaN step is skipped
+            optimizer.step()
+        with torch.no_grad():
+            torch._foreach_copy_(list(fast.parameters()), list(net.parameters()))
         step, seen = step + 1, seen + B
         decay = min(0.999, (1 + step) / (10 + step))
         with torch.no_grad():
-            for a, b in zip(ema.parameters(), net.parameters(), strict=True):
-                a.lerp_(b, 1 - decay)
+            torch._foreach_lerp_(list(ema.parameters()), list(net.parameters()), 1 - decay)
         smooth = loss.item() if math.isnan(smooth) else 0.98 * smooth + 0.02 * loss.item()
         if elapsed - checked > 120:
             checked = elapsed
             line = {"step": step, "seconds": round(elapsed), "orbits": seen, "loss": round(smooth, 4)}
-            line |= validate(ema, val_views, val_photos, full)
+            line |= validate(copy.deepcopy(ema).to(dtype), val_views, val_photos, full)
             print(json.dumps(line), flush=True)
             log.write(json.dumps(line) + "\n")
             log.flush()
@@ -188,4 +201,5 @@ def main(
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    with sdpa_kernel(SDPBackend.MATH):  # the CPU's flash attention has a slow backward pass
+        tyro.cli(main)

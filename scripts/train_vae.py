@@ -37,9 +37,15 @@ def crop_batch(shards: OrbitShards, batch: int, size: int, generator: torch.Gene
 
 
 def reconstruction_loss(x: Tensor, y: Tensor) -> Tensor:
-    """L1 on colours and gradients over three scales: keeps edges without a perceptual network."""
+    """L1 on colours, hues and gradients over three scales: keeps edges without a perceptual network.
+
+    The hue term (opponent colours) matters: without it a small network spends its latents on brightness
+    and learns one hue axis only, so that yellow comes back orange and green comes back blue.
+    """
     loss = (x - y).abs().mean()
     for _ in range(3):
+        d = x - y
+        loss = loss + (d[:, 0] - d[:, 1]).abs().mean() + (d[:, 2] - d[:, :2].mean(1)).abs().mean()
         loss = loss + (x.diff(dim=-1) - y.diff(dim=-1)).abs().mean()
         loss = loss + (x.diff(dim=-2) - y.diff(dim=-2)).abs().mean()
         x, y = F.avg_pool2d(x, 2), F.avg_pool2d(y, 2)
@@ -57,7 +63,7 @@ def main(
     batch: int = 24,
     crop: int = 64,
     learning_rate: float = 1e-3,
-    kl: float = 2e-5,
+    kl: float = 2e-6,
     seed: int = 0,
     threads: int = 2,
     resume: bool = False,

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from v3d.cameras import orbit
-from v3d.diffusion.dit import Geometry, OrbitDiT, OrbitDiTConfig, carry, rotate
+from v3d.diffusion.dit import Frames, Geometry, OrbitDiT, OrbitDiTConfig
 from v3d.diffusion.generator import Generator
 from v3d.diffusion.mini import MiniModel, to_image
 from v3d.diffusion.vae import VAE, VAEConfig
@@ -50,28 +50,34 @@ def test_patchify_round_trip_and_layout() -> None:
     assert torch.equal(tokens[0, 0, 1], z[0, 0, :, :2, 2:].flatten())  # second patch: first row, right
 
 
-def test_carry_multiplies_groups_of_four() -> None:
-    x, M = torch.randn(2, 3, 5, 7, 8), torch.randn(5, 4, 4)
-    out = carry(x, M)
-    expected = torch.einsum("vij,bhvpgj->bhvpgi", M, x.unflatten(-1, (2, 4))).flatten(-2)
-    torch.testing.assert_close(out, expected)
-
-
-def test_rotate_keeps_lengths_and_composes() -> None:
-    x, a, b = torch.randn(3, 4, 8), torch.randn(4, 4), torch.randn(4, 4)
-    torch.testing.assert_close(rotate(x, a).norm(dim=-1), x.norm(dim=-1))
-    torch.testing.assert_close(rotate(rotate(x, a), b), rotate(x, a + b))
+def test_frames_score_only_relative_positions() -> None:
+    """query_i key_j^T must be E_i E_j^-1 on the camera channels and a rotation on the others."""
+    geometry = Geometry.of(orbit(3, elevation=20.0), 2)
+    angles = torch.rand(4, 16, generator=torch.Generator().manual_seed(0))
+    frames = Frames.of(geometry, angles, torch.float32)
+    i, j = 2 * 4 + 1, 3  # patch 1 of view 2, patch 3 of view 0
+    score = frames.query[i] @ frames.key[j].T
+    relative = geometry.w2c[2] @ geometry.c2w[0]
+    torch.testing.assert_close(score[:4, :4], relative, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(score[28:32, 28:32], relative, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(score[32:, 32:] @ score[32:, 32:].T, torch.eye(32), atol=1e-5, rtol=1e-5)
+    carried = frames.value[j] @ frames.out[i]  # a row vector from the frame of j to the frame of i
+    torch.testing.assert_close(carried[:4, :4].T, relative, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(carried[32:, 32:], torch.eye(32))
 
 
 def test_attention_sees_only_relative_cameras() -> None:
     net = awake(OrbitDiT(TINY))
-    x = torch.randn(1, 6, 4, 64, generator=torch.Generator().manual_seed(0))
-    angles = (net.column_angles, net.row_angles)
+    x = torch.randn(24, 1, 64, generator=torch.Generator().manual_seed(0))
+    angles = torch.rand(4, 16, generator=torch.Generator().manual_seed(1))
+
+    def attend(geometry: Geometry) -> torch.Tensor:
+        return net.blocks[0].attend(x, Frames.of(geometry, angles, torch.float32))
+
     here, turned = (Geometry.of(orbit(6, azimuth=a), net.grid) for a in (0.0, 37.0))
-    y = net.blocks[0].attend(x, here, angles)
-    torch.testing.assert_close(y, net.blocks[0].attend(x, turned, angles), atol=1e-5, rtol=1e-4)
-    other = Geometry.of(orbit(6, elevation=30.0), net.grid)[[0, 2, 1, 3, 4, 5]]
-    assert (y - net.blocks[0].attend(x, other, angles)).abs().max() > 1e-3
+    y = attend(here)
+    torch.testing.assert_close(y, attend(turned), atol=1e-5, rtol=1e-4)
+    assert (y - attend(here[[0, 2, 1, 3, 4, 5]])).abs().max() > 1e-3
 
 
 def test_network_is_equivariant_to_the_order_of_views() -> None:

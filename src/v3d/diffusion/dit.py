@@ -4,6 +4,9 @@ It plays the part of SVD's UNet in the paper (dense multi-view generation as vid
 that trains from scratch. Two things tell it where a patch looks from: the patch's Plücker ray is part of
 its input, and attention sees *relative* cameras (queries, keys, values and outputs are carried between
 camera frames by the 4x4 extrinsics, as in GTA, arXiv 2310.10375, and PRoPE, arXiv 2507.10496).
+
+Tokens are laid out [N, B, D], patches first: then the change of frame is one batched matrix product, and
+nearly all of a step is matrix products.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from torch import Tensor, nn
 from v3d.cameras import Cameras
 
 _HEAD = 64  # channels of a head: 32 carried by cameras, 16 by patch columns, 16 by patch rows
-_CAMERA, _AXIS = 32, 16
+_CAMERA = 32
 
 
 @dataclass(frozen=True)
@@ -64,19 +67,39 @@ class Geometry:
         return Geometry(self.plucker.to(device), self.w2c.to(device), self.c2w.to(device))
 
 
-def carry(x: Tensor, matrices: Tensor) -> Tensor:
-    """Apply 4x4 `matrices` [V, 4, 4] to the channels of [B, heads, V, P, 4 n] in groups of four."""
-    B, heads, V, P, C = x.shape
-    rows = x.permute(2, 0, 1, 3, 4).reshape(V, -1, 4)
-    out = torch.bmm(rows, matrices.mT.to(x.dtype))
-    return out.view(V, B, heads, P, C).permute(1, 2, 0, 3, 4)
+@dataclass(frozen=True)
+class Frames:
+    """Matrices [N, 64, 64] that carry a head's channels (as rows) of N patches to a common frame and back.
 
+    With E the 4x4 world-to-camera matrix and R the rotary matrix of a patch's column and row, the score of
+    patches i and j sees only `E_i E_j^-1` and `R_i R_j^T`; values arrive in the frame of the reader.
+    """
 
-def rotate(x: Tensor, angles: Tensor) -> Tensor:
-    """Rotary encoding: turn the channel pairs of [..., P, 2 n] by `angles` [P, n]."""
-    a, b = x.chunk(2, dim=-1)
-    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
-    return torch.cat([a * cos - b * sin, a * sin + b * cos], -1)
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    out: Tensor
+
+    @staticmethod
+    def of(geometry: Geometry, angles: Tensor, dtype: torch.dtype) -> Frames:
+        """Of V views with P patches each; `angles` [P, 16] are the rotary angles of a patch."""
+        V, P = geometry.plucker.shape[:2]
+
+        def blocks(camera: Tensor, rotary: bool) -> Tensor:
+            M = torch.zeros(V, P, _HEAD, _HEAD, device=camera.device)
+            for k in range(0, _CAMERA, 4):
+                M[:, :, k : k + 4, k : k + 4] = camera[:, None]
+            pair = torch.arange(_CAMERA, _HEAD, 2, device=camera.device)
+            M[:, :, pair, pair] = M[:, :, pair + 1, pair + 1] = angles.cos() if rotary else 1.0
+            if rotary:
+                M[:, :, pair, pair + 1] = angles.sin()
+                M[:, :, pair + 1, pair] = -angles.sin()
+            return M.flatten(0, 1).to(dtype)
+
+        E, E_inverse = geometry.w2c, geometry.c2w
+        return Frames(
+            blocks(E, True), blocks(E_inverse.mT, True), blocks(E_inverse.mT, False), blocks(E.mT, False)
+        )
 
 
 class Block(nn.Module):
@@ -84,35 +107,31 @@ class Block(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.qkv = nn.Linear(width, 3 * width)
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width)
+        self.value = nn.Linear(width, width)
         self.out = nn.Linear(width, width)
-        self.mlp = nn.Sequential(
-            nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"), nn.Linear(4 * width, width)
-        )
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.SiLU(), nn.Linear(4 * width, width))
         self.modulation = nn.Parameter(torch.zeros(6, width))
 
-    def forward(self, x: Tensor, noise: Tensor, geometry: Geometry, angles: tuple[Tensor, Tensor]) -> Tensor:
-        """x [B, V, P, D], noise [B, 6, D] -> [B, V, P, D]."""
-        shift1, scale1, gate1, shift2, scale2, gate2 = (noise + self.modulation)[:, :, None, None].unbind(1)
-        x = x + gate1 * self.attend(_norm(x) * (1 + scale1) + shift1, geometry, angles)
-        return x + gate2 * self.mlp(_norm(x) * (1 + scale2) + shift2)
+    def forward(self, x: Tensor, noise: Tensor, frames: Frames) -> Tensor:
+        """x [N, B, D], noise [B, 6, D] -> [N, B, D]."""
+        shift1, scale1, gate1, shift2, scale2, gate2 = (noise + self.modulation).unbind(1)
+        x = torch.addcmul(x, gate1, self.attend(_modulate(x, shift1, scale1), frames))
+        return torch.addcmul(x, gate2, self.mlp(_modulate(x, shift2, scale2)))
 
-    def attend(self, x: Tensor, geometry: Geometry, angles: tuple[Tensor, Tensor]) -> Tensor:
-        """Full attention over all V*P patches. Scores depend on E_i E_j^-1, never on one camera alone."""
-        B, V, P, D = x.shape
-        q, k, v = self.qkv(x).view(B, V, P, 3, D // _HEAD, _HEAD).permute(3, 0, 4, 1, 2, 5)
-        q, k = F.rms_norm(q, (_HEAD,)), F.rms_norm(k, (_HEAD,))
-        q = self._position(q, geometry.w2c.mT, angles)
-        k = self._position(k, geometry.c2w, angles)
-        v = torch.cat([carry(v[..., :_CAMERA], geometry.c2w), v[..., _CAMERA:]], -1)
-        flat = (t.reshape(B, -1, V * P, _HEAD) for t in (q, k, v))
-        y = F.scaled_dot_product_attention(*flat).view(B, -1, V, P, _HEAD)
-        y = torch.cat([carry(y[..., :_CAMERA], geometry.w2c), y[..., _CAMERA:]], -1)
-        return self.out(y.permute(0, 2, 3, 1, 4).reshape(B, V, P, D))
+    def attend(self, x: Tensor, frames: Frames) -> Tensor:
+        """Full attention over all N patches."""
+        N, B, D = x.shape
 
-    def _position(self, x: Tensor, matrices: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
-        camera, column, row = x.split([_CAMERA, _AXIS, _AXIS], dim=-1)
-        return torch.cat([carry(camera, matrices), rotate(column, angles[0]), rotate(row, angles[1])], -1)
+        def heads(t: Tensor, matrices: Tensor) -> Tensor:  # -> [B, heads, N, 64]
+            return torch.bmm(t.view(N, -1, _HEAD), matrices).view(N, B, -1, _HEAD).permute(1, 2, 0, 3)
+
+        q = heads(F.layer_norm(self.query(x).view(N, -1, _HEAD), (_HEAD,)), frames.query)
+        k = heads(F.layer_norm(self.key(x).view(N, -1, _HEAD), (_HEAD,)), frames.key)
+        v = heads(self.value(x), frames.value)
+        y = F.scaled_dot_product_attention(q, k, v).permute(2, 0, 1, 3).reshape(N, -1, _HEAD)
+        return self.out(torch.bmm(y, frames.out).view(N, B, D))
 
 
 class OrbitDiT(nn.Module):
@@ -140,10 +159,6 @@ class OrbitDiT(nn.Module):
         for layer in (self.out, self.out_modulation):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
-        index = torch.arange(self.grid**2)
-        frequencies = math.pi / self.grid * torch.arange(1, _AXIS // 2 + 1) / 2
-        self.register_buffer("column_angles", (index % self.grid)[:, None] * frequencies, persistent=False)
-        self.register_buffer("row_angles", (index // self.grid)[:, None] * frequencies, persistent=False)
 
     def patchify(self, z: Tensor) -> Tensor:
         """Latents [..., C, h, w] -> patches [..., P, C * patch^2], rows first."""
@@ -174,22 +189,31 @@ class OrbitDiT(nn.Module):
         tokens = torch.cat(
             [self.photo_in(torch.cat([condition[:, None], rays[:, :1]], -1)), self.view_in(views)], dim=1
         )
-        tokens = tokens + self.position
-        embedding = self.noise_mlp[:2](_sinusoidal(c_noise, 128))
+        tokens = (tokens + self.position).flatten(1, 2).transpose(0, 1).contiguous()  # [N, B, D]
+        embedding = self.noise_mlp[:2](_sinusoidal(c_noise, 128).to(tokens.dtype))
         noise = self.noise_mlp[2](embedding).unflatten(-1, (6, -1))
-        angles = (self.column_angles, self.row_angles)
+        frames = Frames.of(geometry, _rotary_angles(self.grid, x.device), tokens.dtype)
         for block in self.blocks:
-            tokens = block(tokens, noise, geometry, angles)
-        shift, scale = self.out_modulation(embedding)[:, None, None].chunk(2, dim=-1)
-        return self.unpatchify(self.out(_norm(tokens[:, 1:]) * (1 + scale) + shift))
+            tokens = block(tokens, noise, frames)
+        shift, scale = self.out_modulation(embedding).chunk(2, dim=-1)
+        patches = self.out(_modulate(tokens[self.grid**2 :], shift, scale))
+        return self.unpatchify(patches.transpose(0, 1).unflatten(1, (V, -1)))
 
 
-def _norm(x: Tensor) -> Tensor:
-    return F.layer_norm(x, x.shape[-1:])
+def _modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """adaLN: normalised tokens [N, B, D], scaled and shifted per sample [B, D]."""
+    return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:]), 1 + scale)
+
+
+def _rotary_angles(grid: int, device: torch.device) -> Tensor:
+    """[P, 16] rotary angles: eight frequencies of a patch's column, then of its row."""
+    index = torch.arange(grid**2, device=device)
+    frequencies = math.pi / grid * torch.arange(1, 9, device=device) / 2
+    return torch.cat([(index % grid)[:, None] * frequencies, (index // grid)[:, None] * frequencies], -1)
 
 
 def _sinusoidal(c_noise: Tensor, channels: int) -> Tensor:
     """[B] -> [B, channels]; c_noise = ln(sigma) / 4 spans about [-1.6, 1.7]."""
     frequencies = torch.exp(torch.linspace(0, 4, channels // 2, device=c_noise.device))
     angles = c_noise[:, None].float() * frequencies
-    return torch.cat([angles.cos(), angles.sin()], -1).to(c_noise.dtype)
+    return torch.cat([angles.cos(), angles.sin()], -1)

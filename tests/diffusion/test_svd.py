@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -57,7 +58,7 @@ def reference_orbit(networks, image, seed, steps, guidance):
     z = torch.randn(1, VIEWS, 4, LATENT, LATENT, generator=generator) * 700.0
     low, high = 0.002 ** (1 / 7), 700.0 ** (1 / 7)
     levels = [(high + i / (steps - 1) * (low - high)) ** 7 for i in range(steps)] + [0.0]
-    for sigma, after in zip(levels, levels[1:], strict=False):
+    for sigma, after in pairwise(levels):
         time = torch.tensor([0.25 * torch.tensor(sigma).log()])
         outputs = []
         for context, latent in ((embedding * 0, concat * 0), (embedding, concat)):

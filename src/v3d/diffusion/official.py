@@ -34,9 +34,9 @@ class OfficialNetworks:
     The VAE's encoder stays in float32, in which the original runs it: it overflows float16.
     """
 
-    unet: nn.Module
-    vae: nn.Module
-    image_encoder: nn.Module
+    unet: Any  # UNetSpatioTemporalConditionModel
+    vae: Any  # AutoencoderKLTemporalDecoder
+    image_encoder: Any  # CLIPVisionModelWithProjection
     hash: str
 
 
@@ -113,7 +113,7 @@ def _empty(build: Callable[[], nn.Module]) -> nn.Module:
         return build().eval().requires_grad_(False)
 
 
-def _load(folder: Path, build: Callable[[dict[str, Any]], nn.Module], dtype: torch.dtype) -> nn.Module:
+def _load(folder: Path, build: Callable[[dict[str, Any]], nn.Module], dtype: torch.dtype) -> Any:
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -61,6 +61,7 @@ class SVDModel:
     Attributes:
         networks: UNet, VAE and CLIP image tower.
         device: where the sampling runs.
+        hash: fingerprint of the weight files, for reports.
         memory: "normal" keeps everything on the device, guides in one batch and decodes 6 frames at a
             time; "low" keeps one network there at a time, guides in two passes and decodes frame by frame.
         views: frames of the orbit.
@@ -69,6 +70,7 @@ class SVDModel:
 
     networks: OfficialNetworks
     device: torch.device
+    hash: str
     memory: Literal["normal", "low"] = "normal"
     views: int = ORBIT_VIEWS
     size: int = 512
@@ -78,12 +80,13 @@ class SVDModel:
         source: str | Path,
         device: torch.device | str = "cpu",
         *,
-        memory: Literal["normal", "low"] = "normal",
+        memory: Literal["auto", "normal", "low"] = "auto",
         dtype: torch.dtype | None = None,
     ) -> SVDModel:
         """Load a folder that `v3d convert` wrote, a diffusers folder of SVD, or such a hub repository.
 
         Args:
+            memory: see the class; "auto" is low on devices with less than 12 GB.
             dtype: of the weights; by default float16 on a GPU (as the original's autocast), bfloat16 on
                 CPUs that compute in it, else float32.
 
@@ -94,18 +97,16 @@ class SVDModel:
         if dtype is None:
             on_cpu = torch.bfloat16 if has_fast_bfloat16() else torch.float32
             dtype = on_cpu if device.type == "cpu" else torch.float16
-        model = SVDModel(load_networks(source, dtype), device, memory)
+        if memory == "auto":
+            memory = "low" if _device_bytes(device) < 12e9 else "normal"
+        networks = load_networks(source, dtype)
+        model = SVDModel(networks, device, networks.hash, memory)
         use_single_token_attention(model.networks.unet)
         if memory == "normal":
             with _clear_device_errors(device):
                 for network in (model.networks.unet, model.networks.vae, model.networks.image_encoder):
                     network.to(device)
         return model
-
-    @property
-    def hash(self) -> str:
-        """Fingerprint of the weight files."""
-        return self.networks.hash
 
     @torch.no_grad()
     def __call__(
@@ -236,6 +237,13 @@ class SVDModel:
                 network.to("cpu")
 
 
+def _device_bytes(device: torch.device) -> float:
+    """Memory of a GPU; infinite for other devices, where nothing can be moved away."""
+    if device.type != "cuda" or not torch.cuda.is_available():
+        return math.inf
+    return torch.cuda.get_device_properties(device).total_memory
+
+
 def clip_pixels(image: Tensor, size: int = 224) -> Tensor:
     """CLIP's input [B, 3, size, size] from images [B, 3, H, W] in [-1, 1].
 
@@ -284,8 +292,8 @@ def _clear_device_errors(device: torch.device) -> Iterator[None]:
         yield
     except torch.cuda.OutOfMemoryError as error:
         raise V3DError(
-            f"The memory of {device} is too small for the official weights at this setting; choose low memory"
-            " (--memory low), close other programs that use the GPU, or run on the CPU (--device cpu)."
+            f"The memory of {device} is too small for the official weights; close other programs that use it, load"
+            " them with memory='low', or run on the CPU (--device cpu)."
         ) from error
     except (AssertionError, RuntimeError) as error:
         if device.type != "cuda" or torch.cuda.is_available():

@@ -16,23 +16,28 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from v3d.cameras import Cameras
 from v3d.carving import carve, initial_splats
 from v3d.errors import V3DError
 from v3d.files import atomic
 from v3d.mesh import Mesh, load_mesh, save_glb, save_obj
 from v3d.perceptual import Perceptual
 from v3d.photo import Photo, load_photo
+from v3d.preview import RenderFn, contact_sheet, textured, turntable
 from v3d.run import OnProgress, RunFolder, Stage, file_digest, save_tensors
 from v3d.runtime import tune_malloc
 from v3d.settings import GenerateSettings, Quality, ReconstructSettings
 from v3d.splats.files import load_ply, save_ply, save_splat
 from v3d.splats.fit import FitSettings, fit
 from v3d.splats.gaussians import Splats
+from v3d.splats.rasterize import rasterize
 from v3d.surface.extract import extract_mesh
 from v3d.surface.fit import SurfaceSettings, fit_surface
 from v3d.surface.grid import Grid
 from v3d.texture.project import project_views, register_photo
+from v3d.texture.refine import RefineSettings, refine_texture
 from v3d.texture.unwrap import unwrap
+from v3d.video import save_video
 from v3d.views import Views, load_views, save_views, views_from_video
 
 if TYPE_CHECKING:
@@ -53,6 +58,7 @@ class Preset:
         perceptual: whether the splats' loss has its perceptual part.
         surface: of the distance field; None takes the hull for the surface.
         faces, texture_size: of the mesh.
+        refine: of the texture; None leaves it as it was projected.
     """
 
     view_size: int
@@ -63,12 +69,33 @@ class Preset:
     surface: SurfaceSettings | None
     faces: int
     texture_size: int
+    refine: RefineSettings | None
 
 
 PRESETS: dict[Quality, Preset] = {
-    "draft": Preset(128, 96, 8_000, FitSettings(iterations=300), False, None, 8_000, 512),
-    "standard": Preset(256, 128, 20_000, FitSettings(iterations=1000), True, SurfaceSettings(), 20_000, 1024),
-    "high": Preset(512, 192, 40_000, FitSettings(iterations=4000), True, SurfaceSettings(), 40_000, 2048),
+    "draft": Preset(128, 96, 8_000, FitSettings(iterations=300), False, None, 8_000, 512, None),
+    "standard": Preset(
+        256,
+        128,
+        20_000,
+        FitSettings(iterations=1000),
+        True,
+        SurfaceSettings(),
+        20_000,
+        1024,
+        RefineSettings(),
+    ),
+    "high": Preset(
+        512,
+        192,
+        40_000,
+        FitSettings(iterations=4000),
+        True,
+        SurfaceSettings(),
+        40_000,
+        2048,
+        RefineSettings(),
+    ),
 }
 
 
@@ -220,6 +247,7 @@ def _to_3d(
             mesh, key = _mesh_stage(run, views, photo, surface, key, preset)
             keys.append(key)
     _export_stage(run, splats, mesh, keys, settings)
+    _preview_stage(run, views, splats, mesh, photo, keys)
     return Asset(run.path, views, splats, mesh, run.report)
 
 
@@ -306,11 +334,14 @@ def _mesh_stage(
         if photo is not None and placed is None:
             stage.warn("The photo was left out of the texture, because view 0 shows another outline.")
         stage.facts["faces"] = len(mesh.faces)
-        return project_views(mesh, views, size=preset.texture_size, photo=placed)
+        mesh = project_views(mesh, views, size=preset.texture_size, photo=placed)
+        if preset.refine is None:
+            return mesh
+        return refine_texture(mesh, views, preset.refine, photo=placed, on_step=stage.step)
 
     return run.stage(
         "mesh",
-        inputs=[key, photo, preset.faces, preset.texture_size],
+        inputs=[key, photo, preset.faces, preset.texture_size, preset.refine],
         files=["mesh.glb"],
         compute=compute,
         save=lambda mesh: save_glb(mesh, run / "mesh.glb"),
@@ -341,6 +372,50 @@ def _export_stage(
             save=save,
             load=lambda: None,
         )
+
+
+def _preview_stage(
+    run: RunFolder,
+    views: Views,
+    splats: Splats | None,
+    mesh: Mesh | None,
+    photo: Tensor | None,
+    keys: list[str],
+) -> None:
+    """Pictures of the result: the views and a turntable as videos, and one sheet of everything."""
+    draw = splat_renderer(splats) if splats is not None else None
+    around = textured(mesh) if mesh is not None else draw
+
+    def compute(stage: Stage) -> tuple[Image.Image, Tensor | None]:
+        sheet = contact_sheet(views, photo=photo, splats=draw, mesh=mesh)
+        return sheet, turntable(around) if around is not None else None
+
+    def save(pictures: tuple[Image.Image, Tensor | None]) -> None:
+        sheet, frames = pictures
+        with atomic(run / "preview.png") as temporary:
+            sheet.save(temporary)
+        save_video(views.rgb, run / "views.mp4")
+        if frames is not None:
+            save_video(frames, run / "turntable.mp4")
+
+    run.stage(
+        "preview",
+        inputs=[keys, photo],
+        files=["preview.png", "views.mp4", *(["turntable.mp4"] if around is not None else [])],
+        compute=compute,
+        save=save,
+        load=lambda: None,
+    )
+
+
+def splat_renderer(splats: Splats) -> RenderFn:
+    """Draws splats on white, for `v3d.preview`."""
+
+    def draw(cameras: Cameras) -> Tensor:
+        with torch.no_grad():
+            return rasterize(splats, cameras).over(1.0).clamp(0, 1)
+
+    return draw
 
 
 _HULL, _SURFACE = ".stages/hull.safetensors", ".stages/surface.safetensors"

@@ -11,8 +11,10 @@ from splat_scenes import cloud
 
 from v3d.cameras import orbit
 from v3d.errors import V3DError
+from v3d.splats.cpu.compositing import composite, composite_backward
+from v3d.splats.cpu.projection import project, project_backward
 from v3d.splats.densify import Densifier, DensifySettings, is_finite, morton_order
-from v3d.splats.fit import FitSettings, fit
+from v3d.splats.fit import FitSettings, fit, warmup
 from v3d.splats.gaussians import Splats
 from v3d.splats.loss import l1_ssim, l1_ssim_reference
 from v3d.splats.rasterize import rasterize
@@ -140,3 +142,11 @@ def test_morton_order_keeps_neighbours_together() -> None:
     assert sorted(order.tolist()) == list(range(500))
     path = points[order].diff(dim=0).norm(dim=-1).mean()
     assert path < 0.4 * points.diff(dim=0).norm(dim=-1).mean()
+
+
+def test_warmup_compiles_what_fitting_needs() -> None:
+    warmup()
+    compiled = [len(k.signatures) for k in (project, composite, composite_backward, project_backward)]
+    views, start = tiny_scene()
+    fit(views, start, FitSettings(iterations=1))
+    assert compiled == [len(k.signatures) for k in (project, composite, composite_backward, project_backward)]

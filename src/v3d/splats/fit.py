@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from v3d.errors import V3DError
+from v3d.splats import cpu
 from v3d.splats.densify import Densifier, DensifySettings, is_finite, morton_order
 from v3d.splats.gaussians import Splats
 from v3d.splats.loss import l1_ssim
@@ -123,6 +124,13 @@ def fit(
     splats = _detached(splats)
     splats = splats[is_finite(splats)]
     return replace(splats, rgb=splats.rgb.clamp(0, 1))
+
+
+def warmup() -> None:
+    """Compile the CPU kernels that fitting needs, or load them from Numba's cache: about ten seconds the first time."""
+    cpu.warmup()
+    image = torch.zeros(1, 8, 8)
+    l1_ssim(image, image)
 
 
 def photometric_loss(images: SplatImages, views: Views, background: Tensor, ssim: float) -> Tensor:

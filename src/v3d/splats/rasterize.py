@@ -81,7 +81,8 @@ def _rasterize_cpu(
     """Images [V, H, W, C] of colours [V, N, C], three channels at a time."""
     from v3d.splats.cpu import rasterize_cpu
 
-    recording = torch.is_grad_enabled()
+    tensors = (splats.means, splats.quats, splats.log_scales, splats.logit_opacity, colours)
+    recording = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
     screen = torch.zeros(len(cameras), len(splats), 2, requires_grad=recording) if recording else None
     unused = torch.zeros(len(splats), 2)
     scales, opacity, w2c = splats.scales, splats.opacity, cameras.w2c

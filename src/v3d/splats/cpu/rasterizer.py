@@ -142,7 +142,7 @@ class _Rasterize(torch.autograd.Function):
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
         gaussians, (_screen, w2c, K, width, height) = inputs[:5], inputs[5:]
         arrays = [x.detach().float().contiguous().numpy() for x in gaussians]
-        cam = _camera(w2c, K, width, height)
+        cam = camera_record(w2c, K, width, height)
         tiles = make_tiles(arrays, cam)
         image, done = composite_tiles(tiles)
         # Saved through autograd so that a change in place before backward is an error, not a wrong gradient.
@@ -184,7 +184,8 @@ class _Rasterize(torch.autograd.Function):
         return (*map(torch.from_numpy, out), None, None, None, None)
 
 
-def _camera(w2c: Tensor, K: Tensor, width: int, height: int) -> Any:
+def camera_record(w2c: Tensor, K: Tensor, width: int, height: int) -> Any:
+    """The CAMERA record of w2c [4, 4] and K [3, 3]."""
     cam = np.zeros((), CAMERA)
     cam["W"], cam["t"] = w2c[:3, :3].detach().numpy(), w2c[:3, 3].detach().numpy()
     cam["fx"], cam["fy"], cam["cx"], cam["cy"] = (

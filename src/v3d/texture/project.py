@@ -76,7 +76,7 @@ class _Lookup:
 
     Attributes:
         view: a batch of one.
-        layers: [1, 5, H, W]: rgb, depth of the mesh, trust in [0, 1].
+        layers: [1, 5, H, W]: trust * rgb without background, depth of the mesh, trust in [0, 1].
         gain: factor on its say.
     """
 
@@ -88,7 +88,9 @@ class _Lookup:
     def build(cls, mesh: Mesh, view: Views, gain: float) -> _Lookup:
         depth = rasterize_mesh(mesh, view.cameras).depth
         surely = trust(view.alpha[0], depth[0], float(view.cameras.K[0, 0, 0]))
-        layers = torch.cat([view.rgb[0], depth[0][..., None], surely[..., None]], -1)
+        alpha = view.alpha[0][..., None]
+        rgb = (view.rgb[0] - 1 + alpha) / alpha.clamp_min(1e-6) * surely[..., None]
+        layers = torch.cat([rgb, depth[0][..., None], surely[..., None]], -1)
         return cls(view, layers.permute(2, 0, 1)[None].contiguous(), gain)
 
     def __call__(self, points: Tensor, normals: Tensor) -> tuple[Tensor, Tensor]:
@@ -107,7 +109,7 @@ class _Lookup:
         weight = torch.zeros_like(points[:, 0])
         weight[seen] = self.gain * cos**4 * sampled[:, 4] * visible
         colour = torch.zeros_like(points)
-        colour[seen] = sampled[:, :3]
+        colour[seen] = sampled[:, :3] / sampled[:, 4:].clamp_min(1e-6)
         return colour, weight
 
 

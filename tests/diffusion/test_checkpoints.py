@@ -15,7 +15,6 @@ from safetensors.torch import load_file, save_file
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
-sys.path.insert(0, str(Path(__file__).parent))
 from sgm_layout import (
     FULL_CLIP,
     FULL_UNET,
@@ -281,6 +280,18 @@ def test_an_existing_output_is_kept(release, tmp_path):
     assert (out / "mine.txt").read_text() == "mine"
 
 
+def test_a_disk_that_fills_up_leaves_nothing(release, tmp_path):
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
+    try:
+        message = refusal(convert, release[0], release[1], tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "Cannot write" in message
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_old_torch_files_are_read(tmp_path):
     torch.save({"a": torch.arange(3)}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
     with open_checkpoint(tmp_path / "old.pth") as weights:
@@ -301,6 +312,10 @@ def test_a_config_that_does_not_fit_its_weights(converted, tmp_path):
     assert "describes no network" in refusal(load_networks, folder, torch.float32)
     path.write_text("{")
     assert "missing or damaged" in refusal(load_networks, folder, torch.float32)
+
+
+def test_a_file_where_a_folder_belongs(release):
+    assert "v3d convert" in refusal(load_networks, release[0], torch.float32)
 
 
 def test_a_folder_of_other_weights(tmp_path):

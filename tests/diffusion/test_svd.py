@@ -6,7 +6,6 @@ import logging
 import sys
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +13,6 @@ import torch
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
-sys.path.insert(0, str(Path(__file__).parent))
 from sgm_layout import tiny_release
 
 from v3d.cameras import orbit

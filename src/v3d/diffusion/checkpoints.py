@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -46,6 +47,11 @@ class Conversion:
     folder: Path
     parameters: dict[str, int]
     left_out: dict[str, int]
+
+    def __str__(self) -> str:
+        written = ", ".join(f"{name} {count / 1e6:.0f}M" for name, count in self.parameters.items())
+        unused = ", ".join(f"{count} of {name}" for name, count in self.left_out.items())
+        return f"{self.folder}: {written} parameters; tensors not needed: {unused}."
 
 
 @dataclass(frozen=True)
@@ -149,11 +155,11 @@ def _convert_component(path: Path, weights: Mapping[str, Tensor], component: _Co
     (target / "config.json").write_text(
         json.dumps(component.header | config, indent=2) + "\n", encoding="utf-8"
     )
-    save_file(
-        {name: tensor.contiguous() for name, tensor in state.items()},
-        target / component.file,
-        {"format": "pt"},
-    )
+    tensors = {name: tensor.contiguous() for name, tensor in state.items()}
+    try:
+        save_file(tensors, target / component.file, {"format": "pt"})
+    except SafetensorError as error:  # how safetensors reports a full disk
+        raise V3DError(f"Cannot write {folder.parent}: {error}; about 5 GB are needed there.") from error
     return sum(tensor.numel() for tensor in state.values())
 
 

@@ -81,6 +81,10 @@ def load_networks(source: str | Path, dtype: torch.dtype) -> OfficialNetworks:
             packages are missing.
     """
     folder = Path(source)
+    if folder.is_file():
+        raise V3DError(
+            f"{folder} is a file, not a folder of weights; `v3d convert` makes one from the released files."
+        )
     if not folder.is_dir():
         folder = _download(str(source))
     unet = _load(folder / "unet", unet_network, dtype)

@@ -22,6 +22,7 @@ from v3d.views import Views
 
 WINDOW_STEP = 0.75  # voxels between samples along a ray
 RELOCATE_EVERY = 100  # steps between looking where the surface is
+COLOR_FIRST = 40  # steps before the surface moves: colours that are still wrong would push it outward
 BAND = 6.0  # voxels on either side of the surface in which the regularizers act
 
 
@@ -200,8 +201,9 @@ def _fit_stage(
         power += 0.02 * (float((gradient[1:-1, 1:-1, 1:-1] ** 2 * band).sum()) - power)
         rms = (power / (1 - 0.98 ** (step + 1))) ** 0.5
         rate = settings.distance_rate * sdf.voxel * decay
-        field -= (velocity * (rate / max(rms, 1e-20))).clamp_(-5 * rate, 5 * rate)
-        torch.maximum(field, floor, out=field)
+        if step >= COLOR_FIRST:
+            field -= (velocity * (rate / max(rms, 1e-20))).clamp_(-5 * rate, 5 * rate)
+            torch.maximum(field, floor, out=field)
         adam.param_groups[0]["lr"] = settings.color_rate * decay
         adam.step()
         tick()

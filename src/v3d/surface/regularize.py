@@ -10,13 +10,17 @@ import torch
 from torch import Tensor
 
 _INNER = slice(1, -1)
-# (next, previous) node along each axis, for the inner nodes.
-_NEIGHBOURS = [
-    tuple(
-        tuple(shift if a == axis else _INNER for a in range(3)) for shift in (slice(2, None), slice(None, -2))
-    )
-    for axis in range(3)
-]
+
+
+def _neighbours(values: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Views of the next and the previous nodes of all inner nodes, along x, y and z."""
+    i = _INNER
+    after, before = slice(2, None), slice(None, -2)
+    return [
+        (values[after, i, i], values[before, i, i]),
+        (values[i, after, i], values[i, before, i]),
+        (values[i, i, after], values[i, i, before]),
+    ]
 
 
 def band(values: Tensor, width: float) -> Tensor:
@@ -31,10 +35,9 @@ def reference_losses(values: Tensor, voxel: float, weight: Tensor) -> tuple[Tens
     Central differences; `weight` as made by `band`.
     """
     centre = values[_INNER, _INNER, _INNER]
-    gradient = torch.stack([(values[p] - values[m]) / (2 * voxel) for p, m in _NEIGHBOURS])
-    laplacian = (
-        sum((values[p] + values[m] - 2 * centre for p, m in _NEIGHBOURS), torch.zeros_like(centre)) / voxel
-    )
+    pairs = _neighbours(values)
+    gradient = torch.stack([(p - m) / (2 * voxel) for p, m in pairs])
+    laplacian = torch.stack([p + m - 2 * centre for p, m in pairs]).sum(0) / voxel
     return ((gradient.norm(dim=0) - 1) ** 2 * weight).sum(), (laplacian**2 * weight).sum()
 
 
@@ -44,18 +47,19 @@ def add_gradients(
 ) -> None:
     """Add the gradient of `eikonal * eikonal loss + laplacian * Laplacian loss` to `gradient` [X, Y, Z] in place."""
     centre = values[_INNER, _INNER, _INNER]
-    slopes = [(values[p] - values[m]) / (2 * voxel) for p, m in _NEIGHBOURS]
+    pairs = _neighbours(values)
+    slopes = [(p - m) / (2 * voxel) for p, m in pairs]
     norm = torch.sqrt(slopes[0] ** 2 + slopes[1] ** 2 + slopes[2] ** 2).clamp_min_(1e-6)
     bend = centre * -6
-    for p, m in _NEIGHBOURS:
-        bend += values[p]
-        bend += values[m]
+    for p, m in pairs:
+        bend += p
+        bend += m
     bend *= weight * (2 * laplacian / voxel**2)
     pull = (norm - 1) / norm * weight * (eikonal / voxel)
-    for slope, (p, m) in zip(slopes, _NEIGHBOURS, strict=True):
+    for slope, (p, m) in zip(slopes, _neighbours(gradient), strict=True):
         slope *= pull
-        gradient[p] += slope + bend
-        gradient[m] += bend - slope
+        p += slope + bend
+        m += bend - slope
     gradient[_INNER, _INNER, _INNER] -= 6 * bend
 
 
@@ -63,7 +67,7 @@ def box_filters(shape: tuple[int, int, int], passes: int, device: torch.device |
     """For each axis the matrix [n, n] of `passes` 3-node box filters, with the ends repeated."""
     filters = []
     for n in shape:
-        once = sum(torch.ones(n).diag().roll(shift, 1) for shift in (-1, 0, 1)) / 3
+        once = torch.stack([torch.eye(n).roll(shift, 1) for shift in (-1, 0, 1)]).mean(0)
         once[0, -1], once[-1, 0] = 0, 0
         once[0, 0] += 1 / 3
         once[-1, -1] += 1 / 3

@@ -1,0 +1,65 @@
+"""Sampling, resampling and cropping of distance grids."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from v3d.surface.grid import Grid, gather, trilinear
+
+
+def random_grid(shape: tuple[int, int, int] = (5, 7, 6)) -> Grid:
+    generator = torch.Generator().manual_seed(0)
+    return Grid(torch.randn(shape, generator=generator), torch.tensor([-0.3, 0.2, 1.0]), 0.25)
+
+
+def reference(grid: Grid, points: Tensor) -> Tensor:
+    low, high = grid.bounds
+    normal = (points - low) / (high - low) * 2 - 1
+    return F.grid_sample(
+        grid.values[None, None], normal.flip(-1)[None, None, None], padding_mode="border", align_corners=True
+    ).flatten()
+
+
+def test_sample_agrees_with_grid_sample_inside_and_outside() -> None:
+    grid = random_grid()
+    points = torch.rand(500, 3, generator=torch.Generator().manual_seed(1)) * 3 - 0.8
+    torch.testing.assert_close(grid.sample(points), reference(grid, points), atol=1e-5, rtol=1e-5)
+
+
+def test_nodes_are_reproduced() -> None:
+    grid = random_grid()
+    torch.testing.assert_close(grid.sample(grid.points()), grid.values, atol=1e-5, rtol=1e-5)
+
+
+def test_linear_fields_are_exact() -> None:
+    grid = random_grid()
+    slope = torch.tensor([1.0, -2.0, 0.5])
+    linear = Grid(grid.points() @ slope, grid.origin, grid.voxel)
+    low, high = grid.bounds
+    points = low + torch.rand(100, 3) * (high - low)
+    torch.testing.assert_close(linear.sample(points), points @ slope)
+    finer = linear.resampled(0.1)
+    inside = (finer.points() <= high + 1e-6).all(-1)
+    torch.testing.assert_close(finer.values[inside], (finer.points() @ slope)[inside])
+
+
+def test_gradients_by_finite_differences() -> None:
+    values = torch.randn(4 * 5 * 3, 2, dtype=torch.float64, requires_grad=True)
+    points = torch.rand(6, 3, dtype=torch.float64) * torch.tensor([3.0, 4.0, 2.0], dtype=torch.float64)
+    index, weight = trilinear((4, 5, 3), torch.zeros(3, dtype=torch.float64), 1.0, points)
+    torch.testing.assert_close(weight.sum(1), torch.ones(6, dtype=torch.float64))
+    assert torch.autograd.gradcheck(lambda v: gather(v, index, weight), values)
+
+
+def test_crop_keeps_the_field() -> None:
+    grid = random_grid((9, 9, 9))
+    low, high = grid.origin + 0.6, grid.origin + 1.4
+    part = grid.cropped(low, high)
+    assert part.shape == (5, 5, 5)
+    points = low + torch.rand(50, 3) * (high - low)
+    torch.testing.assert_close(part.sample(points), grid.sample(points), atol=1e-5, rtol=1e-5)
+    with pytest.raises(ValueError, match="overlap"):
+        grid.cropped(grid.origin + 9, grid.origin + 10)

@@ -138,11 +138,12 @@ class RunFolder:
         stage = Stage(name, self._on_progress)
         self._on_progress(name, 0, 1)
         _reset_peak_memory()
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.process_time()
         save(compute(stage))
         result = load()
         self._stages[name] = {
             "seconds": round(time.perf_counter() - start, 2),
+            "cpu_seconds": round(time.process_time() - cpu, 2),
             "peak_memory_mb": _peak_memory_mb(),
             "warnings": stage.warnings,
             **stage.facts,

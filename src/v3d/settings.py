@@ -14,7 +14,7 @@ class ReconstructSettings:
 
     Attributes:
         quality: draft takes seconds, standard a minute or two, high as long as it needs; see
-            `v3d.pipeline.PRESETS`.
+            `v3d.presets`.
         until: stop after this stage.
         faces: at most so many triangles; by default what the quality says.
         texture_size: pixels of the texture's side; by default what the quality says.

@@ -14,7 +14,7 @@ $(VENV)/.done: pyproject.toml constraints.txt
 	touch $@
 
 demo: setup
-	$(RUN)/v3d generate examples/*.png -o out
+	$(RUN)/v3d generate examples/*.png examples/*.jpg -o out
 
 test: setup
 	$(RUN)/python -m pytest

@@ -18,7 +18,6 @@ RenderFn = Callable[[Cameras], Tensor]
 """Cameras -> images [V, H, W, 3] in [0, 1], on white."""
 
 COLUMNS = 6
-_ELEVATION = 25.0
 _GAP, _LABEL = 12, 22  # pixels
 _INK, _LINE = (96, 96, 96), (232, 232, 232)
 
@@ -58,41 +57,42 @@ def contact_sheet(
         tile: side of the small pictures in pixels.
     """
     chosen = [i * len(views) // COLUMNS for i in range(min(COLUMNS, len(views)))]
-    cameras = views.cameras[chosen].resized(tile, tile)
-    rows = [("Views", views[chosen].resized(tile).rgb)]
+    zoom = _zoom(views.alpha[chosen])
+    cameras = _zoomed(views.cameras[chosen].resized(tile, tile), zoom)
+    rows = [("Views", [_crop(rgb, zoom, tile) for rgb in views.rgb[chosen]])]
     if splats is not None:
-        rows.append(("Splats", splats(cameras)))
+        rows.append(("Splats", [_image(rgb) for rgb in splats(cameras)]))
     if mesh is not None:
-        raised = _raised(cameras)
-        rows.append(("Mesh", textured(mesh)(cameras)))
-        rows.append(("Shape", clay(mesh)(cameras)))
-        rows.append(("From above", textured(mesh)(raised)))
+        for name, draw_mesh, stand in (
+            ("Mesh", textured(mesh), cameras),
+            ("Shape", clay(mesh), cameras),
+            ("From above", textured(mesh), _raised(cameras, elevation=25.0)),
+        ):
+            rows.append((name, [_image(rgb) for rgb in draw_mesh(stand)]))
 
-    height = len(rows) * (tile + _LABEL + _GAP) + _GAP
-    panel = min(2 * tile, height - 2 * _GAP - _LABEL) if photo is not None else 0
-    left = panel + 3 * _GAP if photo is not None else _GAP
+    height = max(len(rows), 2) * (tile + _LABEL + _GAP) + _GAP
+    panels = []
+    if photo is not None:
+        side = (height - 3 * _GAP - 2 * _LABEL) // 2
+        on_white = photo[..., :3] * photo[..., 3:] + 1 - photo[..., 3:]
+        panels.append(("Photo", _crop(on_white, _zoom(photo[None, ..., 3]), side)))
+        if mesh is not None:
+            beside = _raised(cameras[0].resized(side, side), azimuth=-35.0, elevation=15.0)
+            panels.append(("Asset", _image(textured(mesh)(beside)[0])))
+    left = _GAP + (panels[0][1].width + 2 * _GAP if panels else 0)
     sheet = Image.new("RGB", (left + len(chosen) * (tile + _GAP), height), "white")
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(size=13)
-    if photo is not None:
-        picture = photo[..., :3] * photo[..., 3:] + 1 - photo[..., 3:]
-        draw.text((_GAP, _GAP), "Photo", _INK, font)
-        sheet.paste(_image(picture).resize((panel, panel), Image.Resampling.LANCZOS), (_GAP, _GAP + _LABEL))
-    if photo is not None and mesh is not None:
-        # The hero: the asset from beside the photo's camera, as large as the photo.
-        y = 2 * _GAP + _LABEL + panel
-        hero = _raised(cameras[0].resized(2 * panel, 2 * panel), azimuth=-35.0, elevation=15.0)
-        draw.text((_GAP, y), "Asset", _INK, font)
-        sheet.paste(
-            _image(textured(mesh)(hero)[0]).resize((panel, panel), Image.Resampling.LANCZOS),
-            (_GAP, y + _LABEL),
-        )
+    for k, (name, picture) in enumerate(panels):
+        y = _GAP + k * (picture.height + _LABEL + _GAP)
+        draw.text((_GAP, y), name, _INK, font)
+        sheet.paste(picture, (_GAP, y + _LABEL))
     y = _GAP
     for name, images in rows:
         draw.text((left, y), name, _INK, font)
         draw.line((left + draw.textlength(name, font) + 8, y + 9, sheet.width - _GAP, y + 9), _LINE)
         for column, image in enumerate(images):
-            sheet.paste(_image(image), (left + column * (tile + _GAP), y + _LABEL))
+            sheet.paste(image, (left + column * (tile + _GAP), y + _LABEL))
         y += tile + _LABEL + _GAP
     return sheet
 
@@ -108,7 +108,7 @@ def _lit(mesh: Mesh, cameras: Cameras, *, ambient: float) -> Tensor:
     return torch.cat(images)
 
 
-def _raised(cameras: Cameras, azimuth: float = 0.0, elevation: float = _ELEVATION) -> Cameras:
+def _raised(cameras: Cameras, *, azimuth: float = 0.0, elevation: float) -> Cameras:
     """Cameras as far from the origin as these and `azimuth` further round it, at this elevation."""
     raised = []
     for i, center in enumerate(cameras.centers.double()):
@@ -116,6 +116,34 @@ def _raised(cameras: Cameras, azimuth: float = 0.0, elevation: float = _ELEVATIO
         moved = orbit(1, radius=float(center.norm()), azimuth=around, elevation=elevation)
         raised.append(replace(cameras[i], c2w=moved.c2w.to(cameras.c2w)))
     return cat_cameras(raised)
+
+
+def _zoom(alpha: Tensor) -> float:
+    """How much larger silhouettes [V, H, W] can be shown around the image centre, with a margin."""
+    rows, columns = (alpha > 0.5).any(0).nonzero().T
+    if len(rows) == 0:
+        return 1.0
+    height, width = alpha.shape[1:]
+    reach = max(float((x + 0.5 - n / 2).abs().max()) / (n / 2) for x, n in ((rows, height), (columns, width)))
+    return max(0.85 / reach, 1.0)
+
+
+def _zoomed(cameras: Cameras, zoom: float) -> Cameras:
+    centre = cameras.K.new_tensor([cameras.width / 2, cameras.height / 2])
+    K = cameras.K.clone()
+    K[:, :2, :2] *= zoom
+    K[:, :2, 2] = (K[:, :2, 2] - centre) * zoom + centre
+    return replace(cameras, K=K)
+
+
+def _crop(rgb: Tensor, zoom: float, size: int) -> Image.Image:
+    """The middle 1/zoom of an image [H, W, 3], at `size` x `size` pixels."""
+    height, width = rgb.shape[:2]
+    side = max(height, width)
+    square = Image.new("RGB", (side, side), "white")
+    square.paste(_image(rgb), ((side - width) // 2, (side - height) // 2))
+    low, high = side / 2 - side / zoom / 2, side / 2 + side / zoom / 2
+    return square.resize((size, size), Image.Resampling.LANCZOS, box=(low, low, high, high))
 
 
 def _image(rgb: Tensor) -> Image.Image:

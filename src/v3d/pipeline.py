@@ -155,5 +155,5 @@ def _to_3d(
             mesh, key = mesh_stage(run, views, photo, surface, key, preset)
             keys.append(key)
     export_stage(run, splats, mesh, keys, settings.formats)
-    preview_stage(run, views, splats, mesh, photo, keys)
+    preview_stage(run, views, splats, mesh, photo, keys, preset)
     return Asset(run.path, views, splats, mesh, run.report)

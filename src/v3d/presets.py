@@ -23,6 +23,7 @@ class Preset:
         surface: of the distance field's fit; None takes the hull for the surface.
         faces, texture_size: of the mesh.
         refine: of the texture; None leaves it as it was projected.
+        turntable: pixels of its video's side.
     """
 
     view_size: int
@@ -34,6 +35,7 @@ class Preset:
     faces: int
     texture_size: int
     refine: RefineSettings | None
+    turntable: int
 
 
 PRESETS: dict[Quality, Preset] = {
@@ -47,6 +49,7 @@ PRESETS: dict[Quality, Preset] = {
         faces=8_000,
         texture_size=512,
         refine=None,
+        turntable=256,
     ),
     "standard": Preset(
         view_size=256,
@@ -58,6 +61,7 @@ PRESETS: dict[Quality, Preset] = {
         faces=20_000,
         texture_size=1024,
         refine=RefineSettings(),
+        turntable=384,
     ),
     "high": Preset(
         view_size=512,
@@ -69,6 +73,7 @@ PRESETS: dict[Quality, Preset] = {
         faces=40_000,
         texture_size=2048,
         refine=RefineSettings(sweeps=8),
+        turntable=512,
     ),
 }
 

@@ -234,6 +234,7 @@ def preview_stage(
     mesh: Mesh | None,
     photo: Tensor | None,
     keys: list[str],
+    preset: Preset,
 ) -> None:
     """Pictures of the result: the views and a turntable as videos, and one sheet of everything."""
     draw = splat_renderer(splats) if splats is not None else None
@@ -241,7 +242,7 @@ def preview_stage(
 
     def compute(stage: Stage) -> tuple[Image.Image, Tensor | None]:
         sheet = contact_sheet(views, photo=photo, splats=draw, mesh=mesh)
-        return sheet, turntable(around) if around is not None else None
+        return sheet, turntable(around, size=preset.turntable) if around is not None else None
 
     def save(pictures: tuple[Image.Image, Tensor | None]) -> None:
         sheet, frames = pictures
@@ -253,7 +254,7 @@ def preview_stage(
 
     run.stage(
         "preview",
-        inputs=[keys, photo],
+        inputs=[keys, photo, preset.turntable],
         files=["preview.png", "views.mp4", *(["turntable.mp4"] if around is not None else [])],
         compute=compute,
         save=save,

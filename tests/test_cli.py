@@ -1,0 +1,248 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+
+from v3d import cli
+from v3d.cameras import orbit
+from v3d.presets import PRESETS
+from v3d.progress import ProgressDisplay
+from v3d.views import Views, save_views
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    draft = PRESETS["draft"]
+    fit = replace(draft.splats, iterations=10)
+    monkeypatch.setitem(
+        PRESETS,
+        "draft",
+        replace(
+            draft, view_size=32, hull=32, gaussians=100, splats=fit, faces=100, texture_size=32, turntable=32
+        ),
+    )
+    monkeypatch.setenv("V3D_MATTING", "off")
+    monkeypatch.delenv("V3D_DEBUG", raising=False)
+
+
+def save_photo(path: Path) -> Path:
+    y, x = np.mgrid[:64, :64]
+    rgba = np.zeros((64, 64, 4), np.uint8)
+    rgba[np.hypot(x - 32, y - 32) < 20] = (200, 60, 30, 255)
+    Image.fromarray(rgba).save(path)
+    return path
+
+
+def save_ball(folder: Path, size: int = 32) -> Path:
+    cameras = orbit(8, size=size)
+    origins, directions = cameras.rays()
+    d = torch.nn.functional.normalize(directions, dim=-1)
+    closest = (origins - (origins * d).sum(-1, keepdim=True) * d).norm(dim=-1)
+    alpha = ((0.6 - closest) * size / 2.3 + 0.5).clamp(0, 1)
+    rgb = 0.4 * alpha[..., None] + 1 - alpha[..., None].expand(-1, -1, -1, 3)
+    save_views(Views(rgb, alpha, cameras), folder)
+    return folder
+
+
+def one_sentence(text: str) -> str:
+    """The one line of stderr that complains."""
+    lines = [line for line in text.splitlines() if line.startswith("v3d:")]
+    assert len(lines) == 1, text
+    assert "Traceback" not in text
+    return lines[0]
+
+
+def test_generate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photo = save_photo(tmp_path / "cup.png")
+    arguments = ["generate", str(photo), "-o", str(tmp_path / "out"), "--until", "views", "--steps", "1"]
+    assert cli.main(arguments) == 0
+    told = capsys.readouterr().err
+    assert "views: " in told
+    assert (tmp_path / "out/cup/transforms.json").is_file()
+    assert cli.main(arguments) == 0
+    assert "views: kept from the last run" in capsys.readouterr().err
+
+
+def test_reconstruct(tmp_path: Path) -> None:
+    views = save_ball(tmp_path / "ball")
+    out = tmp_path / "out"
+    assert cli.main(["reconstruct", str(views), "-o", str(out), "--quality", "draft", "--faces", "60"]) == 0
+    assert (out / "ball/mesh.glb").is_file()
+    report = json.loads((out / "ball/report.json").read_text())
+    assert report["settings"]["faces"] == 60
+    assert report["stages"]["mesh"]["faces"] <= 60
+
+
+def test_reconstruct_an_orbit_video(tmp_path: Path) -> None:
+    views = save_ball(tmp_path / "ball", size=64)
+    out = str(tmp_path / "out")
+    assert cli.main(["reconstruct", str(views), "-o", out, "--until", "views"]) == 0
+    video = tmp_path / "out/ball/views.mp4"
+    assert cli.main(["reconstruct", str(video), "-o", out, "--orbit", "--until", "views"]) == 0
+    made = json.loads((tmp_path / "out/views/transforms.json").read_text())
+    given = json.loads((views / "transforms.json").read_text())
+    poses = [np.array([f["transform_matrix"] for f in meta["frames"]]) for meta in (made, given)]
+    np.testing.assert_allclose(*poses, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda folder: folder / "none.png", "no photo"),
+        (lambda folder: folder, "no photo"),
+        (lambda folder: (folder / "text.png").write_text("text") and folder / "text.png", "not an image"),
+    ],
+)
+def test_errors_are_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], make: Callable[[Path], Path], sentence: str
+) -> None:
+    assert cli.main(["generate", str(make(tmp_path)), "-o", str(tmp_path / "out")]) == 2
+    assert sentence in one_sentence(capsys.readouterr().err)
+
+
+def test_no_photo_at_all(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["generate"]) == 2
+    assert "at least one photo" in one_sentence(capsys.readouterr().err)
+
+
+def test_unwritable_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    photo = save_photo(tmp_path / "cup.png")
+    assert cli.main(["generate", str(photo), "-o", str(tmp_path / "file")]) == 2
+    assert "Cannot write" in one_sentence(capsys.readouterr().err)
+
+
+def test_other_photos_go_on_when_one_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good = save_photo(tmp_path / "good.png")
+    bad = tmp_path / "bad.png"
+    bad.write_text("not an image")
+    arguments = [
+        "generate",
+        str(bad),
+        str(good),
+        "-o",
+        str(tmp_path / "out"),
+        "--until",
+        "views",
+        "--steps",
+        "1",
+    ]
+    assert cli.main(arguments) == 1
+    told = capsys.readouterr().err
+    assert "bad.png is not an image" in told
+    assert "1 of 2 photos failed" in told
+    assert (tmp_path / "out/good/views/017.png").is_file()
+
+
+def test_two_photos_of_one_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["generate", "a/cup.png", "b/cup.jpg", "-o", str(tmp_path)]) == 2
+    assert "called cup" in one_sentence(capsys.readouterr().err)
+
+
+def test_wrong_arguments(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["generate", "a.png", "--quality", "perfect"])
+    assert caught.value.code == 2
+    assert "quality" in capsys.readouterr().err
+
+
+def test_faults_of_the_program_are_told_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken() -> None:
+        """Broken."""
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setitem(cli.COMMANDS, "broken", broken)
+    assert cli.main(["broken"]) == 70
+    assert "ZeroDivisionError" in one_sentence(capsys.readouterr().err)
+    monkeypatch.setenv("V3D_DEBUG", "1")
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["broken"])
+
+
+def test_help_is_quick_and_imports_nothing_heavy() -> None:
+    code = textwrap.dedent("""
+        import sys
+        from v3d.cli import main
+        try:
+            main(["--help"])
+        except SystemExit:
+            print(sorted(sys.modules))
+    """)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "generate" in done.stdout
+    for heavy in ("'torch'", "'cv2'", "'numba'", "'scipy'"):
+        assert heavy not in done.stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_ctrl_c_and_resume(tmp_path: Path) -> None:
+    """A real Ctrl-C in a real process, in the middle of a stage that would take minutes."""
+    views = save_ball(tmp_path / "ball")
+    out = tmp_path / "out"
+    arguments = ["reconstruct", str(views), "-o", str(out), "--quality", "high", "--until", "splats"]
+    environment = {key: value for key, value in os.environ.items() if key != "V3D_DEBUG"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "v3d", *arguments], stderr=subprocess.PIPE, text=True, env=environment
+    )
+    report = out / "ball/report.json"
+    deadline = time.monotonic() + 300
+    while "hull" not in _stages(report):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.2)
+    time.sleep(1.0)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert one_sentence(told) == "v3d: interrupted; run the same command to resume"
+    assert not [p for p in out.rglob(".*.*") if p.is_file()]
+    assert not (out / "ball/splats.ply").exists()
+
+    assert cli.main([*arguments[:-4], "--quality", "draft", "--until", "splats"]) == 0
+    assert _stages(report)["views"]["reused"]
+
+
+def _stages(report: Path) -> dict[str, dict[str, object]]:
+    return json.loads(report.read_text())["stages"] if report.is_file() else {}
+
+
+# Progress
+
+
+def test_progress_in_a_log_is_plain_lines() -> None:
+    text = StringIO()
+    with ProgressDisplay(Console(file=text, width=40)) as show:
+        show.title("a rather long path/to/a photo.png -> some/folder/of/results")
+        for event in (("photo", 1, 1), ("views", 0, 1), ("views", 1, 4), ("views", 3, 4), ("views", 1, 1)):
+            show(*event)
+    lines = text.getvalue().splitlines()
+    assert lines[0] == "a rather long path/to/a photo.png -> some/folder/of/results"
+    assert lines[1] == "photo: kept from the last run"
+    assert lines[2].startswith("views: ") and lines[2].endswith(" s")
+    assert len(lines) == 3
+
+
+def test_progress_in_a_terminal_is_bars_with_the_time_left() -> None:
+    text = StringIO()
+    with ProgressDisplay(Console(file=text, force_terminal=True, width=100)) as show:
+        for event in (("views", 0, 1), ("views", 1, 4), ("views", 2, 4), ("hull", 0, 1), ("hull", 1, 1)):
+            show(*event)
+    assert "views" in text.getvalue()
+    assert "hull" in text.getvalue()
+    assert "left" in text.getvalue()

@@ -88,10 +88,10 @@ class Cameras:
         Directions have unit *camera z*, not unit length, so `origin + depth * direction` is the point
         at that depth.
         """
-        options = {"dtype": self.c2w.dtype, "device": self.c2w.device}
+        dtype, device = self.c2w.dtype, self.c2w.device
         y, x = torch.meshgrid(
-            torch.arange(self.height, **options) + 0.5,
-            torch.arange(self.width, **options) + 0.5,
+            torch.arange(self.height, dtype=dtype, device=device) + 0.5,
+            torch.arange(self.width, dtype=dtype, device=device) + 0.5,
             indexing="ij",
         )
         pixels = torch.stack([x, y, torch.ones_like(x)], dim=-1)

@@ -2,8 +2,8 @@
 
 The texel's surface point is projected into each view; a z-buffer of the mesh says whether the view sees
 it. A view's say is `cos^4 * trust`: cos between the surface normal and the direction to the camera, trust
-low near silhouettes and occlusion borders, where a pixel mixes surfaces. What nobody sees is filled by
-diffusion along the surface.
+low near silhouettes and occlusion borders, where a pixel mixes surfaces. What nobody sees continues the
+colours around it along the surface.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ PHOTO_GAIN = 20.0
 _BORDER = 3.0  # pixels from a silhouette or occlusion border to full trust
 _FILL_WEIGHT = 1e-5  # the say of the diffused colour, against up to 1 for a view
 _GREY = 0.7
+_FILL_ROUNDS = 8
+_FILL_STEP = 0.02  # colour steps below this count as smooth
 
 
 def project_views(mesh: Mesh, views: Views, *, size: int = 1024, photo: Views | None = None) -> Mesh:
@@ -44,7 +46,7 @@ def project_views(mesh: Mesh, views: Views, *, size: int = 1024, photo: Views | 
         lookups.append(_Lookup.build(mesh, photo, PHOTO_GAIN))
 
     normals = mesh.vertex_normals
-    at_vertices = _smooth_over_surface(mesh, *_blend(mesh.vertices, normals, lookups))
+    at_vertices = _continue_over_surface(mesh, *_blend(mesh.vertices, normals, lookups))
 
     fragments = rasterize_uv(mesh, size)
     inside = fragments.face[0] >= 0
@@ -150,10 +152,11 @@ def _distance_to(mask: Tensor) -> Tensor:
     return torch.from_numpy(cv2.distanceTransform(image, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)).to(mask.device)
 
 
-def _smooth_over_surface(mesh: Mesh, colour: Tensor, weight: Tensor) -> Tensor:
-    """Vertex colours [P, 3] that keep what was seen and continue it harmonically where nothing was.
+def _continue_over_surface(mesh: Mesh, colour: Tensor, weight: Tensor) -> Tensor:
+    """Vertex colours [P, 3] that keep what was seen and continue it where nothing was.
 
-    Minimises `sum_i w_i |x_i - c_i|^2 + 1e-2 sum_edges |x_i - x_j|^2` over vertices welded by position.
+    Minimises `sum_i w_i |x_i - c_i|^2 + lambda sum_edges |x_i - x_j|` over vertices welded by position, by
+    reweighted least squares. Total variation continues pure colours; squares would mix mud of them.
     """
     if len(mesh.faces) == 0:
         return torch.full_like(mesh.vertices, _GREY)
@@ -168,11 +171,16 @@ def _smooth_over_surface(mesh: Mesh, colour: Tensor, weight: Tensor) -> Tensor:
 
     corners = place[mesh.faces.cpu().numpy()]
     i, j = np.concatenate([corners[:, [0, 1]], corners[:, [1, 2]], corners[:, [2, 0]]]).T
-    adjacency = coo_matrix((np.ones(2 * len(i)), (np.r_[i, j], np.r_[j, i])), shape=(n, n)).tocsr()
-    laplacian = diags(np.asarray(adjacency.sum(1)).ravel()) - adjacency
     anchor = 1e-6  # pieces that nobody sees get the mean colour
-    system = csr_matrix(diags(fidelity + anchor) + 1e-2 * laplacian).tocsc()
-    x = splu(system).solve(fidelity[:, None] * c + anchor * mean)
+    closeness = np.ones(len(i))
+    for _ in range(_FILL_ROUNDS):
+        adjacency = coo_matrix(
+            (np.r_[closeness, closeness], (np.r_[i, j], np.r_[j, i])), shape=(n, n)
+        ).tocsr()
+        laplacian = diags(np.asarray(adjacency.sum(1)).ravel()) - adjacency
+        system = csr_matrix(diags(fidelity + anchor) + 1e-2 * laplacian).tocsc()
+        x = splu(system).solve(fidelity[:, None] * c + anchor * mean)
+        closeness = _FILL_STEP / np.maximum(np.linalg.norm(x[i] - x[j], axis=1), _FILL_STEP)
     return torch.from_numpy(x[place].astype(np.float32)).to(colour.device)
 
 

@@ -3,110 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from v3d.cameras import Cameras
 from v3d.errors import V3DError
-from v3d.evaluation.generate import GenerationSettings, OrbitGenerator, evaluate_generation
-from v3d.evaluation.geometry import compare_meshes
+from v3d.evaluation.generate import OrbitGenerator, evaluate_generation
 from v3d.evaluation.metrics import compare_views
 from v3d.evaluation.nearest import NearestObject
-from v3d.evaluation.objects import ObjectSource, TestObject
+from v3d.evaluation.objects import TestObject, load_objects, object_ids
 from v3d.evaluation.protocol import GENERATION, RECONSTRUCTION
-from v3d.evaluation.reconstruct import ReconstructionSettings, evaluate_reconstruction, image_scores
+from v3d.evaluation.reconstruct import evaluate_reconstruction, image_scores
 from v3d.evaluation.report import ObjectResult, ResultFile, Scores, make_report, provenance
+from v3d.evaluation.settings import (
+    EvaluateAsset,
+    EvaluateGeneration,
+    EvaluateReconstruction,
+    EvaluateViews,
+    Evaluation,
+    ObjectSource,
+)
 from v3d.mesh import Mesh, load_mesh
-from v3d.perceptual import Kind, Perceptual
+from v3d.perceptual import Perceptual
+from v3d.presets import PRESETS
 from v3d.rendering import render
 from v3d.views import Views, load_views
 
 OnObject = Callable[[str, int, int], None]
 """Called with the name of the object just done, the number done and the number in all."""
-
-
-@dataclass(frozen=True)
-class EvaluateReconstruction:
-    """True orbits -> splats and meshes, compared with the objects.
-
-    Attributes:
-        out: folder of `results.jsonl`, `report.json` and `report.md`; a started one is continued.
-        objects: the test objects.
-        settings: the stages and the ablation.
-        perceptual_network: of the fits that use a perceptual loss.
-        size: pixels of a view's side.
-    """
-
-    out: Path
-    objects: ObjectSource = field(default_factory=ObjectSource)
-    settings: ReconstructionSettings = field(default_factory=ReconstructionSettings)
-    perceptual_network: Kind = "auto"
-    size: int = RECONSTRUCTION.size
-
-
-@dataclass(frozen=True)
-class EvaluateGeneration:
-    """True front views -> orbits, compared with the true orbits and with baselines.
-
-    Attributes:
-        out: folder of `results.jsonl`, `report.json` and `report.md`; a started one is continued.
-        objects: the test objects.
-        settings: sampler and meshes.
-        model: "mini", or what `Generator.from_pretrained` takes; "none" measures the baselines alone.
-        train_corpus: packed corpus of the training objects, for the baseline 'nearest training object'.
-        train_index: where its thumbnails are kept; by default `nearest.safetensors` in `out`.
-        size: pixels of a view's side.
-        device: where the generator runs.
-    """
-
-    out: Path
-    objects: ObjectSource = field(default_factory=ObjectSource)
-    settings: GenerationSettings = field(default_factory=GenerationSettings)
-    model: str = "mini"
-    train_corpus: Path | None = None
-    train_index: Path | None = None
-    size: int = GENERATION.size
-    device: str = "cpu"
-
-
-@dataclass(frozen=True)
-class EvaluateViews:
-    """A folder of views against a folder of true ones.
-
-    Attributes:
-        views, truth: folders with `transforms.json`, with the same number of views in the same order.
-        out: also write `report.json` and `report.md` here.
-        perceptual: also measure the perceptual distance with this network; None leaves it out.
-    """
-
-    views: Path
-    truth: Path
-    out: Path | None = None
-    perceptual: Kind | None = None
-
-
-@dataclass(frozen=True)
-class EvaluateAsset:
-    """A mesh file against a true one: shape, and renders from held-out cameras.
-
-    Attributes:
-        mesh, truth: GLB, OBJ, PLY or STL files.
-        out: also write `report.json` and `report.md` here.
-        alignment: "none" compares them as they stand, "ball" puts each into the protocol's ball first.
-        size: pixels of a rendered view's side.
-    """
-
-    mesh: Path
-    truth: Path
-    out: Path | None = None
-    alignment: Literal["none", "ball"] = "none"
-    size: int = RECONSTRUCTION.size
-
-
-Evaluation = EvaluateReconstruction | EvaluateGeneration | EvaluateViews | EvaluateAsset
 
 
 def evaluate(command: Evaluation, *, on_object: OnObject | None = None) -> dict[str, Any]:
@@ -125,11 +52,12 @@ def evaluate(command: Evaluation, *, on_object: OnObject | None = None) -> dict[
 
 
 def _evaluate_reconstruction(command: EvaluateReconstruction, on_object: OnObject | None) -> dict[str, Any]:
-    protocol = replace(RECONSTRUCTION, size=command.size)
+    protocol = replace(RECONSTRUCTION, size=command.size or RECONSTRUCTION.size)
     network = Perceptual.load(command.perceptual_network) if any(command.settings.perceptual) else None
     header = {
         "protocol": protocol.as_dict(),
         "settings": asdict(command.settings),
+        "preset": asdict(PRESETS[command.settings.quality]),
         "perceptual": network.name if network else None,
     }
 
@@ -142,7 +70,7 @@ def _evaluate_reconstruction(command: EvaluateReconstruction, on_object: OnObjec
 
 
 def _evaluate_generation(command: EvaluateGeneration, on_object: OnObject | None) -> dict[str, Any]:
-    protocol = replace(GENERATION, size=command.size)
+    protocol = replace(GENERATION, size=command.size or GENERATION.size)
     generator: OrbitGenerator | None = None
     model_hash = None
     if command.model != "none":
@@ -154,7 +82,7 @@ def _evaluate_generation(command: EvaluateGeneration, on_object: OnObject | None
     if command.train_corpus is not None:
         cache = command.train_index or command.out / "nearest.safetensors"
         nearest = NearestObject.open(
-            command.train_corpus, cache, protocol, exclude=set(command.objects.ids())
+            command.train_corpus, cache, protocol, exclude=set(object_ids(command.objects))
         )
     header = {
         "protocol": protocol.as_dict(),
@@ -181,10 +109,10 @@ def _over_objects(
     on_object: OnObject | None,
 ) -> dict[str, Any]:
     """Run every object that `out` has no result of yet; the report covers the chosen ones."""
-    ids = source.ids()
+    ids = object_ids(source)
     file = ResultFile(out / "results.jsonl", header)
     left = [name for name in ids if name not in file.done]
-    for item in source.load(left):
+    for item in load_objects(source, left):
         file.add(run(item))
         if on_object:
             on_object(item.id, len(file.done & set(ids)), len(ids))
@@ -215,7 +143,7 @@ def _evaluate_views(command: EvaluateViews) -> dict[str, Any]:
 
 
 def _evaluate_asset(command: EvaluateAsset) -> dict[str, Any]:
-    protocol = replace(RECONSTRUCTION, size=command.size)
+    protocol = replace(RECONSTRUCTION, size=command.size or RECONSTRUCTION.size)
     mesh, truth = load_mesh(command.mesh), load_mesh(command.truth)
     if command.alignment == "ball":
         mesh, truth = protocol.place(mesh), protocol.place(truth)
@@ -224,8 +152,8 @@ def _evaluate_asset(command: EvaluateAsset) -> dict[str, Any]:
         true_views = _unlit(truth, cameras)
         scores["true mesh"] |= image_scores(name, true_views.rgb, true_views)
         scores["mesh"] |= image_scores(name, _unlit(mesh, cameras).rgb, true_views)
-    scores["true mesh"] |= compare_meshes(truth, truth, tau=protocol.tau)
-    scores["mesh"] |= compare_meshes(mesh, truth, tau=protocol.tau)
+    scores["true mesh"] |= protocol.compare(truth, truth)
+    scores["mesh"] |= protocol.compare(mesh, truth)
     settings = {"truth": str(command.truth), "alignment": command.alignment, "protocol": protocol.as_dict()}
     return _single("Asset", command.mesh, scores, command.out, settings)
 

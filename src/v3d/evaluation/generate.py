@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol as Interface
 
 import torch
@@ -12,12 +11,12 @@ from torch import Tensor
 
 from v3d.carving import carve
 from v3d.errors import V3DError
-from v3d.evaluation.geometry import compare_meshes
 from v3d.evaluation.metrics import compare_views, silhouette_consistency, warp_consistency
 from v3d.evaluation.nearest import NearestObject
 from v3d.evaluation.objects import TestObject
 from v3d.evaluation.protocol import Protocol
 from v3d.evaluation.report import ObjectResult
+from v3d.evaluation.settings import GenerationSettings
 from v3d.mesh import Mesh
 from v3d.surface.extract import extract_mesh
 from v3d.surface.fit import fit_surface
@@ -29,29 +28,6 @@ class OrbitGenerator(Interface):
     """`v3d.diffusion.generator.Generator`, or anything that is called like it."""
 
     def __call__(self, rgba: Tensor, *, seed: int, steps: int | None, guidance: float | None) -> Views: ...
-
-
-@dataclass(frozen=True)
-class GenerationSettings:
-    """How orbits are drawn and judged.
-
-    Attributes:
-        steps, guidance: of the sampler; None takes the model's own.
-        seed: of the initial noise.
-        mesh: also make a mesh of the views of every method and compare it with the true one: "hull" carves
-            only, "surface" fits as well, "none" does neither.
-        faces: at most, of every mesh.
-    """
-
-    steps: int | None = None
-    guidance: float | None = None
-    seed: int = 0
-    mesh: str = "hull"
-    faces: int = 20_000
-
-    def __post_init__(self) -> None:
-        if self.mesh not in ("none", "hull", "surface"):
-            raise V3DError(f"mesh is {self.mesh!r}; choose none, hull or surface.")
 
 
 def evaluate_generation(
@@ -131,7 +107,7 @@ def asset_scores(
             "mesh.chamfer": float("nan"),
             "mesh.iou": 0.0,
         }
-    shape = compare_meshes(mesh, truth, tau=protocol.tau)
+    shape = protocol.compare(mesh, truth)
     return {
         "consistency.iou": silhouettes,
         "consistency.psnr": warp,

@@ -36,7 +36,7 @@ class SurfaceDistance:
 
 
 def compare_meshes(
-    mesh: Mesh, truth: Mesh, *, tau: float = 0.01, samples: int = SAMPLES, directions: int = 48
+    mesh: Mesh, truth: Mesh, *, tau: float = 0.01, samples: int = SAMPLES, directions: int = 36
 ) -> dict[str, float]:
     """Chamfer distance, F-score at `tau`, normal consistency and volumetric IoU (see the functions below).
 
@@ -119,7 +119,7 @@ def point_triangle_distance(points: Tensor, corners: Tensor) -> Tensor:
     return torch.where(inside & (squared > 1e-24), height.abs() / squared.sqrt(), border)
 
 
-def volume_iou(a: Mesh, b: Mesh, *, points: int = 2**17, directions: int = 48, size: int = 256) -> float:
+def volume_iou(a: Mesh, b: Mesh, *, points: int = 2**17, directions: int = 36, size: int = 192) -> float:
     """Intersection over union of the two solids, on a Sobol set in their common bounding box.
 
     A point is inside unless a camera sees it: see `visible_solid`. 1 if both solids are empty.
@@ -133,7 +133,7 @@ def volume_iou(a: Mesh, b: Mesh, *, points: int = 2**17, directions: int = 48, s
     return int((in_a & in_b).sum()) / union if union else 1.0
 
 
-def visible_solid(mesh: Mesh, points: Tensor, *, directions: int = 48, size: int = 256) -> Tensor:
+def visible_solid(mesh: Mesh, points: Tensor, *, directions: int = 36, size: int = 192) -> Tensor:
     """[P] whether points [P, 3] lie inside the solid that the mesh looks like from outside.
 
     Depth maps are rendered from `directions` (a third around the horizon, the rest spread over the upper

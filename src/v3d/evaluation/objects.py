@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from v3d.errors import V3DError
+from v3d.evaluation.settings import ObjectSource
 from v3d.mesh import Mesh, load_mesh
 from v3d.training.corpus import corpus_ids, load_corpus
 
@@ -45,80 +46,62 @@ class TestObject:
         return digest.hexdigest()[:16]
 
 
-@dataclass(frozen=True)
-class ObjectSource:
-    """Where the test objects are.
+def object_ids(source: ObjectSource) -> list[str]:
+    """Names of the chosen objects, in order.
 
-    Attributes:
-        corpus: packed corpus (.npz), or a folder of meshes (searched through).
-        manifest: JSON list of objects with `id`, and optionally `file` (relative to the manifest), `split`
-            and `real_scan`. Needed to choose a split, or to tell scans apart; enough without `corpus`.
-        split: only these objects of the manifest; "all" takes every one.
-        real_scans: only real scans.
-        limit: at most so many objects, evenly spread over the list; 0 takes all.
+    Raises:
+        V3DError: nothing is there, or nothing is left after the choice.
     """
+    names = list(_entries(source))
+    if not names:
+        place = source.corpus or source.manifest
+        raise V3DError(f"No test object was found in {place} (split {source.split!r}).")
+    if source.limit and len(names) > source.limit:
+        names = [names[i * len(names) // source.limit] for i in range(source.limit)]
+    return names
 
-    corpus: Path | None = None
-    manifest: Path | None = None
-    split: str = "test"
-    real_scans: bool = False
-    limit: int = 0
 
-    def ids(self) -> list[str]:
-        """Names of the chosen objects, in order.
+def load_objects(source: ObjectSource, ids: list[str]) -> Iterator[TestObject]:
+    """The objects of these names, one at a time, in this order."""
+    entries = _entries(source)
+    if source.corpus is not None and _is_packed(source.corpus):
+        where = {name: i for i, name in enumerate(corpus_ids(source.corpus))}
+        for item in load_corpus(source.corpus, [where[name] for name in ids]):
+            yield TestObject(item.id, item.mesh, item.palette, _is_scan(entries[item.id]))
+        return
+    for name in ids:
+        mesh = load_mesh(entries[name]["path"])
+        small = mesh.texture is not None and max(mesh.texture.shape[:2]) <= _PALETTE_SIDE
+        kind = entries[name].get("texture_kind", "palette" if small else "image")
+        yield TestObject(name, mesh, kind == "palette", _is_scan(entries[name]))
 
-        Raises:
-            V3DError: nothing is there, or nothing is left after the choice.
-        """
-        names = list(self._entries())
-        if not names:
-            raise V3DError(
-                f"No test object was found in {self.corpus or self.manifest} (split {self.split!r})."
-            )
-        if self.limit and len(names) > self.limit:
-            names = [names[i * len(names) // self.limit] for i in range(self.limit)]
-        return names
 
-    def load(self, ids: list[str]) -> Iterator[TestObject]:
-        """The objects of these names, one at a time, in this order."""
-        entries = self._entries()
-        if self._is_packed:
-            assert self.corpus is not None
-            where = {name: i for i, name in enumerate(corpus_ids(self.corpus))}
-            for item in load_corpus(self.corpus, [where[name] for name in ids]):
-                yield TestObject(item.id, item.mesh, item.palette, _is_scan(entries[item.id]))
-            return
-        for name in ids:
-            mesh = load_mesh(entries[name]["path"])
-            small = mesh.texture is not None and max(mesh.texture.shape[:2]) <= _PALETTE_SIDE
-            kind = entries[name].get("texture_kind", "palette" if small else "image")
-            yield TestObject(name, mesh, kind == "palette", _is_scan(entries[name]))
+def _entries(source: ObjectSource) -> dict[str, dict[str, Any]]:
+    """What is known of each chosen object, by name; `path` is its file unless the corpus is packed."""
+    corpus, manifest = source.corpus, source.manifest
+    if corpus is not None and not corpus.exists():
+        raise V3DError(f"There is no corpus {corpus}.")
+    listed = None
+    if manifest is not None:
+        listed = _read_manifest(manifest)
+        if source.split != "all":
+            listed = {k: v for k, v in listed.items() if v.get("split", source.split) == source.split}
+        if source.real_scans:
+            listed = {k: v for k, v in listed.items() if _is_scan(v)}
+    if corpus is not None and _is_packed(corpus):
+        names = corpus_ids(corpus)
+        return {n: {} for n in names} if listed is None else {n: listed[n] for n in names if n in listed}
+    if listed is not None and manifest is not None:
+        root = corpus or manifest.parent
+        return {k: {**v, "path": root / v["file"]} for k, v in listed.items() if "file" in v}
+    if corpus is None:
+        raise V3DError("Name the test objects: give --corpus (a .npz or a folder of meshes) or --manifest.")
+    files = sorted(f for f in corpus.rglob("*") if f.suffix.lower() in MESH_SUFFIXES)
+    return {f.relative_to(corpus).with_suffix("").as_posix(): {"path": f} for f in files}
 
-    @property
-    def _is_packed(self) -> bool:
-        return self.corpus is not None and self.corpus.suffix == ".npz"
 
-    def _entries(self) -> dict[str, dict[str, Any]]:
-        """What is known of each chosen object, by name; `path` is its file unless the corpus is packed."""
-        listed = None if self.manifest is None else _read_manifest(self.manifest)
-        if listed is not None:
-            if self.split != "all":
-                listed = {k: v for k, v in listed.items() if v.get("split", self.split) == self.split}
-            if self.real_scans:
-                listed = {k: v for k, v in listed.items() if _is_scan(v)}
-        if self._is_packed:
-            assert self.corpus is not None
-            names = corpus_ids(self.corpus)
-            return {n: listed[n] if listed else {} for n in names if listed is None or n in listed}
-        if listed is not None and self.manifest is not None:
-            root = self.corpus or self.manifest.parent
-            return {k: {**v, "path": root / v["file"]} for k, v in listed.items() if "file" in v}
-        if self.corpus is None:
-            raise V3DError(
-                "Name the test objects: give --corpus (a .npz or a folder of meshes) or --manifest."
-            )
-        files = sorted(f for f in self.corpus.rglob("*") if f.suffix.lower() in MESH_SUFFIXES)
-        return {f.relative_to(self.corpus).with_suffix("").as_posix(): {"path": f} for f in files}
+def _is_packed(corpus: Path) -> bool:
+    return corpus.suffix == ".npz"
 
 
 def _is_scan(entry: dict[str, Any]) -> bool:

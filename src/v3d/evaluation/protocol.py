@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from v3d.cameras import ORBIT_VIEWS, Cameras, orbit
+from v3d.evaluation.geometry import compare_meshes
 from v3d.evaluation.objects import TestObject
 from v3d.mesh import Mesh
 from v3d.rendering import Light, render
@@ -38,6 +39,8 @@ class Protocol:
         supersample: linear antialiasing factor of the renderer.
         above: elevation in degrees of the second set of held-out views.
         tau: of the F-score, in world units.
+        samples: points on each surface, for distances.
+        directions: that look at each solid, for the IoU.
     """
 
     version: str
@@ -50,9 +53,15 @@ class Protocol:
     supersample: int = 3
     above: float = 20.0
     tau: float = 0.01
+    samples: int = 30_000
+    directions: int = 36
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+    def compare(self, mesh: Mesh, truth: Mesh) -> dict[str, float]:
+        """The mesh metrics, see `v3d.evaluation.geometry.compare_meshes`."""
+        return compare_meshes(mesh, truth, tau=self.tau, samples=self.samples, directions=self.directions)
 
     def cameras(self) -> Cameras:
         """The orbit that is given or generated."""

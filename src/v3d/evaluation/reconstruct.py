@@ -7,58 +7,30 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from v3d.carving import carve, initial_splats, random_splats
 from v3d.errors import V3DError
-from v3d.evaluation.geometry import compare_meshes
 from v3d.evaluation.metrics import psnr, ssim
 from v3d.evaluation.objects import TestObject
 from v3d.evaluation.protocol import Protocol, perturb
 from v3d.evaluation.report import ObjectResult
+from v3d.evaluation.settings import ReconstructionSettings
 from v3d.mesh import Mesh
 from v3d.perceptual import Perceptual
+from v3d.presets import PRESETS, Preset
 from v3d.rendering import render
-from v3d.splats.fit import FitSettings, fit
+from v3d.splats.fit import fit
 from v3d.splats.rasterize import rasterize
 from v3d.surface.extract import extract_mesh
-from v3d.surface.fit import SurfaceSettings, fit_surface
+from v3d.surface.fit import fit_surface
 from v3d.surface.grid import Grid
 from v3d.texture.project import project_views
+from v3d.texture.refine import refine_texture
 from v3d.texture.unwrap import unwrap
 from v3d.views import Views
-
-
-@dataclass(frozen=True)
-class ReconstructionSettings:
-    """What is reconstructed, and how; each list is one axis of the ablation.
-
-    Attributes:
-        views: "clean" true views, "perturbed" ones that disagree as generated views do (`protocol.perturb`).
-        carving: first Gaussians on the visual hull, or a blob of random ones.
-        perceptual: fit with the perceptual loss, or without.
-        mesh: also make the hull's mesh, the surface and its texture.
-        gaussians: at the start.
-        iterations: of the splat fit.
-        hull_resolution: of the carving grid.
-        faces: at most, of every mesh.
-        texture_size: texels of the texture's side.
-        seed: of every random choice.
-    """
-
-    views: tuple[Literal["clean", "perturbed"], ...] = ("clean",)
-    carving: tuple[bool, ...] = (True,)
-    perceptual: tuple[bool, ...] = (False,)
-    mesh: bool = True
-    gaussians: int = 20_000
-    iterations: int = 1000
-    hull_resolution: int = 128
-    faces: int = 20_000
-    texture_size: int = 1024
-    seed: int = 0
 
 
 def evaluate_reconstruction(
@@ -66,7 +38,7 @@ def evaluate_reconstruction(
     protocol: Protocol,
     settings: ReconstructionSettings,
     perceptual: Perceptual | None = None,
-    surface: SurfaceSettings | None = None,
+    preset: Preset | None = None,
 ) -> ObjectResult:
     """Reconstruct one object from its true orbit and compare with the object.
 
@@ -75,9 +47,15 @@ def evaluate_reconstruction(
 
     Args:
         perceptual: the network for the fits that ask for one.
-        surface: settings of the surface fit.
+        preset: in place of the one that the quality names.
     """
-    case = _Case(protocol, settings, protocol.place(item.mesh), protocol.held_out(item), surface)
+    case = _Case(
+        protocol,
+        settings,
+        protocol.place(item.mesh),
+        protocol.held_out(item),
+        preset or PRESETS[settings.quality],
+    )
     truth = protocol.true_orbit(item)
     result = ObjectResult(item.id, item.hash, item.real_scan, {}, {})
     result.scores["true views"] = case.perfect()
@@ -110,7 +88,7 @@ class _Case:
     settings: ReconstructionSettings
     mesh: Mesh
     held_out: dict[str, Views]
-    surface_settings: SurfaceSettings | None
+    preset: Preset
 
     def jobs(self, views: Views, perceptual: Perceptual | None) -> dict[str, Callable[[], dict[str, float]]]:
         """Every method that the settings ask for, by name."""
@@ -125,13 +103,14 @@ class _Case:
 
     def splats(self, views: Views, carving: bool, perceptual: Perceptual | None) -> dict[str, float]:
         start = time.process_time()
-        settings = self.settings
+        count, seed = self.preset.gaussians, self.settings.seed
+        if views.cameras.width > self.preset.view_size:
+            views = views.resized(self.preset.view_size)
         if carving:
-            first = initial_splats(self.carved(views), views, settings.gaussians, seed=settings.seed)
+            first = initial_splats(self.carved(views), views, count, seed=seed)
         else:
-            first = random_splats(views, settings.gaussians, seed=settings.seed)
-        fitting = FitSettings(iterations=settings.iterations)
-        splats = fit(views, first, fitting, perceptual=perceptual, seed=settings.seed)
+            first = random_splats(views, count, seed=seed)
+        splats = fit(views, first, self.preset.splats, perceptual=perceptual, seed=seed)
         seconds = time.process_time() - start
         scores: dict[str, float] = {}
         for name, truth in self.held_out.items():
@@ -142,27 +121,27 @@ class _Case:
 
     def hull(self, views: Views) -> dict[str, float]:
         start = time.process_time()
-        mesh = extract_mesh(self.carved(views), faces=self.settings.faces)
+        mesh = extract_mesh(self.carved(views), faces=self.preset.faces)
         seconds = time.process_time() - start
-        return self.shape(mesh) | {"seconds": seconds}
+        return self.protocol.compare(mesh, self.mesh) | {"seconds": seconds}
 
     def textured_mesh(self, views: Views) -> dict[str, float]:
         start = time.process_time()
-        settings = self.settings
-        sdf = fit_surface(views, self.carved(views), self.surface_settings, seed=settings.seed)
-        mesh = unwrap(extract_mesh(sdf, faces=settings.faces), size=settings.texture_size)
-        mesh = project_views(mesh, views, size=settings.texture_size)
+        preset, sdf = self.preset, self.carved(views)
+        if preset.surface is not None:
+            sdf = fit_surface(views, sdf, preset.surface, seed=self.settings.seed)
+        mesh = unwrap(extract_mesh(sdf, faces=preset.faces), size=preset.texture_size)
+        mesh = project_views(mesh, views, size=preset.texture_size)
+        if preset.refine is not None:
+            mesh = refine_texture(mesh, views, preset.refine)
         seconds = time.process_time() - start
-        scores = self.shape(mesh)
+        scores = self.protocol.compare(mesh, self.mesh)
         for name, truth in self.held_out.items():
             scores |= image_scores(name, render(mesh, truth.cameras).rgb, truth)
         return scores | {"seconds": seconds}
 
     def carved(self, views: Views) -> Grid:
-        return carve(views, resolution=self.settings.hull_resolution)
-
-    def shape(self, mesh: Mesh) -> dict[str, float]:
-        return compare_meshes(mesh, self.mesh, tau=self.protocol.tau)
+        return carve(views, resolution=self.preset.hull)
 
     def perfect(self) -> dict[str, float]:
         """What the truth itself would score."""
@@ -171,4 +150,4 @@ class _Case:
             for name, truth in self.held_out.items()
             for k, v in image_scores(name, truth.rgb, truth).items()
         }
-        return images | (self.shape(self.mesh) if self.settings.mesh else {})
+        return images | (self.protocol.compare(self.mesh, self.mesh) if self.settings.mesh else {})

@@ -159,6 +159,8 @@ def _cell(metric: str, value: float | None) -> str:
         return "-"
     if "psnr" in metric:
         return f"{value:.2f}"
+    if metric == "gaussians":
+        return f"{value:.0f}"
     return f"{value:.1f}" if metric.endswith("seconds") else f"{value:.4f}"
 
 

@@ -1,0 +1,150 @@
+"""What `v3d evaluate` can be asked. (Imports nothing heavy.)"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from v3d.settings import Quality
+
+
+@dataclass(frozen=True)
+class ObjectSource:
+    """Where the test objects are.
+
+    Attributes:
+        corpus: packed corpus (.npz), or a folder of meshes (searched through).
+        manifest: JSON list of objects with `id`, and optionally `file` (relative to the manifest), `split`
+            and `real_scan`. Needed to choose a split, or to tell scans apart; enough without `corpus`.
+        split: only these objects of the manifest; "all" takes every one.
+        real_scans: only real scans.
+        limit: at most so many objects, evenly spread over the list; 0 takes all.
+    """
+
+    corpus: Path | None = None
+    manifest: Path | None = None
+    split: str = "test"
+    real_scans: bool = False
+    limit: int = 0
+
+
+@dataclass(frozen=True)
+class ReconstructionSettings:
+    """What is reconstructed, and how; each list is one axis of the ablation.
+
+    Attributes:
+        views: "clean" true views, "perturbed" ones that disagree as generated views do (`protocol.perturb`).
+        carving: first Gaussians on the visual hull, or a blob of random ones.
+        perceptual: fit with the perceptual loss, or without.
+        mesh: also make the hull's mesh, the surface and its texture.
+        quality: of every stage, as in `v3d.pipeline.PRESETS`.
+        seed: of every random choice.
+    """
+
+    views: tuple[Literal["clean", "perturbed"], ...] = ("clean",)
+    carving: tuple[bool, ...] = (True,)
+    perceptual: tuple[bool, ...] = (False,)
+    mesh: bool = True
+    quality: Quality = "standard"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class GenerationSettings:
+    """How orbits are drawn and judged.
+
+    Attributes:
+        steps, guidance: of the sampler; None takes the model's own.
+        seed: of the initial noise.
+        mesh: also make a mesh of the views of every method and compare it with the true one: "hull" carves
+            only, "surface" fits as well, "none" does neither.
+        faces: at most, of every mesh.
+    """
+
+    steps: int | None = None
+    guidance: float | None = None
+    seed: int = 0
+    mesh: Literal["none", "hull", "surface"] = "hull"
+    faces: int = 20_000
+
+
+@dataclass(frozen=True)
+class EvaluateReconstruction:
+    """True orbits -> splats and meshes, compared with the objects.
+
+    Attributes:
+        out: folder of `results.jsonl`, `report.json` and `report.md`; a started one is continued.
+        objects: the test objects.
+        settings: the stages and the ablation.
+        perceptual_network: of the fits that use a perceptual loss.
+        size: pixels of a view's side; by default the protocol's.
+    """
+
+    out: Path
+    objects: ObjectSource = field(default_factory=ObjectSource)
+    settings: ReconstructionSettings = field(default_factory=ReconstructionSettings)
+    perceptual_network: Literal["auto", "lpips", "vae"] = "auto"
+    size: int | None = None
+
+
+@dataclass(frozen=True)
+class EvaluateGeneration:
+    """True front views -> orbits, compared with the true orbits and with baselines.
+
+    Attributes:
+        out: folder of `results.jsonl`, `report.json` and `report.md`; a started one is continued.
+        objects: the test objects.
+        settings: sampler and meshes.
+        model: "mini", or what `Generator.from_pretrained` takes; "none" measures the baselines alone.
+        train_corpus: packed corpus of the training objects, for the baseline 'nearest training object'.
+        train_index: where its thumbnails are kept; by default `nearest.safetensors` in `out`.
+        size: pixels of a view's side; by default the protocol's.
+        device: where the generator runs.
+    """
+
+    out: Path
+    objects: ObjectSource = field(default_factory=ObjectSource)
+    settings: GenerationSettings = field(default_factory=GenerationSettings)
+    model: str = "mini"
+    train_corpus: Path | None = None
+    train_index: Path | None = None
+    size: int | None = None
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class EvaluateViews:
+    """A folder of views against a folder of true ones.
+
+    Attributes:
+        views, truth: folders with `transforms.json`, with the same number of views in the same order.
+        out: also write `report.json` and `report.md` here.
+        perceptual: also measure the perceptual distance with this network; None leaves it out.
+    """
+
+    views: Path
+    truth: Path
+    out: Path | None = None
+    perceptual: Literal["auto", "lpips", "vae"] | None = None
+
+
+@dataclass(frozen=True)
+class EvaluateAsset:
+    """A mesh file against a true one: shape, and renders from held-out cameras.
+
+    Attributes:
+        mesh, truth: GLB, OBJ, PLY or STL files.
+        out: also write `report.json` and `report.md` here.
+        alignment: "none" compares them as they stand, "ball" puts each into the protocol's ball first.
+        size: pixels of a rendered view's side; by default the protocol's.
+    """
+
+    mesh: Path
+    truth: Path
+    out: Path | None = None
+    alignment: Literal["none", "ball"] = "none"
+    size: int | None = None
+
+
+Evaluation = EvaluateReconstruction | EvaluateGeneration | EvaluateViews | EvaluateAsset

@@ -55,7 +55,7 @@ def load_video(path: str | Path) -> Tensor:
         with av.open(str(path)) as container:
             images = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     except (av.FFmpegError, IndexError, ValueError) as error:
-        raise V3DError(f"{path.name} is broken or not a video ({error}).") from error
+        raise V3DError(f"{path.name} is broken or not a video.") from error
     if not images:
         raise V3DError(f"{path.name} has no pictures.")
     return torch.from_numpy(np.stack(images)).float() / 255

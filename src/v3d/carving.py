@@ -15,6 +15,7 @@ from v3d.cameras import Cameras
 from v3d.errors import V3DError
 from v3d.mesh import Mesh
 from v3d.rendering import rasterize_mesh
+from v3d.splats.densify import morton_order
 from v3d.splats.gaussians import Splats
 from v3d.surface.extract import marching_cubes
 from v3d.surface.grid import Grid, empty_grid
@@ -111,7 +112,7 @@ def initial_splats(hull: Grid, views: Views, count: int, *, seed: int = 0) -> Sp
     means = a[face] + u * (b - a)[face] + v * (c - a)[face]
     normals = mesh.face_normals[face]
 
-    order = _morton(means).argsort()
+    order = morton_order(means)
     means, normals = means[order], normals[order]
     rgb = _seen_colors(means, normals, mesh, views, tolerance=1.5 * hull.voxel)
     spacing = math.sqrt(float(area.sum()) / count)
@@ -134,7 +135,7 @@ def random_splats(views: Views, count: int, *, seed: int = 0) -> Splats:
     centers = views.cameras.centers
     sigma = float(centers.norm(dim=-1).mean()) / 16
     means = (torch.randn(count, 3, generator=generator) * sigma).to(centers)
-    means = means[_morton(means).argsort()]
+    means = means[morton_order(means)]
     nearest, _ = cKDTree(means.cpu().numpy()).query(means.cpu().numpy(), k=min(4, count))
     spacing = torch.from_numpy(
         np.asarray(nearest).reshape(count, -1)[:, 1:].mean(-1) if count > 1 else np.ones(1)
@@ -229,14 +230,3 @@ def _rotation_to(normals: Tensor) -> Tensor:
     q = torch.stack([1 + z, -y, x, torch.zeros_like(x)], dim=-1)
     half_turn = torch.tensor([0.0, 1.0, 0.0, 0.0]).to(normals)
     return F.normalize(torch.where((z < -0.9999)[:, None], half_turn, q), dim=-1)
-
-
-def _morton(points: Tensor) -> Tensor:
-    """Z-order codes [P] of points [P, 3], 10 bits an axis."""
-    low, high = points.amin(0), points.amax(0)
-    cell = ((points - low) / (high - low).clamp_min(1e-9) * 1023).long()
-    code = torch.zeros(len(points), dtype=torch.int64, device=points.device)
-    for bit in range(10):
-        for axis in range(3):
-            code |= ((cell[:, axis] >> bit) & 1) << (3 * bit + axis)
-    return code

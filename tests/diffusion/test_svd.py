@@ -182,8 +182,9 @@ def test_the_time_estimate_is_near_the_truth(model, photo):
 
 
 def test_generator_loads_a_converted_folder(folder):
-    generator = Generator.from_pretrained(str(folder))
+    generator = Generator.from_pretrained(str(folder), memory="low")
     assert isinstance(generator.model, SVDModel)
+    assert generator.model.memory == "low"
     assert len(generator.hash) == 16
 
 

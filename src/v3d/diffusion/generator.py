@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -42,12 +42,19 @@ class Generator:
         self.name = name
 
     @classmethod
-    def from_pretrained(cls, name: str = "mini", *, device: torch.device | str = "cpu") -> Generator:
+    def from_pretrained(
+        cls,
+        name: str = "mini",
+        *,
+        device: torch.device | str = "cpu",
+        memory: Literal["auto", "normal", "low"] = "auto",
+    ) -> Generator:
         """Load weights.
 
         Args:
             name: "mini" (ships in the package), a folder of mini weights, or the released networks: a folder
                 that `v3d convert` wrote, a diffusers folder of SVD, or such a hub id.
+            memory: of the released networks, see `v3d.diffusion.svd.SVDModel`; the mini model needs little.
 
         Raises:
             V3DError: there are no usable weights under that name.
@@ -57,7 +64,7 @@ class Generator:
             return cls(MiniModel.load(folder, device), name)
         from v3d.diffusion.svd import SVDModel  # needs the extra `v3d[official]`
 
-        return cls(SVDModel.load(name, device=device), name)
+        return cls(SVDModel.load(name, device, memory=memory), name)
 
     @property
     def hash(self) -> str:

@@ -11,6 +11,7 @@ from typing import Annotated
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
+from v3d.doctor import doctor
 from v3d.errors import V3DError
 from v3d.settings import GenerateSettings, ReconstructSettings
 
@@ -95,6 +96,7 @@ def reconstruct(
 COMMANDS: dict[str, Callable[..., None]] = {
     "generate": generate,
     "reconstruct": reconstruct,
+    "doctor": doctor,
 }
 
 

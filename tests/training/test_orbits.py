@@ -15,7 +15,7 @@ from v3d.cameras import orbit
 from v3d.errors import V3DError
 from v3d.mesh import Mesh
 from v3d.training.corpus import corpus_ids, load_corpus
-from v3d.training.dataset import OrbitShards, on_white, render_shards
+from v3d.training.dataset import OrbitShards
 from v3d.training.orbits import (
     BORDER_RATIO,
     MAX_FILL,
@@ -25,6 +25,9 @@ from v3d.training.orbits import (
     random_variant,
     render_orbit,
 )
+from v3d.training.records import on_white
+from v3d.training.render import render_meshes
+from v3d.training.settings import RenderSettings
 
 
 def box(x: float, y: float, z: float) -> Mesh:
@@ -141,18 +144,11 @@ def test_a_wrong_file_gives_one_sentence(tmp_path: Path) -> None:
         OrbitShards(tmp_path)
 
 
-def test_shards_resume_share_work_and_do_not_depend_on_it(corpus: Path, tmp_path: Path) -> None:
-    def render(out: str, **kwargs: int) -> list[str]:
-        paths = render_shards(corpus, tmp_path / out, rounds=2, size=24, per_shard=2, **kwargs)
-        return [p.name for p in paths]
-
-    whole = render("whole")
-    assert len(whole) == 3 and render("whole") == []  # resumed: nothing left to do
-    split = render("split", worker=0, workers=2) + render("split", worker=1, workers=2)
-    assert sorted(split) == whole
-    a, b = OrbitShards(tmp_path / "whole"), OrbitShards(tmp_path / "split")
-    assert len(a) == len(b) == 6 and sorted(a.id(i) for i in range(3)) == ["bar", "cube", "tower"]
-    for i in range(6):
-        assert all(torch.equal(x, y) for x, y in zip(a[i], b[i], strict=True))
-    views, photo = a[0]
+def test_a_packed_corpus_is_rendered_into_shards(corpus: Path, tmp_path: Path) -> None:
+    settings = RenderSettings(rounds=2, size=24, per_shard=2)
+    report = render_meshes([corpus], tmp_path / "out", settings)
+    data = OrbitShards(tmp_path / "out")
+    assert report["orbits"] == len(data) == 6 and len(data.paths) == 3
+    assert sorted(data.id(i) for i in range(3)) == ["bar", "cube", "tower"]
+    views, photo = data[0]
     assert views.shape == (18, 24, 24, 4) and photo.shape == (24, 24, 4) and views.dtype == torch.uint8

@@ -8,8 +8,10 @@ Layout (see docs/data.md): `ids`, `n_vertices`, `n_faces`, `n_texture_bytes` (le
 from __future__ import annotations
 
 import io
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -43,17 +45,7 @@ def load_corpus(path: str | Path, indices: range | list[int] | None = None) -> I
     Raises:
         V3DError: the file is missing or is not a packed corpus.
     """
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            packed = {name: archive[name] for name in archive.files}
-        offsets = {
-            part: np.concatenate([[0], np.cumsum(packed[counts])])
-            for part, counts in (("v", "n_vertices"), ("f", "n_faces"), ("t", "n_texture_bytes"))
-        }
-    except (OSError, ValueError, KeyError) as error:
-        raise V3DError(
-            f"{path} is not a packed corpus ({error}); see docs/data.md for how to make one."
-        ) from None
+    packed, offsets = _read(Path(path))
 
     def part(name: str, kind: str, i: int) -> np.ndarray:
         return packed[name][offsets[kind][i] : offsets[kind][i + 1]]
@@ -74,7 +66,23 @@ def load_corpus(path: str | Path, indices: range | list[int] | None = None) -> I
         )
 
 
+@lru_cache(maxsize=1)
+def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The arrays, and where each object's part of them begins; kept, since objects are read one by one."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            packed = {name: archive[name] for name in archive.files}
+        offsets = {
+            part: np.concatenate([[0], np.cumsum(packed[counts])])
+            for part, counts in (("v", "n_vertices"), ("f", "n_faces"), ("t", "n_texture_bytes"))
+        }
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise V3DError(
+            f"{path} is not a packed corpus ({error}); see docs/data.md for how to make one."
+        ) from None
+    return packed, offsets
+
+
 def corpus_ids(path: str | Path) -> list[str]:
     """Names of all objects, in the file's order."""
-    with np.load(path, allow_pickle=False) as archive:
-        return [str(i) for i in archive["ids"]]
+    return [str(i) for i in _read(Path(path))[0]["ids"]]

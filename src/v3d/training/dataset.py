@@ -1,104 +1,95 @@
-"""Rendered orbits on disk: shards of a few dozen orbits, written atomically, resumable, read lazily.
-
-A shard is a safetensors file: `views` uint8 [N, 18, H, W, 4] (colour on white, then alpha), `photo`
-uint8 [N, H, W, 4] (the conditioning photo, same layout), and the object names in its metadata.
-"""
+"""Rendered orbits for training: every shard of a folder as one list, shuffled by seed, resumed at any position."""
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Collection, Iterator
+import logging
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from v3d.cameras import Cameras
 from v3d.errors import V3DError
-from v3d.training.corpus import corpus_ids, load_corpus
-from v3d.training.orbits import photo_of, random_variant, render_orbit
+from v3d.training.shards import UNREADABLE, Shard, open_shard
 
-
-def on_white(rgba: Tensor) -> Tensor:
-    """Straight-alpha RGBA [..., 4] -> colour composited on white, with alpha [..., 4]."""
-    alpha = rgba[..., 3:]
-    return torch.cat([rgba[..., :3] * alpha + 1 - alpha, alpha], -1)
-
-
-def render_shards(
-    corpus: str | Path,
-    out: str | Path,
-    *,
-    rounds: int,
-    size: int = 128,
-    seed: int = 0,
-    per_shard: int = 64,
-    only: Collection[str] | None = None,
-    worker: int = 0,
-    workers: int = 1,
-) -> Iterator[Path]:
-    """Render `rounds` random variants of every object of a packed corpus; yields each finished shard.
-
-    `only` names the objects to take (a split).
-
-    Shards that exist are left alone, so an interrupted job goes on where it stopped. Start several
-    processes with different `worker` numbers to share the work.
-    """
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    chosen = [i for i, name in enumerate(corpus_ids(corpus)) if only is None or name in only]
-    order = [
-        chosen[i]
-        for r in range(rounds)
-        for i in torch.randperm(len(chosen), generator=torch.Generator().manual_seed(seed + r)).tolist()
-    ]
-    chunks = [order[k : k + per_shard] for k in range(0, len(order), per_shard)]
-    for number in range(worker, len(chunks), workers):
-        path = out / f"orbits-{number:05d}.safetensors"
-        if path.exists():
-            continue
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + number)
-        views, photos, names = [], [], []
-        for item in load_corpus(corpus, chunks[number]):
-            orbit_views = render_orbit(item.mesh, random_variant(generator), size=size, palette=item.palette)
-            if orbit_views.alpha[0].max() < 0.5:
-                continue  # thinner than a pixel from this front
-            views.append(torch.cat([orbit_views.rgb, orbit_views.alpha[..., None]], -1))
-            photos.append(on_white(photo_of(orbit_views)))
-            names.append(item.id)
-        tensors = {"views": _to_uint8(torch.stack(views)), "photo": _to_uint8(torch.stack(photos))}
-        temporary = path.with_suffix(".tmp")
-        save_file(tensors, temporary, metadata={"ids": json.dumps(names)})
-        os.replace(temporary, path)
-        yield path
+log = logging.getLogger(__name__)
 
 
 class OrbitShards:
-    """All orbits of a folder of shards, by index. `self[i] -> (views [18,H,W,4], photo [H,W,4])` uint8."""
+    """All orbits of a folder, by index: `self[i] -> (views [V, H, W, 4], photo [H, W, 4])`, uint8, colour on white.
+
+    Reads safetensors shards, WebDataset tars and folders of images (see `v3d.training.records`), lazily.
+
+    Attributes:
+        paths: the files that hold orbits, in order.
+        skipped: those that could not be read, each logged once.
+    """
 
     def __init__(self, folder: str | Path) -> None:
-        self.paths = sorted(Path(folder).glob("orbits-*.safetensors"))
-        if not self.paths:
-            raise V3DError(f"{folder} holds no rendered orbits (orbits-*.safetensors); render some first.")
-        self._files = [safe_open(p, "pt") for p in self.paths]
-        self.index = [
-            (k, row) for k, f in enumerate(self._files) for row in range(f.get_slice("photo").get_shape()[0])
-        ]
+        """Open every shard of a folder; damaged ones are skipped.
+
+        Raises:
+            V3DError: the folder holds no readable orbit.
+        """
+        folder = Path(folder)
+        candidates = [*folder.glob("orbits-*.safetensors"), *folder.glob("orbits-*.tar")]
+        candidates += folder.rglob("transforms.json")
+        self.paths: list[Path] = []
+        self.skipped: list[Path] = []
+        self._shards: list[Shard] = []
+        for path in sorted(candidates):
+            try:
+                shard = open_shard(path)
+            except UNREADABLE as error:
+                log.warning("skipped %s: %s", path, error)
+                self.skipped.append(path)
+                continue
+            self.paths.append(path)
+            self._shards.append(shard)
+        self._index = [(shard, row) for shard in self._shards for row in range(len(shard.ids))]
+        if not self._index:
+            raise V3DError(
+                f"{folder} holds no rendered orbits (orbits-*.safetensors, ...); make some with v3d render."
+            )
 
     def __len__(self) -> int:
-        return len(self.index)
+        return len(self._index)
 
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
-        k, row = self.index[i]
-        file = self._files[k]
-        return file.get_slice("views")[row], file.get_slice("photo")[row]
+        shard, row = self._index[i]
+        return shard.views(row), shard.photo(row)
+
+    def view(self, i: int, k: int) -> Tensor:
+        """View k (modulo the number of views) of orbit i, uint8 [H, W, 4], without reading the others."""
+        shard, row = self._index[i]
+        return shard.view(row, k % len(shard.cameras(row)))
+
+    def cameras(self, i: int) -> Cameras:
+        shard, row = self._index[i]
+        return shard.cameras(row)
 
     def id(self, i: int) -> str:
-        k, row = self.index[i]
-        return str(json.loads(self._files[k].metadata()["ids"])[row])
+        shard, row = self._index[i]
+        return shard.ids[row]
+
+    def shards(self) -> list[tuple[Path, Shard]]:
+        """The readable files and what they hold."""
+        return list(zip(self.paths, self._shards, strict=True))
 
 
-def _to_uint8(x: Tensor) -> Tensor:
-    return (x.clamp(0, 1) * 255 + 0.5).to(torch.uint8)
+class Order:
+    """An endless sequence of indices below `count`: every epoch a new permutation, a function of the seed alone.
+
+    The position in it is all that a run must remember to go on exactly where it stopped.
+    """
+
+    def __init__(self, count: int, seed: int) -> None:
+        self._count, self._seed = count, seed
+        self._epoch, self._permutation = -1, torch.empty(0, dtype=torch.int64)
+
+    def __getitem__(self, position: int) -> int:
+        epoch, at = divmod(position, self._count)
+        if epoch != self._epoch:
+            generator = torch.Generator().manual_seed(self._seed * 1_000_003 + epoch)
+            self._epoch, self._permutation = epoch, torch.randperm(self._count, generator=generator)
+        return int(self._permutation[at])

@@ -90,6 +90,25 @@ def frame(vertices: Tensor, cameras: Cameras) -> Tensor:
     return vertices
 
 
+def place(mesh: Mesh, variant: OrbitVariant, cameras: Cameras) -> Mesh:
+    """The mesh as `variant` changes it, turned to its front and framed by the law for `cameras`."""
+    turn = math.radians(-variant.front)
+    rotation = torch.tensor(
+        [[math.cos(turn), -math.sin(turn), 0.0], [math.sin(turn), math.cos(turn), 0.0], [0.0, 0.0, 1.0]]
+    )
+    stretch = torch.tensor(variant.stretch)
+    if variant.mirror:
+        stretch = stretch * torch.tensor([1.0, -1.0, 1.0])
+    return replace(
+        mesh,
+        vertices=frame((mesh.vertices * stretch) @ rotation.T, cameras),
+        faces=mesh.faces.flip(1) if variant.mirror else mesh.faces,
+        texture=None
+        if mesh.texture is None
+        else mesh.texture[..., list(variant.channels)] * torch.tensor(variant.gain),
+    )
+
+
 def render_orbit(
     mesh: Mesh,
     variant: OrbitVariant,
@@ -105,23 +124,9 @@ def render_orbit(
         palette: read the texture without interpolation.
         smooth: shade with interpolated normals.
     """
-    turn = math.radians(-variant.front)
-    rotation = torch.tensor(
-        [[math.cos(turn), -math.sin(turn), 0.0], [math.sin(turn), math.cos(turn), 0.0], [0.0, 0.0, 1.0]]
-    )
-    stretch = torch.tensor(variant.stretch)
-    if variant.mirror:
-        stretch = stretch * torch.tensor([1.0, -1.0, 1.0])
     cameras = orbit(views, size=size)
-    mesh = replace(
-        mesh,
-        vertices=frame((mesh.vertices * stretch) @ rotation.T, cameras),
-        faces=mesh.faces.flip(1) if variant.mirror else mesh.faces,
-        texture=None
-        if mesh.texture is None
-        else mesh.texture[..., list(variant.channels)] * torch.tensor(variant.gain),
-    )
-    images = render(mesh, cameras, light=variant.light, smooth=smooth, nearest=palette)
+    placed = place(mesh, variant, cameras)
+    images = render(placed, cameras, light=variant.light, smooth=smooth, nearest=palette)
     return Views(images.rgb, images.alpha, cameras)
 
 

@@ -1,0 +1,113 @@
+"""The state of a run in one safetensors file, so that it is replaced whole or not at all; nothing is pickled."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from v3d.errors import V3DError
+from v3d.files import atomic
+from v3d.training.recipe import Recipe, from_json, to_json
+
+FILE = "checkpoint.safetensors"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run has come. With the seed it determines every random choice to come: no generator is kept.
+
+    Attributes:
+        step: optimiser steps done.
+        position: samples drawn from the data.
+        seconds: of computing, over all sessions.
+        skipped: steps whose gradient was not finite.
+    """
+
+    step: int = 0
+    position: int = 0
+    seconds: float = 0.0
+    skipped: int = 0
+
+
+def save_checkpoint(
+    folder: Path,
+    recipe: Recipe,
+    progress: Progress,
+    network: nn.Module,
+    ema: nn.Module,
+    optimizer: torch.optim.Optimizer,
+) -> None:
+    """Write `folder/checkpoint.safetensors`: weights, averaged weights, optimiser, progress and recipe."""
+    tensors = {f"network.{k}": v for k, v in network.state_dict().items()}
+    tensors |= {f"ema.{k}": v for k, v in ema.state_dict().items()}
+    for i, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{i}.{k}": v for k, v in state.items()}
+    metadata = {"recipe": to_json(recipe), "progress": json.dumps(dataclasses.asdict(progress))}
+    with atomic(folder / FILE) as temporary:
+        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary, metadata)
+
+
+def read_recipe(folder: Path) -> Recipe:
+    """The recipe of a run's folder.
+
+    Raises:
+        V3DError: there is no checkpoint, or it cannot be read.
+    """
+    return from_json(_open(folder).metadata()["recipe"])
+
+
+def load_checkpoint(
+    folder: Path, network: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer
+) -> Progress:
+    """Put everything back in place.
+
+    Raises:
+        V3DError: there is no checkpoint, it cannot be read, or it does not fit the networks.
+    """
+    file = _open(folder)
+    try:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        network.load_state_dict(_under("network", tensors))
+        ema.load_state_dict(_under("ema", tensors))
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        state = {i: _optimizer_state(tensors, i, p) for i, p in enumerate(parameters)}
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": {i: s for i, s in state.items() if s}})
+        return Progress(**json.loads(file.metadata()["progress"]))
+    except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
+        raise V3DError(f"{folder / FILE} does not fit this recipe ({str(error).splitlines()[0]}).") from error
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix + "."): v for k, v in tensors.items() if k.startswith(prefix + ".")}
+
+
+def _optimizer_state(tensors: dict[str, Tensor], i: int, parameter: Tensor) -> dict[str, Tensor]:
+    """State of one parameter, in the parameter's memory layout."""
+    state = _under(f"optimizer.{i}", tensors)
+    return {
+        k: torch.empty_like(parameter, requires_grad=False).copy_(v) if v.shape == parameter.shape else v
+        for k, v in state.items()
+    }
+
+
+def _open(folder: Path) -> safe_open:
+    path = folder / FILE
+    if not path.is_file():
+        raise V3DError(f"{folder} holds no checkpoint to resume from ({FILE}).")
+    try:
+        file = safe_open(path, "pt")
+        missing = {"recipe", "progress"} - set(file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise V3DError(
+            f"{path} is damaged ({error}); start anew, or --init from the run's model folder."
+        ) from error
+    if missing:
+        raise V3DError(f"{path} is not a checkpoint of v3d train.")
+    return file

@@ -1,0 +1,54 @@
+"""Trained networks -> the folder that `v3d generate --model` and `load_vae` read: fp16 safetensors and config.json."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from v3d.diffusion.dit import OrbitDiT
+from v3d.diffusion.vae import VAE
+from v3d.files import atomic, write_json
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Defaults of the sampler, see `v3d.diffusion.mini`."""
+
+    steps: int = 16
+    guidance: float = 1.5
+    sigma_min: float = 0.02
+    sigma_max: float = 80.0
+
+
+def export_vae(vae: VAE, out: Path) -> None:
+    """Write `vae.safetensors` and the VAE's part of `config.json`; other parts of the file stay."""
+    _write(vae, out / "vae.safetensors")
+    write_json(out / "config.json", {**_config(out), "vae": asdict(vae.config)})
+
+
+def export_mini(vae: VAE, dit: OrbitDiT, out: Path, sampling: Sampling = Sampling()) -> None:
+    """Write a whole mini model.
+
+    Raises:
+        V3DError: the folder cannot be written.
+    """
+    _write(dit, out / "dit.safetensors")
+    _write(vae, out / "vae.safetensors")
+    config = {"vae": asdict(vae.config), "dit": asdict(dit.config), "sampling": asdict(sampling)}
+    write_json(out / "config.json", config)
+
+
+def _write(module: nn.Module, path: Path) -> None:
+    state: dict[str, Tensor] = module.state_dict()
+    with atomic(path) as temporary:
+        save_file({k: v.detach().cpu().half().contiguous() for k, v in state.items()}, temporary)
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    return dict(json.loads(path.read_text())) if path.exists() else {}

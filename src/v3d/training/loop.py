@@ -1,0 +1,274 @@
+"""The training loop, the same for every model: draw, loss, gradient, step, average; now and then look and save.
+
+Three ideas keep it exact. All randomness of a step is a function of the seed and of the step (and sample), so a
+resumed run repeats an uninterrupted one, and a batch can be cut into parts, over processes or one after the other,
+without changing what is drawn. Processes sum their gradients and agree on the clock in one message a step.
+Weights are float32; the arithmetic runs on a copy of them, in bfloat16 where the machine is fast at it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from v3d.errors import V3DError
+from v3d.files import atomic
+from v3d.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from v3d.training.log import Log
+from v3d.training.recipe import Recipe
+from v3d.training.world import ALONE, World
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One process's share of a step.
+
+    Attributes:
+        step: number of the step.
+        position: samples drawn before this step.
+        done: fraction of the run that is done.
+        batch: samples of the whole step.
+        samples: the ones to compute here, numbers below `batch`.
+        seed: of the run.
+        device: where they are computed.
+    """
+
+    step: int
+    position: int
+    done: float
+    batch: int
+    samples: list[int]
+    seed: int
+    device: torch.device
+
+    def generator(self) -> torch.Generator:
+        """For what all samples of the step share."""
+        return torch.Generator().manual_seed(2 * (self.seed * 1_000_003 + self.step))
+
+    def sample_generator(self, sample: int, device: torch.device | str = "cpu") -> torch.Generator:
+        """For one sample alone."""
+        where = self.position + sample
+        return torch.Generator(device).manual_seed(2 * (self.seed * 1_000_003 + where) + 1)
+
+
+class Task(Protocol):
+    """What is trained; `v3d.training.vae` and `v3d.training.orbit` say how.
+
+    Attributes:
+        network: float32, on the run's device.
+    """
+
+    network: nn.Module
+
+    def batch_size(self, done: float) -> int:
+        """Samples of a step, `done` in [0, 1] of the way."""
+        ...
+
+    def losses(self, network: nn.Module, draw: Draw) -> dict[str, Tensor]:
+        """Values per sample; `loss` is minimised, the others are logged (NaN: does not concern the sample)."""
+        ...
+
+    def validate(self, network: nn.Module) -> tuple[dict[str, float], Tensor | None]:
+        """Measurements, and a picture [H, W, 3] in [0, 1] of what the network makes."""
+        ...
+
+    def refresh(self) -> None:
+        """Take in data that have arrived."""
+        ...
+
+    def export(self, network: nn.Module, folder: Path) -> None:
+        """Write weights that V3D loads."""
+        ...
+
+
+OnLine = Callable[[dict[str, float]], None]
+"""Called with every line of the log."""
+
+
+def run(
+    task: Task,
+    recipe: Recipe,
+    out: Path,
+    *,
+    minutes: float | None = None,
+    resume: bool = False,
+    world: World = ALONE,
+    on_line: OnLine | None = None,
+) -> Progress:
+    """Train until the recipe's steps are done, `minutes` are over, or a signal (Ctrl-C) asks to stop.
+
+    `out` holds `checkpoint.safetensors`, `log.jsonl`, `samples/` and `model/`, which always loads.
+
+    Args:
+        minutes: of this session; with `recipe.steps` 0 the schedule ends with them.
+        resume: go on from `out`'s checkpoint.
+
+    Raises:
+        V3DError: neither steps nor minutes are given, the checkpoint is unusable, the disk is full.
+    """
+    if not recipe.steps and minutes is None:
+        raise V3DError("Say how long to train: --minutes 60, or --steps 10000.")
+    network = task.network
+    fast = copy.deepcopy(network).to(world.precision(recipe.precision))
+    compute: nn.Module = torch.compile(fast) if recipe.compile else fast  # type: ignore[assignment]
+    ema = copy.deepcopy(network).requires_grad_(False)
+    optimizer = torch.optim.AdamW(
+        network.parameters(),
+        lr=recipe.learning_rate,
+        betas=(0.9, 0.95),
+        weight_decay=recipe.weight_decay,
+        fused=True,
+    )
+    progress = load_checkpoint(out, network, ema, optimizer) if resume else Progress()
+    _copy(network, fast)
+    log = Log(out, after_step=progress.step) if world.main else None
+    earlier, saved, start = progress.seconds, progress.seconds, time.monotonic()
+    budget = math.inf if minutes is None else 60 * minutes
+    stop = False
+
+    def save() -> None:
+        if world.main and log is not None:
+            values, picture = task.validate(ema)
+            line = log.line(
+                progress.step, {"seconds": progress.seconds, "skipped": progress.skipped, **values}
+            )
+            if on_line:
+                on_line(line)
+            if picture is not None:
+                with atomic(out / f"samples/{progress.step:07d}.png") as temporary:
+                    Image.fromarray((picture.clamp(0, 1) * 255 + 0.5).byte().cpu().numpy()).save(temporary)
+            task.export(ema, out / "model")
+            save_checkpoint(out, recipe, progress, network, ema, optimizer)
+        world.wait()
+
+    with _signals() as asked, _attention(world.device):
+        while not stop:
+            done = progress.step / recipe.steps if recipe.steps else progress.seconds / (earlier + budget)
+            if done >= 1 or progress.seconds - earlier >= budget:
+                break
+            rate = recipe.learning_rate * schedule(recipe, progress.step, done)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+
+            batch = task.batch_size(done)
+            parts = world.size * recipe.accumulate
+            gradients = [torch.zeros_like(p) for p in network.parameters()]
+            for part in range(world.rank * recipe.accumulate, (world.rank + 1) * recipe.accumulate):
+                samples = list(range(part, batch, parts))
+                if not samples:
+                    continue
+                draw = Draw(progress.step, progress.position, done, batch, samples, recipe.seed, world.device)
+                values = task.losses(compute, draw)
+                (values["loss"].sum() / batch).backward()
+                _take_gradients(fast, gradients)
+                if log is not None:
+                    log.add({name: value.detach() for name, value in values.items()})
+            clock = torch.tensor(
+                [earlier + time.monotonic() - start if world.main else 0.0, float(asked.is_set())],
+                device=world.device,
+            )
+            world.sum_([*gradients, clock])
+            for p, g in zip(network.parameters(), gradients, strict=True):
+                p.grad = g
+            norm = nn.utils.clip_grad_norm_(network.parameters(), recipe.clip)
+            finite = bool(norm.isfinite())
+            if finite:  # one bad batch must not spoil the weights for good
+                optimizer.step()
+                _copy(network, fast)
+                _average(ema, network, min(recipe.ema, (1 + progress.step) / (10 + progress.step)))
+            seconds, stop = float(clock[0]), bool(clock[1] > 0)
+            progress = Progress(
+                progress.step + 1, progress.position + batch, seconds, progress.skipped + (not finite)
+            )
+            if progress.seconds - saved > 60 * recipe.save_minutes:
+                save()
+                if world.size == 1:  # several processes might not see the same files
+                    task.refresh()
+                saved = earlier + time.monotonic() - start
+            elif log is not None and progress.step % recipe.log_steps == 0:
+                line = log.line(
+                    progress.step,
+                    {
+                        "seconds": seconds,
+                        "samples": progress.position,
+                        "rate": rate,
+                        "skipped": progress.skipped,
+                    },
+                )
+                if on_line:
+                    on_line(line)
+        progress = replace(
+            progress, seconds=earlier + time.monotonic() - start if world.size == 1 else progress.seconds
+        )
+        save()
+    return progress
+
+
+def schedule(recipe: Recipe, step: int, done: float) -> float:
+    """The learning rate over its largest value: rises, stands, falls linearly to 0.02."""
+    fall = 1.0 if done < recipe.flat else max(0.02, (1 - done) / (1 - recipe.flat))
+    return min(1.0, (step + 1) / recipe.warmup) * fall
+
+
+def _take_gradients(fast: nn.Module, gradients: list[Tensor]) -> None:
+    """Add the copy's gradients to `gradients`, in float32, and clear them."""
+    for p, total in zip(fast.parameters(), gradients, strict=True):
+        if p.grad is not None:
+            total += p.grad
+            p.grad = None
+
+
+@torch.no_grad()
+def _copy(source: nn.Module, target: nn.Module) -> None:
+    torch._foreach_copy_(list(target.parameters()), list(source.parameters()))
+
+
+@torch.no_grad()
+def _average(ema: nn.Module, network: nn.Module, decay: float) -> None:
+    """ema <- decay * ema + (1 - decay) * network."""
+    torch._foreach_lerp_(list(ema.parameters()), list(network.parameters()), 1 - decay)
+
+
+@contextlib.contextmanager
+def _attention(device: torch.device) -> Iterator[None]:
+    """On the CPU, plain attention: the backward pass of flash attention is slow there."""
+    if device.type != "cpu":
+        yield
+        return
+    torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)  # also steers the CPU's plain attention
+    with sdpa_kernel(SDPBackend.MATH):
+        yield
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C or SIGTERM sets; a second one interrupts at once."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+
+    def ask(number: int, frame: object) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for s, handler in before.items():
+            signal.signal(s, handler)

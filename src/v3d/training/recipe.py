@@ -1,0 +1,160 @@
+"""Recipes: everything that decides what a training run computes; saved in every checkpoint. (Imports nothing heavy.)"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from v3d.errors import V3DError
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What all models share.
+
+    The learning rate rises over `warmup` steps, stands for the fraction `flat` of the run, then falls linearly to
+    2 %. The run's length is `steps`; where that is 0, it is the time given with `--minutes`.
+
+    Attributes:
+        data: folder of rendered orbits (`v3d render`).
+        validation: folder of orbits of other objects, to be measured and shown; None leaves that out.
+        steps: length of the run in optimiser steps; 0 goes by the clock.
+        batch: samples of a step, over all processes.
+        accumulate: parts into which each process cuts its share of a step, to fit in memory; changes no result.
+        learning_rate, weight_decay, clip: of AdamW; `clip` bounds the gradient's norm.
+        warmup, flat: see above.
+        ema: largest decay of the averaged weights, which are the ones that are exported.
+        precision: of the arithmetic; the weights are float32. "auto" is bfloat16 where the machine is fast at it.
+        compile: run the network through torch.compile.
+        seed: of every random choice.
+        save_minutes: between checkpoints, each with validation and samples.
+        log_steps: steps to a line of the log.
+    """
+
+    data: Path = Path("data/train")
+    validation: Path | None = None
+    steps: int = 0
+    batch: int = 32
+    accumulate: int = 1
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    warmup: int = 200
+    flat: float = 0.6
+    ema: float = 0.999
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    compile: bool = False
+    seed: int = 0
+    save_minutes: float = 3.0
+    log_steps: int = 50
+
+
+@dataclass(frozen=True)
+class VAERecipe(Recipe):
+    """The small RGBA VAE, trained on crops of views.
+
+    Attributes:
+        crop: pixels of a crop's side.
+        kl: weight of the divergence from N(0, 1), summed over a latent's channels, per pixel of the image.
+        latent_channels, widths, blocks: sizes of the network, see `v3d.diffusion.vae`.
+    """
+
+    batch: int = 24
+    warmup: int = 100
+    flat: float = 0.5
+    ema: float = 0.998
+    crop: int = 64
+    kl: float = 2e-6
+    latent_channels: int = 8
+    widths: tuple[int, int, int] = (32, 64, 128)
+    blocks: int = 2
+
+    @staticmethod
+    def smoke() -> VAERecipe:
+        """Seconds on a CPU: shows that everything runs and the loss falls."""
+        return VAERecipe(steps=40, batch=8, crop=32, widths=(8, 16, 16), blocks=1, warmup=5, log_steps=5)
+
+
+@dataclass(frozen=True)
+class OrbitRecipe(Recipe):
+    """OrbitDiT on the latents of 18-view orbits.
+
+    Most steps see `views_per_orbit` random views of each orbit, which is where turning is learned at the least
+    cost; the last part of the run sees all of them together, in smaller batches of about as many tokens.
+
+    Attributes:
+        vae: folder of a trained VAE; None takes the one that ships.
+        width, depth, patch: sizes of the network, see `v3d.diffusion.dit`.
+        views_per_orbit: see above.
+        all_views_after: fraction of the run after which all views are seen.
+        drop: how often the photo is withheld (classifier-free guidance; the paper's 0.2).
+        P_mean, P_std: law of the noise, ln sigma ~ N(P_mean, P_std^2) (the paper's 1.5 and 2.0, for larger images).
+        guidance, sampler_steps: of the samples shown, and the exported model's defaults.
+    """
+
+    vae: Path | None = None
+    width: int = 320
+    depth: int = 8
+    patch: int = 4
+    views_per_orbit: int = 6
+    all_views_after: float = 0.7
+    drop: float = 0.1
+    P_mean: float = 1.0
+    P_std: float = 1.6
+    guidance: float = 1.5
+    sampler_steps: int = 16
+
+    @staticmethod
+    def smoke() -> OrbitRecipe:
+        """Seconds on a CPU: shows that everything runs and the loss falls."""
+        return OrbitRecipe(
+            steps=40,
+            batch=8,
+            width=64,
+            depth=2,
+            views_per_orbit=4,
+            warmup=5,
+            log_steps=5,
+            learning_rate=3e-3,
+            sampler_steps=4,
+        )
+
+
+RECIPES: dict[str, type[Recipe]] = {"vae": VAERecipe, "orbit": OrbitRecipe}
+
+
+def to_json(recipe: Recipe) -> str:
+    name = next(name for name, kind in RECIPES.items() if type(recipe) is kind)
+    return json.dumps({"recipe": name, **dataclasses.asdict(recipe)}, default=str)
+
+
+def from_json(text: str) -> Recipe:
+    """The recipe that `to_json` wrote.
+
+    Raises:
+        V3DError: it is of another version of V3D, or no recipe at all.
+    """
+    try:
+        values: dict[str, Any] = json.loads(text)
+        kind = RECIPES[values.pop("recipe")]
+        hints = typing.get_type_hints(kind)
+        return kind(**{name: _typed(value, hints[name]) for name, value in values.items()})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise V3DError(
+            f"This is no recipe of this version of V3D ({type(error).__name__}: {error})."
+        ) from error
+
+
+def _typed(value: Any, hint: Any) -> Any:
+    """JSON knows neither paths nor tuples."""
+    if value is None:
+        return None
+    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if Path in kinds:
+        return Path(value)
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,73 @@
+"""`v3d train`: a recipe and a folder -> a trained model in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from v3d.errors import V3DError
+from v3d.runtime import tune_malloc
+from v3d.training import loop
+from v3d.training.checkpoint import FILE, Progress, read_recipe
+from v3d.training.loop import OnLine, Task
+from v3d.training.orbit import OrbitTask
+from v3d.training.recipe import OrbitRecipe, Recipe, VAERecipe
+from v3d.training.vae import VAETask
+from v3d.training.world import ALONE, World
+from v3d.weights import MINI
+
+
+def train(
+    recipe: Recipe,
+    out: Path,
+    *,
+    minutes: float | None = None,
+    init: str | Path | None = None,
+    resume: bool = False,
+    device: str = "auto",
+    threads: int | None = None,
+    on_line: OnLine | None = None,
+) -> Progress:
+    """Train the recipe's model in the folder `out`; `out/model` holds weights that load, always.
+
+    Args:
+        minutes: stop cleanly after so much time.
+        init: "mini" (the weights that ship) or a folder of weights to start from.
+        resume: go on from `out`'s checkpoint; `resume_training` takes the recipe from there, too.
+        device: "auto", "cpu" or "cuda".
+        threads: of torch on the CPU.
+        on_line: called with every line of the log.
+
+    Raises:
+        V3DError: data or weights are missing, `out` holds another run, the disk is full.
+    """
+    if (out / FILE).exists() and not resume:
+        raise V3DError(f"{out} holds a run already: v3d train resume {out}, or choose another folder.")
+    tune_malloc()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    world = World.open(device)
+    task = make_task(recipe, world, MINI if init == "mini" else Path(init) if init is not None else None)
+    return loop.run(task, recipe, out, minutes=minutes, resume=resume, world=world, on_line=on_line)
+
+
+def resume_training(
+    out: Path,
+    *,
+    minutes: float | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    on_line: OnLine | None = None,
+) -> Progress:
+    """Go on with the run in `out`, by the recipe in its checkpoint; see `train`."""
+    recipe = read_recipe(out)
+    return train(recipe, out, minutes=minutes, resume=True, device=device, threads=threads, on_line=on_line)
+
+
+def make_task(recipe: Recipe, world: World = ALONE, init: Path | None = None) -> Task:
+    """What the recipe trains."""
+    if isinstance(recipe, VAERecipe):
+        return VAETask(recipe, world, init)
+    assert isinstance(recipe, OrbitRecipe)
+    return OrbitTask(recipe, world, init)

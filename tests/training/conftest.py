@@ -1,0 +1,47 @@
+"""Small textured meshes as files, and orbits rendered from them by the product's own renderer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+
+from v3d.mesh import Mesh, save_glb
+from v3d.training.render import render_meshes
+from v3d.training.settings import RenderSettings
+
+
+def textured(shape: trimesh.Trimesh, seed: int) -> Mesh:
+    """Smooth noise for a texture, laid on by height and side."""
+    vertices = torch.tensor(np.asarray(shape.vertices), dtype=torch.float32)
+    texture = torch.rand(4, 4, 3, generator=torch.Generator().manual_seed(seed))
+    texture = torch.nn.functional.interpolate(texture.permute(2, 0, 1)[None], (80, 80), mode="bilinear")[0]
+    low, high = vertices.amin(0), vertices.amax(0)
+    uv = ((vertices - low) / (high - low).clamp_min(1e-6))[:, [1, 2]]
+    return Mesh(vertices, torch.tensor(np.asarray(shape.faces)), uv, texture.permute(1, 2, 0).contiguous())
+
+
+@pytest.fixture(scope="session")
+def meshes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four textured GLB files, in a folder and a folder in it."""
+    folder = tmp_path_factory.mktemp("meshes")
+    shapes = {
+        "ball": trimesh.creation.icosphere(subdivisions=2),
+        "pillar": trimesh.creation.box(extents=(0.5, 0.7, 1.4)),
+        "more/cone": trimesh.creation.cone(radius=0.6, height=1.2),
+        "more/ring": trimesh.creation.annulus(r_min=0.3, r_max=0.6, height=0.5),
+    }
+    for seed, (name, shape) in enumerate(shapes.items()):
+        save_glb(textured(shape, seed), folder / f"{name}.glb")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def orbits(meshes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three shards of four orbits at 128 pixels."""
+    out = tmp_path_factory.mktemp("orbits")
+    render_meshes([meshes], out, RenderSettings(rounds=3, per_shard=4))
+    return out

@@ -181,6 +181,28 @@ def test_placement_leaves_the_orbit_alone_and_asks_for_a_focus() -> None:
     assert place(Cameras(outward, cameras.K, SIZE, SIZE))[1].scale == 1
 
 
+def test_views_need_not_be_square(tmp_path: Path) -> None:
+    square = orbit(12, size=SIZE)
+    K = square.K.clone()
+    K[:, 0, 2] = 20.0
+    cameras = Cameras(square.c2w, K, 40, SIZE)
+    asset = pipeline.reconstruct(ball_views(cameras), tmp_path, ReconstructSettings(seed=1))
+    assert asset.mesh is not None
+    assert asset.views.rgb.shape == (12, SIZE, 40, 3)
+    radius = asset.mesh.vertices.norm(dim=-1) / asset.report["stages"]["views"]["placement"]["scale"]
+    assert (radius - RADIUS).abs().mean() < 0.05
+
+
+def test_a_photo_that_fills_its_frame_comes_back_as_it_was(tmp_path: Path) -> None:
+    rgba = np.full((64, 64, 4), 255, np.uint8)
+    rgba[..., :3] = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    rgba[:2, :, 3] = 0
+    Image.fromarray(rgba).save(tmp_path / "full.png")
+    settings = GenerateSettings(until="views", steps=1, recentre=False)
+    asset = pipeline.generate(tmp_path / "full.png", tmp_path, settings)
+    assert np.array_equal(np.asarray(Image.open(asset.folder / "photo.png")), rgba)
+
+
 @pytest.mark.parametrize("value", [0.0, 1.0])
 def test_empty_and_full_masks(tmp_path: Path, value: float) -> None:
     alpha = torch.full((6, SIZE, SIZE), value)

@@ -21,7 +21,7 @@ from v3d.errors import V3DError
 from v3d.files import atomic
 from v3d.mesh import Mesh, load_mesh, save_glb, save_obj
 from v3d.perceptual import Perceptual
-from v3d.photo import Photo, load_photo
+from v3d.photo import Photo, load_photo, read_image
 from v3d.presets import Preset
 from v3d.preview import RenderFn, contact_sheet, textured, turntable
 from v3d.rendering import rasterize_mesh
@@ -66,7 +66,7 @@ def photo_stage(run: RunFolder, path: Path, *, recentre: bool) -> tuple[Tensor, 
         files=["photo.png"],
         compute=compute,
         save=save,
-        load=lambda: load_photo(run / "photo.png", recentre=False).rgba,
+        load=lambda: torch.from_numpy(read_image(run / "photo.png")[0]),
     )
 
 

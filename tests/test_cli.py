@@ -241,8 +241,15 @@ def test_progress_in_a_log_is_plain_lines() -> None:
 def test_progress_in_a_terminal_is_bars_with_the_time_left() -> None:
     text = StringIO()
     with ProgressDisplay(Console(file=text, force_terminal=True, width=100)) as show:
-        for event in (("views", 0, 1), ("views", 1, 4), ("views", 2, 4), ("hull", 0, 1), ("hull", 1, 1)):
-            show(*event)
-    assert "views" in text.getvalue()
-    assert "hull" in text.getvalue()
-    assert "left" in text.getvalue()
+        show.title("first")
+        show("views", 0, 1)
+        for done in range(1, 5):
+            time.sleep(0.15)
+            show("views", done, 40)
+        time.sleep(0.15)
+        assert "left" in text.getvalue()
+        show("views", 1, 1)
+        show.title("second")
+        show("hull", 1, 1)
+    shown = text.getvalue()
+    assert shown.index("first") < shown.index("views") < shown.index("second") < shown.index("hull")

@@ -56,8 +56,10 @@ def generate(
                 if len(photos) == 1:
                     raise
                 failed += 1
+                show.close()
                 _complain(error)
             else:
+                show.close()
                 _tell_warnings(asset.report["warnings"])
     if failed:
         raise SomeFailedError(f"{failed} of {len(photos)} photos failed.")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
+from datetime import timedelta
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 
 class ProgressDisplay:
@@ -19,50 +21,54 @@ class ProgressDisplay:
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(file=sys.stderr)
-        self._bars = Progress(
-            TextColumn("{task.description:<10}"),
-            BarColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=self._console,
-        )
+        self._bars: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
         self._started: dict[str, float] = {}
 
     def __enter__(self) -> ProgressDisplay:
-        if self._console.is_terminal:
-            self._bars.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._console.is_terminal:
-            self._bars.stop()
+        self.close()
 
     def title(self, text: str) -> None:
-        """Begin another run: what it makes."""
-        for task in self._tasks.values():
-            self._bars.stop_task(task)
+        """Begin another run and say what it makes; the last one's bars stay above."""
+        self.close()
+        self._console.print(text, highlight=False, soft_wrap=True)
+
+    def close(self) -> None:
+        """End the bars, so that other text can follow."""
+        if self._bars is not None:
+            self._bars.stop()
+        self._bars = None
         self._tasks.clear()
         self._started.clear()
-        self._console.print(text, highlight=False, soft_wrap=True)
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         now = time.monotonic()
-        reused = stage not in self._started
+        kept = stage not in self._started and done == total
         self._started.setdefault(stage, now)
         if self._console.is_terminal:
-            if stage not in self._tasks:
-                self._tasks[stage] = self._bars.add_task(stage, total=None)
-            # A stage that does not count its steps shows a moving bar until it ends.
-            known = total if done > 0 else None
-            self._bars.update(self._tasks[stage], completed=done, total=known)
+            self._bar(stage, done, total)
         elif done == total:
-            state = (
-                "kept from the last run"
-                if reused and done == total
-                else f"{now - self._started[stage]:.1f} s"
-            )
+            state = "kept from the last run" if kept else f"{now - self._started[stage]:.1f} s"
             self._console.print(f"{stage}: {state}", highlight=False, soft_wrap=True)
+
+    def _bar(self, stage: str, done: int, total: int) -> None:
+        if self._bars is None:
+            columns = (TextColumn("{task.description:<8}"), BarColumn(), TimeElapsedColumn(), _TimeLeft())
+            self._bars = Progress(*columns, console=self._console)
+            self._bars.start()
+        if stage not in self._tasks:
+            self._tasks[stage] = self._bars.add_task(stage, total=None)
+        # A stage that has not counted a step shows a moving bar.
+        self._bars.update(self._tasks[stage], completed=done, total=total if done else None)
+
+
+class _TimeLeft(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        if task.finished or task.time_remaining is None:
+            return Text("")
+        return Text(f"{timedelta(seconds=int(task.time_remaining))} left", style="progress.remaining")

@@ -169,3 +169,19 @@ def test_missing_and_wrong_files_give_one_sentence(
         Perceptual.load("lpips", vgg16=tmp_path / "other.pth")
     with pytest.raises(V3DError, match="linear heads"):
         Perceptual.load("lpips", vgg16=vgg16_file, heads=tmp_path / "other.pth")
+
+
+def test_the_vaes_features_are_the_embedded_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    from v3d.weights import MINI
+
+    if not (MINI / "vae.safetensors").exists():
+        pytest.skip("no mini weights in this checkout")
+    monkeypatch.delenv("V3D_VGG16", raising=False)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    perceptual = Perceptual.load("auto")
+    assert perceptual.name == "vae-mini"
+    x = photos(2, (30, 36)).requires_grad_()
+    targets = perceptual.prepare(photos(2, (30, 36), 1))
+    perceptual(x, targets).backward()
+    assert x.grad is not None and torch.isfinite(x.grad).all() and x.grad.abs().sum() > 0
+    assert float(perceptual(x.detach(), perceptual.prepare(x.detach()))) == pytest.approx(0, abs=1e-5)

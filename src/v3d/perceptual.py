@@ -70,6 +70,9 @@ class Perceptual:
             )
         from v3d.diffusion.vae import load_vae
 
+        # Alpha is given as 1 everywhere: renders come without one, and features with an alpha guessed from
+        # whiteness answer to noise on the ground far more than to a blur or a shift of the object.
+
         vae = load_vae(device=device)
         return Perceptual("vae-mini", lambda x: vae.features(F.pad(x, (0, 0, 0, 0, 0, 1), value=1.0) * 2 - 1))
 

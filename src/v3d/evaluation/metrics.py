@@ -41,7 +41,8 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     """Structural similarity (Wang et al. 2004): 11-tap Gaussian, sigma 1.5, K1 0.01, K2 0.03, data range 1.
 
     The mean is over the region where the window fits (5 pixels off each border) and over channels, with
-    population covariances: scikit-image's `gaussian_weights=True, use_sample_covariance=False`.
+    population covariances: scikit-image's `gaussian_weights=True, use_sample_covariance=False`. (torchmetrics
+    averages over a reflected border as well, which changes the third decimal of small images.)
 
     Raises:
         ValueError: an image side is under 11 pixels.

@@ -41,7 +41,7 @@ def meshes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def orbits(meshes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three shards of four orbits at 128 pixels."""
+    """Eight orbits in three shards, at 64 pixels."""
     out = tmp_path_factory.mktemp("orbits")
-    render_meshes([meshes], out, RenderSettings(rounds=3, per_shard=4))
+    render_meshes([meshes], out, RenderSettings(rounds=2, per_shard=3, size=64))
     return out

@@ -50,12 +50,17 @@ def encode(shards: OrbitShards, vae: VAE) -> Latents:
     mark, parts = fingerprint(vae), []
     for path, shard in shards.shards():
         cache = path.with_name(f"latents-{mark}-{path.stem}.safetensors")
-        try:
-            parts.append(_read(cache) or _encode(path, shard, vae, cache))
-        except UNREADABLE as error:
-            if isinstance(error, V3DError):
-                raise
-            log.warning("skipped %s: %s", path, error)
+        latents = _read(cache)
+        if latents is None:
+            _check_cameras(path, shard)
+            try:
+                latents = _encode(shard, vae)
+            except UNREADABLE as error:
+                log.warning("skipped %s: %s", path, error)
+                continue
+            with atomic(cache) as temporary:
+                save_file({"views": latents.views, "photo": latents.photo}, temporary)
+        parts.append(latents)
     if not parts:
         raise V3DError(f"None of the orbits in {shards.paths[0].parent} can be read.")
     if len({part.views.shape[1:] for part in parts}) > 1:
@@ -79,13 +84,16 @@ def _read(cache: Path) -> Latents | None:
         return None
 
 
-@torch.no_grad()
-def _encode(path: Path, shard: Shard, vae: VAE, cache: Path) -> Latents:
+def _check_cameras(path: Path, shard: Shard) -> None:
     cameras = shard.cameras(0)
     if len(cameras) != ORBIT_VIEWS or not torch.allclose(cameras.c2w, orbit(ORBIT_VIEWS).c2w, atol=1e-3):
         raise V3DError(
             f"{path} does not hold orbits of {ORBIT_VIEWS} views at elevation 0, which the model learns."
         )
+
+
+@torch.no_grad()
+def _encode(shard: Shard, vae: VAE) -> Latents:
     device = next(vae.parameters()).device
     fast = device.type != "cpu" or has_fast_bfloat16()
     views, photos = [], []
@@ -96,7 +104,4 @@ def _encode(path: Path, shard: Shard, vae: VAE, cache: Path) -> Latents:
             z = vae.encode(x).half().cpu()
         photos.append(z[0])
         views.append(z[1:])
-    latents = Latents(torch.stack(views), torch.stack(photos))
-    with atomic(cache) as temporary:
-        save_file({"views": latents.views, "photo": latents.photo}, temporary)
-    return latents
+    return Latents(torch.stack(views).contiguous(), torch.stack(photos).contiguous())

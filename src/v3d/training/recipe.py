@@ -77,7 +77,17 @@ class VAERecipe(Recipe):
     @staticmethod
     def smoke() -> VAERecipe:
         """Seconds on a CPU: shows that everything runs and the loss falls."""
-        return VAERecipe(steps=40, batch=8, crop=32, widths=(8, 16, 16), blocks=1, warmup=5, log_steps=5)
+        return VAERecipe(
+            steps=150,
+            batch=8,
+            crop=32,
+            widths=(16, 32, 32),
+            blocks=1,
+            learning_rate=5e-3,
+            ema=0.95,
+            warmup=5,
+            log_steps=10,
+        )
 
 
 @dataclass(frozen=True)
@@ -113,13 +123,14 @@ class OrbitRecipe(Recipe):
     def smoke() -> OrbitRecipe:
         """Seconds on a CPU: shows that everything runs and the loss falls."""
         return OrbitRecipe(
-            steps=40,
+            steps=60,
             batch=8,
             width=64,
             depth=2,
+            ema=0.95,
             views_per_orbit=4,
             warmup=5,
-            log_steps=5,
+            log_steps=10,
             learning_rate=3e-3,
             sampler_steps=4,
         )

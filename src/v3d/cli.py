@@ -14,6 +14,7 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 from v3d.doctor import doctor
 from v3d.errors import V3DError
 from v3d.settings import GenerateSettings, ReconstructSettings
+from v3d.training.commands import render, train
 
 Out = Annotated[Path, arg(aliases=["-o"])]
 
@@ -98,6 +99,8 @@ def reconstruct(
 COMMANDS: dict[str, Callable[..., None]] = {
     "generate": generate,
     "reconstruct": reconstruct,
+    "render": render,
+    "train": train,
     "doctor": doctor,
 }
 

@@ -43,6 +43,13 @@ def export_mini(vae: VAE, dit: OrbitDiT, out: Path, sampling: Sampling = Samplin
     write_json(out / "config.json", config)
 
 
+def copy_model(run: Path, out: Path) -> None:
+    """Copy the model of a run's folder; the configuration comes last, so that a folder that has it is complete."""
+    for path in sorted((run / "model").iterdir(), key=lambda p: p.name == "config.json"):
+        with atomic(out / path.name) as temporary:
+            temporary.write_bytes(path.read_bytes())
+
+
 def _write(module: nn.Module, path: Path) -> None:
     state: dict[str, Tensor] = module.state_dict()
     with atomic(path) as temporary:

@@ -135,7 +135,7 @@ def run(
     progress = load_checkpoint(out, network, ema, optimizer) if resume else Progress()
     _copy(network, fast)
     log = Log(out, after_step=progress.step) if world.main else None
-    earlier, saved, start = progress.seconds, progress.seconds, time.monotonic()
+    first, earlier, saved, start = progress.step, progress.seconds, progress.seconds, time.monotonic()
     budget = math.inf if minutes is None else 60 * minutes
     stop = False
 
@@ -213,7 +213,8 @@ def run(
         progress = replace(
             progress, seconds=earlier + time.monotonic() - start if world.size == 1 else progress.seconds
         )
-        save()
+        if progress.step > first or not resume:
+            save()
     return progress
 
 

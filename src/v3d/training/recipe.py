@@ -26,8 +26,11 @@ class Recipe:
         steps: length of the run in optimiser steps; 0 goes by the clock.
         batch: samples of a step, over all processes.
         accumulate: parts into which each process cuts its share of a step, to fit in memory; changes no result.
-        learning_rate, weight_decay, clip: of AdamW; `clip` bounds the gradient's norm.
-        warmup, flat: see above.
+        learning_rate: largest, of AdamW.
+        weight_decay: of AdamW.
+        clip: bound of the gradient's norm.
+        warmup: steps over which the learning rate rises.
+        flat: fraction of the run after which it falls.
         ema: largest decay of the averaged weights, which are the ones that are exported.
         precision: of the arithmetic; the weights are float32. "auto" is bfloat16 where the machine is fast at it.
         compile: run the network through torch.compile.
@@ -61,7 +64,9 @@ class VAERecipe(Recipe):
     Attributes:
         crop: pixels of a crop's side.
         kl: weight of the divergence from N(0, 1), summed over a latent's channels, per pixel of the image.
-        latent_channels, widths, blocks: sizes of the network, see `v3d.diffusion.vae`.
+        latent_channels: of the network.
+        widths: channels at 1/2, 1/4 and 1/8 of the image's size.
+        blocks: residual blocks of a size.
     """
 
     batch: int = 24
@@ -78,7 +83,8 @@ class VAERecipe(Recipe):
     def smoke() -> VAERecipe:
         """Seconds on a CPU: shows that everything runs and the loss falls."""
         return VAERecipe(
-            steps=150,
+            steps=200,
+            flat=0.8,
             batch=8,
             crop=32,
             widths=(16, 32, 32),
@@ -99,12 +105,16 @@ class OrbitRecipe(Recipe):
 
     Attributes:
         vae: folder of a trained VAE; None takes the one that ships.
-        width, depth, patch: sizes of the network, see `v3d.diffusion.dit`.
-        views_per_orbit: see above.
+        width: channels of a token, a multiple of 64.
+        depth: transformer blocks.
+        patch: latents of a token's side.
+        views_per_orbit: random views of each orbit that most steps see.
         all_views_after: fraction of the run after which all views are seen.
         drop: how often the photo is withheld (classifier-free guidance; the paper's 0.2).
-        P_mean, P_std: law of the noise, ln sigma ~ N(P_mean, P_std^2) (the paper's 1.5 and 2.0, for larger images).
-        guidance, sampler_steps: of the samples shown, and the exported model's defaults.
+        P_mean: of the noise law ln sigma ~ N(P_mean, P_std^2) (the paper's 1.5, for larger images).
+        P_std: of the same (the paper's 2.0).
+        guidance: of the samples shown, and the exported model's default.
+        sampler_steps: the same.
     """
 
     vae: Path | None = None

@@ -1,0 +1,164 @@
+"""`v3d render` and `v3d train` on the command line. (Imports nothing heavy until it runs.)"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional, arg, subcommand
+
+from v3d.training.recipe import OrbitRecipe, VAERecipe
+from v3d.training.settings import RenderSettings
+
+Out = Annotated[Path, arg(aliases=["-o"])]
+_VAE, _ORBIT = VAERecipe(), OrbitRecipe()
+
+
+def render(
+    meshes: Positional[tuple[Path, ...]],
+    /,
+    out: Out = Path("data"),
+    settings: OmitArgPrefixes[RenderSettings] = RenderSettings(),  # noqa: B008 (frozen)
+    workers: int = 1,
+) -> None:
+    """Meshes -> orbit data for training.
+
+    Args:
+        meshes: GLB, OBJ, PLY files, folders of them, manifests (JSON list with `file`, `id`, `split`, `licence`), or
+            packed corpora (.npz).
+        out: folder of the data and of manifest.json; a job that was stopped goes on when it is started again.
+        settings: see `v3d.training.settings`.
+        workers: processes.
+    """
+    from v3d.progress import ProgressDisplay
+    from v3d.training.render import render_meshes
+
+    with ProgressDisplay() as show:
+        show.title(f"{len(meshes)} inputs -> {out}")
+        report = render_meshes(meshes, out, settings, workers=workers, on_progress=show)
+    refused = sum(entry["refused"] is not None for entry in report["objects"])
+    print(
+        f"{report['orbits']} orbits of {len(report['objects']) - refused} objects; {refused} objects refused,"
+        f" {len(report['failures'])} orbits failed: reasons in {out / 'manifest.json'}"
+    )
+
+
+@dataclass(frozen=True)
+class Session:
+    """Where and how long a run computes.
+
+    Attributes:
+        out: folder of the run.
+        minutes: stop cleanly after so much time; a recipe without steps ends its schedule then.
+        init: "mini" (the weights that ship) or a folder of weights to start from.
+        export: also copy the trained model into this folder.
+        device: auto takes a CUDA device where there is one.
+        threads: of the CPU.
+    """
+
+    out: Out = Path("runs/new")
+    minutes: float | None = None
+    init: str | None = None
+    export: Path | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
+class TrainVAE:
+    """The small RGBA VAE.
+
+    Attributes:
+        recipe: see `v3d.training.recipe`.
+        session: where and how long.
+    """
+
+    recipe: OmitArgPrefixes[VAERecipe] = _VAE
+    session: OmitArgPrefixes[Session] = Session()
+
+
+@dataclass(frozen=True)
+class TrainOrbit:
+    """OrbitDiT, the model that draws orbits.
+
+    Attributes:
+        recipe: see `v3d.training.recipe`.
+        session: where and how long.
+    """
+
+    recipe: OmitArgPrefixes[OrbitRecipe] = _ORBIT
+    session: OmitArgPrefixes[Session] = Session()
+
+
+@dataclass(frozen=True)
+class Resume:
+    """A run that was stopped goes on, by the recipe in its checkpoint.
+
+    Attributes:
+        run: its folder.
+        minutes: of this session.
+        export: also copy the trained model into this folder.
+        device: auto takes a CUDA device where there is one.
+        threads: of the CPU.
+    """
+
+    run: Positional[Path]
+    minutes: float | None = None
+    export: Path | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int | None = None
+
+
+SMOKE = "The same, so small that it takes seconds: shows that everything runs."
+
+
+def train(
+    what: OmitSubcommandPrefixes[
+        OmitArgPrefixes[
+            Annotated[TrainVAE, subcommand("vae")]
+            | Annotated[
+                TrainVAE, subcommand("vae-smoke", default=TrainVAE(VAERecipe.smoke()), description=SMOKE)
+            ]
+            | Annotated[TrainOrbit, subcommand("orbit")]
+            | Annotated[
+                TrainOrbit,
+                subcommand("orbit-smoke", default=TrainOrbit(OrbitRecipe.smoke()), description=SMOKE),
+            ]
+            | Annotated[Resume, subcommand("resume")]
+        ]
+    ],
+) -> None:
+    """Train a model, alone or under `accelerate launch`; stop with Ctrl-C, go on with `v3d train resume RUN`.
+
+    Args:
+        what: the recipe.
+    """
+    from v3d.training import train as training
+    from v3d.training.export import copy_model
+
+    if isinstance(what, Resume):
+        out, export = what.run, what.export
+        progress = training.resume_training(
+            out, minutes=what.minutes, device=what.device, threads=what.threads, on_line=_tell
+        )
+    else:
+        session = what.session
+        out, export = session.out, session.export
+        progress = training.train(
+            what.recipe,
+            out,
+            minutes=session.minutes,
+            init=session.init,
+            device=session.device,
+            threads=session.threads,
+            on_line=_tell,
+        )
+    if export is not None:
+        copy_model(out, export)
+    print(f"{progress.step} steps; weights in {out / 'model'}; go on with: v3d train resume {out}")
+
+
+def _tell(line: dict[str, float]) -> None:
+    print("  ".join(f"{name} {value:g}" for name, value in line.items()), file=sys.stderr, flush=True)

@@ -151,7 +151,7 @@ def _to_3d(
         splats, key = splats_stage(run, views, hull, hull_key, preset, seed, device)
         keys.append(key)
         if settings.until == "mesh":
-            surface, key = surface_stage(run, views, hull, hull_key, preset, seed, device)
+            surface, key = surface_stage(run, views, hull, splats, key, preset, seed, device)
             mesh, key = mesh_stage(run, views, photo, surface, key, preset)
             keys.append(key)
     export_stage(run, splats, mesh, keys, settings.formats)

@@ -30,7 +30,7 @@ from v3d.settings import GenerateSettings, ReconstructSettings
 from v3d.splats.files import load_ply, save_ply, save_splat
 from v3d.splats.fit import fit
 from v3d.splats.gaussians import Splats
-from v3d.splats.rasterize import rasterize
+from v3d.splats.rasterize import normal_images, rasterize
 from v3d.surface.extract import extract_mesh
 from v3d.surface.fit import fit_surface
 from v3d.surface.grid import Grid
@@ -150,15 +150,21 @@ def splats_stage(
 
 
 def surface_stage(
-    run: RunFolder, views: Views, hull: Grid, key: str, preset: Preset, seed: int, device: str
+    run: RunFolder, views: Views, hull: Grid, splats: Splats, key: str, preset: Preset, seed: int, device: str
 ) -> tuple[Grid, str]:
-    """The signed distance field, fitted to the views from the hull on; for a draft the hull itself."""
+    """The signed distance field, fitted to the views and the splats' normals from the hull on.
+
+    For a draft it is the hull itself.
+    """
     settings = preset.surface
     if settings is None:
         return hull, key
 
     def compute(stage: Stage) -> Grid:
-        return fit_surface(views.to(device), hull.to(device), settings, on_step=stage.step, seed=seed)
+        normals = normal_images(splats.to(device), views.cameras)
+        return fit_surface(
+            views.to(device), hull.to(device), settings, normals=normals, on_step=stage.step, seed=seed
+        )
 
     return run.stage(
         "surface",

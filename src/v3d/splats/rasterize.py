@@ -64,6 +64,17 @@ def rasterize(splats: Splats, cameras: Cameras, *, normals: bool = False) -> Spl
     return SplatImages(image[..., :3], alpha, depth, image[..., 3:] if normals else None, screen)
 
 
+@torch.no_grad()
+def normal_images(splats: Splats, cameras: Cameras) -> Tensor:
+    """[V, H, W, 3] unit world-space normals towards the camera where the Gaussians are opaque, else 0.
+
+    What the surface fit takes in place of the paper's monocular normals.
+    """
+    images = rasterize(splats, cameras, normals=True)
+    assert images.normal is not None
+    return F.normalize(images.normal, dim=-1) * (images.alpha > 0.9)[..., None]
+
+
 def splat_normals(splats: Splats, eyes: Tensor) -> Tensor:
     """World-space unit normals [V, N, 3]: the shortest axes, turned to eyes [V, 3]."""
     # Column k of the rotation matrix is R e_k, written out so that only one column is made.

@@ -28,35 +28,57 @@ from v3d.runtime import has_fast_bfloat16
 from v3d.training.dataset import OrbitShards
 
 
-def encode_shards(folder: Path, vae: VAE) -> tuple[Tensor, Tensor]:
-    """Latents of every orbit [N, 18, C, h, w] and photo [N, C, h, w], float16; cached beside the shards."""
+def recoloured(orbits: Tensor, generator: torch.Generator) -> Tensor:
+    """Another appearance of rendered orbits uint8 [N, 1 + 18, H, W, 4], exact in pixels and far cheaper than rendering.
+
+    Each orbit is mirrored with probability 1/2 (which plays it backwards), its colour channels are permuted
+    and tinted.
+    """
+    out = []
+    for orbit_pixels in orbits:
+        x = orbit_pixels.float() / 255
+        if torch.rand((), generator=generator) < 0.5:
+            x = x.flip(2)[[0, 1, *range(ORBIT_VIEWS, 1, -1)]]
+        alpha = x[..., 3:]
+        tint = 0.8 + 0.2 * torch.rand(3, generator=generator)
+        colour = (x[..., :3] - (1 - alpha))[..., torch.randperm(3, generator=generator)] * tint + 1 - alpha
+        out.append(torch.cat([colour, alpha], -1).clamp(0, 1))
+    return (torch.stack(out) * 255 + 0.5).to(torch.uint8)
+
+
+def encode_shards(folder: Path, vae: VAE, appearances: int = 1) -> tuple[Tensor, Tensor]:
+    """Latents of every orbit [N, 18, C, h, w] and photo [N, C, h, w], float16; cached beside the shards.
+
+    Beyond the first, `appearances` are recoloured and mirrored copies.
+    """
     views, photos = [], []
     shards = OrbitShards(folder)
     vae = vae.to(memory_format=torch.channels_last)
-    for k, path in enumerate(shards.paths):
-        cache = path.with_name(path.name.replace("orbits-", "latents-"))
-        if not cache.exists():
-            pixels = load_file(path)
-            stacked = torch.cat([pixels["photo"][:, None], pixels["views"]], 1)
-            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-                z = torch.stack(
-                    [
-                        vae.encode(
-                            (o.permute(0, 3, 1, 2).float() / 127.5 - 1).to(memory_format=torch.channels_last)
-                        )
-                        for o in stacked
-                    ]
-                )
-            temporary = cache.with_suffix(".tmp")
-            save_file(
-                {"photo": z[:, 0].half().contiguous(), "views": z[:, 1:].half().contiguous()}, temporary
-            )
-            os.replace(temporary, cache)
-            print(f"encoded {k + 1}/{len(shards.paths)}", flush=True)
-        latents = load_file(cache)
-        views.append(latents["views"])
-        photos.append(latents["photo"])
+    for appearance in range(appearances):
+        for k, path in enumerate(shards.paths):
+            name = path.name.replace("orbits-", f"latents{appearance or ''}-")
+            cache = path.with_name(name)
+            if not cache.exists():
+                pixels = load_file(path)
+                stacked = torch.cat([pixels["photo"][:, None], pixels["views"]], 1)
+                if appearance:
+                    stacked = recoloured(stacked, torch.Generator().manual_seed(1000 * appearance + k))
+                with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+                    z = torch.stack([vae.encode(_to_input(o)) for o in stacked])
+                temporary = cache.with_suffix(f".{os.getpid()}.tmp")
+                tensors = {"photo": z[:, 0].half().contiguous(), "views": z[:, 1:].half().contiguous()}
+                save_file(tensors, temporary)
+                os.replace(temporary, cache)
+                print(f"encoded {name} of {len(shards.paths)}", flush=True)
+            latents = load_file(cache)
+            views.append(latents["views"])
+            photos.append(latents["photo"])
     return torch.cat(views), torch.cat(photos)
+
+
+def _to_input(images: Tensor) -> Tensor:
+    """uint8 [V, H, W, 4] -> the VAE's input."""
+    return (images.permute(0, 3, 1, 2).float() / 127.5 - 1).to(memory_format=torch.channels_last)
 
 
 def run(
@@ -115,6 +137,7 @@ def main(
     width: int = 320,
     depth: int = 8,
     patch: int = 4,
+    appearances: int = 4,
     drop: float = 0.1,
     P_mean: float = 1.0,
     P_std: float = 1.6,
@@ -129,7 +152,7 @@ def main(
     autoencoder = VAE()
     autoencoder.load_state_dict(load_file(vae / "vae.safetensors"))
     autoencoder.eval()
-    views, photos = encode_shards(shards, autoencoder)
+    views, photos = encode_shards(shards, autoencoder, appearances)
     val_views, val_photos = (t[:32].float() for t in encode_shards(validation, autoencoder))
     print("orbits", len(views), "latent std", views[:200].float().std().item(), flush=True)
 
@@ -146,21 +169,24 @@ def main(
     orbit_geometry = Geometry.of(orbit(ORBIT_VIEWS), net.grid)
     full = orbit_geometry[[0, *range(ORBIT_VIEWS)]]
     edm, law = Preconditioning(), NoiseLaw(P_mean, P_std)
-    optimizer = torch.optim.AdamW(
-        net.parameters(), lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.01, fused=True
-    )
+    matrices = [p for block in net.blocks for p in block.parameters() if p.ndim == 2 and p.shape[0] > 6]
+    chosen = {id(p) for p in matrices}
+    rest = [p for p in net.parameters() if id(p) not in chosen]
+    optimizers = [
+        torch.optim.Muon(matrices, lr=learning_rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(rest, lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.01, fused=True),
+    ]
     start, step, seen, smooth, saved, checked = time.time(), 0, 0, math.nan, time.time(), -1e9
     log = open(out / "log.jsonl", "a")  # noqa: SIM115
     while (elapsed := time.time() - start) < minutes * 60:
-        if time.time() - saved > 180:  # more shards may have been rendered in the meantime
+        if time.time() - saved > 180:
             save_file(ema.state_dict(), out / "dit.safetensors")
-            if len(OrbitShards(shards)) > len(views):
-                views, photos = encode_shards(shards, autoencoder)
             saved = time.time()
         done = elapsed / (minutes * 60)
-        rate = learning_rate * min(1, (step + 1) / 200) * (1 if done < 0.6 else max(0.02, (1 - done) / 0.4))
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+        rate = learning_rate * min(1, (step + 1) / 50) * (1 if done < 0.6 else max(0.02, (1 - done) / 0.4))
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
         everything = done > all_views_after
         B = max(1, batch * (views_per_orbit + 1) // (ORBIT_VIEWS + 1)) if everything else batch
         frames = (
@@ -181,7 +207,8 @@ def main(
             p.grad = q.grad.float()
         norm = torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         if bool(norm.isfinite()):  # a NaN step is skipped
-            optimizer.step()
+            for optimizer in optimizers:
+                optimizer.step()
         with torch.no_grad():
             torch._foreach_copy_(list(fast.parameters()), list(net.parameters()))
         step, seen = step + 1, seen + B

@@ -9,10 +9,16 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from tyro.conf import OmitArgPrefixes, Positional, arg
+from tyro.conf import OmitArgPrefixes, Positional, arg, subcommand
 
 from v3d.doctor import doctor
 from v3d.errors import V3DError
+from v3d.evaluation.settings import (
+    EvaluateAsset,
+    EvaluateGeneration,
+    EvaluateReconstruction,
+    EvaluateViews,
+)
 from v3d.settings import GenerateSettings, ReconstructSettings
 from v3d.training.commands import render, train
 
@@ -96,11 +102,48 @@ def reconstruct(
     _tell_warnings(asset.report["warnings"])
 
 
+def evaluate(
+    task: OmitArgPrefixes[
+        Annotated[EvaluateReconstruction, subcommand("reconstruction", prefix_name=False)]
+        | Annotated[EvaluateGeneration, subcommand("generation", prefix_name=False)]
+        | Annotated[EvaluateViews, subcommand("views", prefix_name=False)]
+        | Annotated[EvaluateAsset, subcommand("asset", prefix_name=False)]
+    ],
+) -> None:
+    """Measure reconstruction, generation, a folder of views or a mesh against the truth; prints tables.
+
+    Args:
+        task: what to measure.
+    """
+    from v3d.evaluation import commands
+    from v3d.evaluation.report import markdown
+
+    def show(name: str, done: int, total: int) -> None:
+        print(f"v3d: {done}/{total} {name}", file=sys.stderr, flush=True)
+
+    print(markdown(commands.evaluate(task, on_object=show)))
+
+
+def convert(v3d: Positional[Path], svd: Positional[Path], /, out: Out = Path("v3d-official")) -> None:
+    """The released checkpoints -> a folder for --model.
+
+    Args:
+        v3d: V3D.ckpt.
+        svd: svd_xt.safetensors.
+        out: folder to write; must not exist, or be empty.
+    """
+    from v3d.diffusion import checkpoints
+
+    print(checkpoints.convert(v3d, svd, out))
+
+
 COMMANDS: dict[str, Callable[..., None]] = {
     "generate": generate,
     "reconstruct": reconstruct,
     "render": render,
     "train": train,
+    "evaluate": evaluate,
+    "convert": convert,
     "doctor": doctor,
 }
 

@@ -340,3 +340,16 @@ def test_two_processes_train_as_one(tiny: OrbitRecipe, tmp_path: Path) -> None:
     for name in a:
         if name.startswith("network."):
             torch.testing.assert_close(a[name], b[name], atol=2e-4, rtol=0, msg=name)
+
+
+def test_the_command_line_renders_and_trains(meshes: Path, vae: Path, tmp_path: Path) -> None:
+    from v3d.cli import main
+
+    data, run = str(tmp_path / "data"), str(tmp_path / "run")
+    assert main(["render", str(meshes), "-o", data, "--size", "64", "--appearance", "plain"]) == 0
+    options = ["--data", data, "--vae", str(vae), "--steps", "1", "--device", "cpu", "-o", run]
+    assert main(["train", "orbit-smoke", *options, "--export", str(tmp_path / "model")]) == 0
+    assert MiniModel.load(tmp_path / "model").size == 64
+    assert main(["train", "resume", run]) == 0
+    assert main(["train", "orbit-smoke", *options]) == 2  # a run stands there
+    assert main(["train", "resume", str(tmp_path)]) == 2

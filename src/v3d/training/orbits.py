@@ -19,10 +19,10 @@ from torch import Tensor
 
 from v3d.cameras import ORBIT_VIEWS, Cameras, orbit
 from v3d.mesh import Mesh
+from v3d.photo import BORDER_RATIO
 from v3d.rendering import Light, render
 from v3d.views import Views
 
-BORDER_RATIO = 0.3
 MAX_FILL = 0.96
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -123,7 +124,8 @@ def test_useless_objects_are_refused_with_reasons(meshes: Path, tmp_path: Path) 
         ball.vertices[shuffled] * 3 + 7, shuffled.argsort()[ball.faces], ball.uv[shuffled], ball.texture
     )
     assert fingerprint(moved) == fingerprint(ball)
-    assert fingerprint(Mesh(ball.vertices * torch.tensor([1, 1, 1.1]), ball.faces)) != fingerprint(ball)
+    assert fingerprint(replace(ball, vertices=ball.vertices * torch.tensor([1, 1, 1.1]))) != fingerprint(ball)
+    assert fingerprint(replace(ball, uv=ball.uv.flip(1))) != fingerprint(ball)  # other colours of one palette
 
     folder = tmp_path / "in"
     shutil.copytree(meshes, folder)

@@ -10,6 +10,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ from v3d.errors import V3DError
 from v3d.training import loop
 from v3d.training.checkpoint import FILE, Progress, read_recipe
 from v3d.training.dataset import OrbitShards, Order
-from v3d.training.latents import encode
+from v3d.training.latents import encode, recoloured
 from v3d.training.loop import Draw
 from v3d.training.recipe import OrbitRecipe, Recipe, VAERecipe, from_json, to_json
 from v3d.training.train import make_task, resume_training, train
@@ -112,7 +113,13 @@ def test_the_smoke_orbit_model_learns_and_loads(orbits: Path, vae: Path, tmp_pat
     assert len(model(torch.rand(64, 64, 4), steps=1)) == 18
 
 
-def test_a_resumed_run_repeats_an_uninterrupted_one(tiny: OrbitRecipe, tmp_path: Path) -> None:
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_resumed_run_repeats_an_uninterrupted_one(
+    tiny: OrbitRecipe, tmp_path: Path, optimizer: Literal["adamw", "muon"]
+) -> None:
+    if not hasattr(torch.optim, optimizer.title()) and optimizer == "muon":
+        pytest.skip("this torch has no Muon")
+    tiny = replace(tiny, optimizer=optimizer)
     train(tiny, tmp_path / "whole", device="cpu")
 
     class KilledError(Exception):
@@ -246,8 +253,32 @@ def test_the_latent_cache_belongs_to_its_vae(orbits: Path, vae: Path, tmp_path: 
     assert {p: p.stat().st_mtime_ns for p in tmp_path.glob("latents-*")} == caches  # not made again
     next(iter(caches)).write_bytes(b"damaged")
     assert torch.equal(encode(shards, network).views, first.views)
+    both = encode(shards, network, appearances=2)
+    assert len(both) == 12 and torch.equal(both.views[:6], first.views)
+    assert float((both.views[6:] - first.views).abs().mean()) > 0.05
     network.std.mul_(2)
     torch.testing.assert_close(encode(shards, network).views, first.views / 2, atol=2e-2, rtol=2e-2)
+
+
+def test_another_appearance_is_what_rendering_would_give(meshes: Path) -> None:
+    """Mirrored, the orbit is that of the mirrored object; the ground stays white and the silhouette in place."""
+    from v3d.mesh import load_mesh
+    from v3d.training.orbits import OrbitVariant, render_orbit
+
+    mesh = load_mesh(meshes / "pillar.glb")
+    orbit = render_orbit(mesh, OrbitVariant(front=20.0), size=32)
+    plain = (torch.cat([orbit.rgb, orbit.alpha[..., None]], -1)[[0, *range(18)]] * 255).to(torch.uint8)
+    turned = render_orbit(mesh, OrbitVariant(front=-20.0, mirror=True), size=32)
+    for seed in range(20):
+        images = recoloured(plain, torch.Generator().manual_seed(seed))
+        ground = plain[..., 3] == 0
+        if torch.equal(images[..., 3], plain[..., 3]):
+            assert bool((images[ground][:, :3] == 255).all())
+            continue
+        difference = (images[1:, ..., 3].float() / 255 - turned.alpha).abs().mean()
+        assert float(difference) < 0.01
+        return
+    raise AssertionError("never mirrored")
 
 
 def test_orbits_of_another_kind_are_refused(meshes: Path, vae: Path, tmp_path: Path) -> None:

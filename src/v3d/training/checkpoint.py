@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,13 +43,14 @@ def save_checkpoint(
     progress: Progress,
     network: nn.Module,
     ema: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizers: Sequence[torch.optim.Optimizer],
 ) -> None:
     """Write `folder/checkpoint.safetensors`: weights, averaged weights, optimiser, progress and recipe."""
     tensors = {f"network.{k}": v for k, v in network.state_dict().items()}
     tensors |= {f"ema.{k}": v for k, v in ema.state_dict().items()}
-    for i, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{i}.{k}": v for k, v in state.items()}
+    for n, optimizer in enumerate(optimizers):
+        for i, state in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer{n}.{i}.{k}": v for k, v in state.items()}
     metadata = {"recipe": to_json(recipe), "progress": json.dumps(dataclasses.asdict(progress))}
     with atomic(folder / FILE) as temporary:
         save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary, metadata)
@@ -64,7 +66,7 @@ def read_recipe(folder: Path) -> Recipe:
 
 
 def load_checkpoint(
-    folder: Path, network: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer
+    folder: Path, network: nn.Module, ema: nn.Module, optimizers: Sequence[torch.optim.Optimizer]
 ) -> Progress:
     """Put everything back in place.
 
@@ -76,9 +78,12 @@ def load_checkpoint(
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         network.load_state_dict(_under("network", tensors))
         ema.load_state_dict(_under("ema", tensors))
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        state = {i: _optimizer_state(tensors, i, p) for i, p in enumerate(parameters)}
-        optimizer.load_state_dict({**optimizer.state_dict(), "state": {i: s for i, s in state.items() if s}})
+        for n, optimizer in enumerate(optimizers):
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            state = {i: _in_layout(_under(f"optimizer{n}.{i}", tensors), p) for i, p in enumerate(parameters)}
+            optimizer.load_state_dict(
+                {**optimizer.state_dict(), "state": {i: s for i, s in state.items() if s}}
+            )
         return Progress(**json.loads(file.metadata()["progress"]))
     except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
         raise V3DError(f"{folder / FILE} does not fit this recipe ({str(error).splitlines()[0]}).") from error
@@ -88,9 +93,8 @@ def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {k.removeprefix(prefix + "."): v for k, v in tensors.items() if k.startswith(prefix + ".")}
 
 
-def _optimizer_state(tensors: dict[str, Tensor], i: int, parameter: Tensor) -> dict[str, Tensor]:
-    """State of one parameter, in the parameter's memory layout."""
-    state = _under(f"optimizer.{i}", tensors)
+def _in_layout(state: dict[str, Tensor], parameter: Tensor) -> dict[str, Tensor]:
+    """An optimiser's state of one parameter, in the parameter's memory layout."""
     return {
         k: torch.empty_like(parameter, requires_grad=False).copy_(v) if v.shape == parameter.shape else v
         for k, v in state.items()

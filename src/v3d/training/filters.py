@@ -7,6 +7,7 @@ import hashlib
 import torch
 
 from v3d.mesh import Mesh
+from v3d.rendering import sample_texture
 
 _FEWEST_FACES = 8
 _FLAT = 5e-3  # thickness over length
@@ -41,8 +42,10 @@ def fingerprint(mesh: Mesh) -> str:
     """A name for the object's shape and colours, whatever its place, its size and the order of its vertices."""
     low, high = mesh.vertices.amin(0), mesh.vertices.amax(0)
     scaled = (mesh.vertices - (low + high) / 2) / (high - low).norm().clamp_min(1e-12)
-    digest = hashlib.sha256(torch.unique((scaled * _DETAIL).round().short(), dim=0).numpy().tobytes())
+    rows = (scaled * _DETAIL).round()
+    if mesh.uv is not None and mesh.texture is not None:
+        # Colours where they are used: objects that share one palette differ in their uv alone.
+        rows = torch.cat([rows, (sample_texture(mesh.texture, mesh.uv, nearest=True) * 255).round()], -1)
+    digest = hashlib.sha256(torch.unique(rows.short(), dim=0).numpy().tobytes())
     digest.update(len(mesh.faces).to_bytes(8, "little"))
-    if mesh.texture is not None:
-        digest.update((mesh.texture * 255).byte().contiguous().numpy().tobytes())
     return digest.hexdigest()

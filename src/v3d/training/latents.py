@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import zlib
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -39,8 +41,10 @@ class Latents:
         return len(self.views)
 
 
-def encode(shards: OrbitShards, vae: VAE) -> Latents:
+def encode(shards: OrbitShards, vae: VAE, appearances: int = 1) -> Latents:
     """Latents of every orbit, from the cache where it has them. The cache's names tell the VAE apart.
+
+    Beyond the first, `appearances` are recoloured and mirrored copies of the orbits.
 
     Shards whose images cannot be decoded are logged and skipped.
 
@@ -48,13 +52,13 @@ def encode(shards: OrbitShards, vae: VAE) -> Latents:
         V3DError: the orbits are not 18 views at elevation 0, differ in size, or none can be read.
     """
     mark, parts = fingerprint(vae), []
-    for path, shard in shards.shards():
-        cache = path.with_name(f"latents-{mark}-{path.stem}.safetensors")
+    for appearance, (path, shard) in product(range(appearances), shards.shards()):
+        cache = path.with_name(f"latents-{mark}-{appearance}-{path.stem}.safetensors")
         latents = _read(cache)
         if latents is None:
             _check_cameras(path, shard)
             try:
-                latents = _encode(shard, vae)
+                latents = _encode(shard, vae, f"{path.stem} {appearance}" if appearance else None)
             except UNREADABLE as error:
                 log.warning("skipped %s: %s", path, error)
                 continue
@@ -76,6 +80,20 @@ def fingerprint(vae: VAE) -> str:
     return digest.hexdigest()[:8]
 
 
+def recoloured(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Another appearance of a photo and its orbit, uint8 [1 + V, H, W, 4]: exact in pixels, far cheaper than rendering.
+
+    Mirrored with probability 1/2 (which plays the orbit backwards), colour channels permuted and tinted.
+    """
+    x = images.float() / 255
+    if torch.rand((), generator=generator) < 0.5:
+        x = x.flip(2)[[0, 1, *range(len(x) - 1, 1, -1)]]
+    alpha = x[..., 3:]
+    tint = 0.8 + 0.2 * torch.rand(3, generator=generator)
+    colour = (x[..., :3] - (1 - alpha))[..., torch.randperm(3, generator=generator)] * tint + 1 - alpha
+    return (torch.cat([colour, alpha], -1).clamp(0, 1) * 255 + 0.5).to(torch.uint8)
+
+
 def _read(cache: Path) -> Latents | None:
     try:
         tensors = load_file(cache)
@@ -93,12 +111,15 @@ def _check_cameras(path: Path, shard: Shard) -> None:
 
 
 @torch.no_grad()
-def _encode(shard: Shard, vae: VAE) -> Latents:
+def _encode(shard: Shard, vae: VAE, recolour: str | None) -> Latents:
+    """Encode a shard; `recolour` seeds another appearance of each orbit."""
+    generator = None if recolour is None else torch.Generator().manual_seed(zlib.crc32(recolour.encode()))
     device = next(vae.parameters()).device
     fast = device.type != "cpu" or has_fast_bfloat16()
     views, photos = [], []
     for row in range(len(shard.ids)):
-        images = torch.cat([shard.photo(row)[None], shard.views(row)]).to(device)
+        images = torch.cat([shard.photo(row)[None], shard.views(row)])
+        images = images.to(device) if generator is None else recoloured(images, generator).to(device)
         x = (images.permute(0, 3, 1, 2).float() / 127.5 - 1).to(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=fast):
             z = vae.encode(x).half().cpu()

@@ -125,14 +125,8 @@ def run(
     fast = copy.deepcopy(network).to(world.precision(recipe.precision))
     compute: nn.Module = torch.compile(fast) if recipe.compile else fast  # type: ignore[assignment]
     ema = copy.deepcopy(network).requires_grad_(False)
-    optimizer = torch.optim.AdamW(
-        network.parameters(),
-        lr=recipe.learning_rate,
-        betas=(0.9, 0.95),
-        weight_decay=recipe.weight_decay,
-        fused=True,
-    )
-    progress = load_checkpoint(out, network, ema, optimizer) if resume else Progress()
+    optimizers = make_optimizers(network, recipe)
+    progress = load_checkpoint(out, network, ema, optimizers) if resume else Progress()
     _copy(network, fast)
     log = Log(out, after_step=progress.step) if world.main else None
     first, earlier, saved, start = progress.step, progress.seconds, progress.seconds, time.monotonic()
@@ -151,7 +145,7 @@ def run(
                 with atomic(out / f"samples/{progress.step:07d}.png") as temporary:
                     Image.fromarray((picture.clamp(0, 1) * 255 + 0.5).byte().cpu().numpy()).save(temporary)
             task.export(ema, out / "model")
-            save_checkpoint(out, recipe, progress, network, ema, optimizer)
+            save_checkpoint(out, recipe, progress, network, ema, optimizers)
         world.wait()
 
     with _signals() as asked, _attention(world.device):
@@ -160,7 +154,7 @@ def run(
             if done >= 1 or progress.seconds - earlier >= budget:
                 break
             rate = recipe.learning_rate * schedule(recipe, progress.step, done)
-            for group in optimizer.param_groups:
+            for group in (group for optimizer in optimizers for group in optimizer.param_groups):
                 group["lr"] = rate
 
             batch = task.batch_size(done)
@@ -186,7 +180,8 @@ def run(
             norm = nn.utils.clip_grad_norm_(network.parameters(), recipe.clip)
             finite = bool(norm.isfinite())
             if finite:  # one bad batch must not spoil the weights for good
-                optimizer.step()
+                for optimizer in optimizers:
+                    optimizer.step()
                 _copy(network, fast)
                 _average(ema, network, min(recipe.ema, (1 + progress.step) / (10 + progress.step)))
             seconds, stop = float(clock[0]), bool(clock[1] > 0)
@@ -216,6 +211,33 @@ def run(
         if progress.step > first or not resume:
             save()
     return progress
+
+
+def make_optimizers(network: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """AdamW for everything, or Muon (steps of orthogonal matrices) for the matrices of transformer blocks.
+
+    Raises:
+        V3DError: this torch has no Muon.
+    """
+
+    def is_hidden_matrix(name: str, p: Tensor) -> bool:
+        return name.startswith("blocks.") and p.ndim == 2 and not name.endswith("modulation")
+
+    muon = recipe.optimizer == "muon"
+    if muon and not hasattr(torch.optim, "Muon"):
+        raise V3DError(f"torch {torch.__version__} has no Muon; install torch 2.9 or say --optimizer adamw.")
+    matrices = [p for name, p in network.named_parameters() if muon and is_hidden_matrix(name, p)]
+    chosen = {id(p) for p in matrices}
+    rest = [p for p in network.parameters() if id(p) not in chosen]
+    rate, decay = recipe.learning_rate, recipe.weight_decay
+    optimizers: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(rest, lr=rate, betas=(0.9, 0.95), weight_decay=decay, fused=True)
+    ]
+    if matrices:
+        optimizers.append(
+            torch.optim.Muon(matrices, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
+        )
+    return optimizers
 
 
 def schedule(recipe: Recipe, step: int, done: float) -> float:

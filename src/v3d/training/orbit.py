@@ -68,13 +68,13 @@ class OrbitTask:
         """The data; the first process encodes what is not in the cache."""
         if not self.world.main:
             self.world.wait()
-        self.latents = encode(OrbitShards(self.recipe.data), self.vae)
+        self.latents = encode(OrbitShards(self.recipe.data), self.vae, self.recipe.appearances)
         if self.world.main:
             self.world.wait()
         self.order = Order(len(self.latents), self.recipe.seed)
 
     def refresh(self) -> None:
-        if len(OrbitShards(self.recipe.data)) > len(self.latents):
+        if len(OrbitShards(self.recipe.data)) * self.recipe.appearances > len(self.latents):
             self._load()
 
     def batch_size(self, done: float) -> int:

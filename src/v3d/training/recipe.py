@@ -26,8 +26,9 @@ class Recipe:
         steps: length of the run in optimiser steps; 0 goes by the clock.
         batch: samples of a step, over all processes.
         accumulate: parts into which each process cuts its share of a step, to fit in memory; changes no result.
-        learning_rate: largest, of AdamW.
-        weight_decay: of AdamW.
+        optimizer: "adamw", or "muon" for the matrices of transformer blocks and AdamW for the rest (torch 2.9).
+        learning_rate: largest.
+        weight_decay: of the weights, per step and learning rate.
         clip: bound of the gradient's norm.
         warmup: steps over which the learning rate rises.
         flat: fraction of the run after which it falls.
@@ -44,6 +45,7 @@ class Recipe:
     steps: int = 0
     batch: int = 32
     accumulate: int = 1
+    optimizer: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
     clip: float = 1.0
@@ -108,6 +110,8 @@ class OrbitRecipe(Recipe):
         width: channels of a token, a multiple of 64.
         depth: transformer blocks.
         patch: latents of a token's side.
+        appearances: of each orbit, as rendered and recoloured and mirrored copies (exact, and far cheaper than
+            rendering).
         views_per_orbit: random views of each orbit that most steps see.
         all_views_after: fraction of the run after which all views are seen.
         drop: how often the photo is withheld (classifier-free guidance; the paper's 0.2).
@@ -117,7 +121,10 @@ class OrbitRecipe(Recipe):
         sampler_steps: the same.
     """
 
+    optimizer: Literal["adamw", "muon"] = "muon"
+    warmup: int = 50
     vae: Path | None = None
+    appearances: int = 3
     width: int = 320
     depth: int = 8
     patch: int = 4
@@ -135,6 +142,8 @@ class OrbitRecipe(Recipe):
         return OrbitRecipe(
             steps=60,
             batch=8,
+            optimizer="adamw",
+            appearances=1,
             width=64,
             depth=2,
             ema=0.95,

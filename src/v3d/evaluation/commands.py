@@ -30,6 +30,7 @@ from v3d.mesh import Mesh, load_mesh
 from v3d.perceptual import Perceptual
 from v3d.presets import PRESETS
 from v3d.rendering import render
+from v3d.runtime import tune_malloc
 from v3d.views import Views, load_views
 
 OnObject = Callable[[str, int, int], None]
@@ -42,6 +43,7 @@ def evaluate(command: Evaluation, *, on_object: OnObject | None = None) -> dict[
     Raises:
         V3DError: inputs are missing or do not fit, or `out` holds results of other settings.
     """
+    tune_malloc()
     if isinstance(command, EvaluateReconstruction):
         return _evaluate_reconstruction(command, on_object)
     if isinstance(command, EvaluateGeneration):

@@ -65,7 +65,7 @@ def main(size: int = 1024, repeats: int = 10) -> None:
         duration = seconds(step, repeats)
         rate = flops / duration
         print(
-            f"{str(dtype):15} step {duration * 1e3:7.1f} ms, {flops / 1e9:5.2f} GFLOP, {rate / 1e9:6.1f} GFLOP/s; "
+            f"{dtype!s:15} step {duration * 1e3:7.1f} ms, {flops / 1e9:5.2f} GFLOP, {rate / 1e9:6.1f} GFLOP/s; "
             f"product of {size}^2 matrices {peak / 1e9:6.1f} GFLOP/s; share {rate / peak:.0%}"
         )
 

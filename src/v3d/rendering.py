@@ -217,7 +217,9 @@ def render(
 
 def _edge(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
     """Twice the signed area of triangles with corners [..., 2]."""
-    return (b[..., 0] - a[..., 0]) * (c[..., 1] - a[..., 1]) - (b[..., 1] - a[..., 1]) * (c[..., 0] - a[..., 0])
+    return (b[..., 0] - a[..., 0]) * (c[..., 1] - a[..., 1]) - (b[..., 1] - a[..., 1]) * (
+        c[..., 0] - a[..., 0]
+    )
 
 
 def _barycentric(xy: Tensor, area: Tensor, point: Tensor) -> Tensor:

@@ -231,7 +231,7 @@ def make_optimizers(network: nn.Module, recipe: Recipe) -> list[torch.optim.Opti
     rest = [p for p in network.parameters() if id(p) not in chosen]
     rate, decay = recipe.learning_rate, recipe.weight_decay
     optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(rest, lr=rate, betas=(0.9, 0.95), weight_decay=decay, fused=True)
+        torch.optim.AdamW(rest, lr=rate, betas=(0.9, recipe.beta2), weight_decay=decay, fused=True)
     ]
     if matrices:
         optimizers.append(

@@ -28,6 +28,7 @@ class Recipe:
         accumulate: parts into which each process cuts its share of a step, to fit in memory; changes no result.
         optimizer: "adamw", or "muon" for the matrices of transformer blocks and AdamW for the rest (torch 2.9).
         learning_rate: largest.
+        beta2: of AdamW.
         weight_decay: of the weights, per step and learning rate.
         clip: bound of the gradient's norm.
         warmup: steps over which the learning rate rises.
@@ -47,6 +48,7 @@ class Recipe:
     accumulate: int = 1
     optimizer: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = 1e-3
+    beta2: float = 0.95
     weight_decay: float = 0.01
     clip: float = 1.0
     warmup: int = 200
@@ -72,6 +74,7 @@ class VAERecipe(Recipe):
     """
 
     batch: int = 24
+    beta2: float = 0.99
     warmup: int = 100
     flat: float = 0.5
     ema: float = 0.998

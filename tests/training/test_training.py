@@ -94,7 +94,7 @@ def test_the_smoke_vae_learns_and_loads(orbits: Path, tmp_path: Path) -> None:
     assert progress.step == recipe.steps and progress.skipped == 0
     assert values(tmp_path, "loss")[recipe.steps] < 0.9 * values(tmp_path, "loss")[recipe.log_steps]
     crops = values(tmp_path, "psnr of crops")
-    assert crops[recipe.steps] > crops[recipe.log_steps] + 3
+    assert crops[recipe.steps] > crops[recipe.log_steps] + 2.5
     model = load_vae(tmp_path / "model")
     images = OrbitShards(orbits)[0][0][:4].permute(0, 3, 1, 2).float() / 127.5 - 1
     assert 0.3 < float(model.encode(images).std()) < 3  # standardised

@@ -95,6 +95,7 @@ class VAERecipe(Recipe):
             widths=(16, 32, 32),
             blocks=1,
             learning_rate=5e-3,
+            beta2=0.95,
             ema=0.95,
             warmup=5,
             log_steps=10,

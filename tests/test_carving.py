@@ -203,24 +203,3 @@ def test_random_splats_are_a_grey_blob() -> None:
     assert float(splats.means.std()) == pytest.approx(2 / 16, rel=0.05)
     assert (splats.rgb == 0.5).all()
     assert len(random_splats(sphere_views(orbit(4, size=32), 0.5), 1)) == 1
-
-
-def test_outvoted_views_cut_nothing_off() -> None:
-    views = sphere_views(around(64), 0.5)
-    alpha = views.alpha.clone()
-    alpha[3, :, 32:] = 0  # one view shows half the object
-    broken = Views(views.rgb, alpha, views.cameras)
-    whole, cut, mended = carve(views), carve(broken), carve(broken, outvoted=1)
-    inside = [
-        float((h.values < 0).float().mean()) * h.values.numel() * h.voxel**3 for h in (whole, cut, mended)
-    ]
-    assert inside[1] < 0.7 * inside[0]
-    assert abs(inside[2] - inside[0]) < 0.05 * inside[0]
-
-
-def test_nobody_is_outvoted_by_default() -> None:
-    views = sphere_views(around(48), 0.5)
-    bounds = torch.full((3,), -0.7), torch.full((3,), 0.7)
-    strict, loose = carve(views, bounds=bounds), carve(views, bounds=bounds, outvoted=2)
-    torch.testing.assert_close(strict.values, carve(views, bounds=bounds, outvoted=0).values)
-    assert bool((loose.values <= strict.values + 1e-6).all())

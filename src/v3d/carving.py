@@ -30,7 +30,6 @@ def carve(
     resolution: int = 128,
     half_extent: float = 1.15,
     bounds: tuple[Tensor, Tensor] | None = None,
-    outvoted: int = 0,
 ) -> Grid:
     """The soft visual hull of the views.
 
@@ -46,9 +45,6 @@ def carve(
         resolution: nodes along the longest side of the hull's box.
         half_extent: the object is sought in the cube [-half_extent, half_extent]^3.
         bounds: low and high corners [3] of the box to carve, in place of the search.
-        outvoted: so many views may deny a point and be overruled (the outer maximum becomes the next largest
-            value). 0 is right for true views; generated views disagree, and one poor view must not cut off
-            what all others show.
 
     Raises:
         V3DError: a mask is empty, all masks are full, or the silhouettes have no point in common.
@@ -65,7 +61,7 @@ def carve(
     silhouettes = silhouette_distance(views.alpha)
     if bounds is None:
         cube = torch.full((3,), half_extent, device=views.alpha.device)
-        coarse = _hull(silhouettes, views.cameras, -cube, cube, COARSE, outvoted)
+        coarse = _hull(silhouettes, views.cameras, -cube, cube, COARSE)
         # Distances are good to the obliquity of the rays, so a thin part may hide a voxel's diagonal away.
         near = (coarse.values < 1.25 * coarse.voxel).nonzero()
         if len(near) == 0:
@@ -74,7 +70,7 @@ def carve(
         low = (coarse.origin + coarse.voxel * near.amin(0) - margin).clamp_min(-half_extent)
         high = (coarse.origin + coarse.voxel * near.amax(0) + margin).clamp_max(half_extent)
         bounds = low, high
-    hull = _hull(silhouettes, views.cameras, *bounds, resolution, outvoted)
+    hull = _hull(silhouettes, views.cameras, *bounds, resolution)
     if not bool((hull.values < 0).any()):
         raise _no_overlap()
     return hull
@@ -158,9 +154,7 @@ def _no_overlap() -> V3DError:
     return V3DError("The silhouettes have no point in common; check that cameras and masks belong together.")
 
 
-def _hull(
-    silhouettes: Tensor, cameras: Cameras, low: Tensor, high: Tensor, resolution: int, outvoted: int
-) -> Grid:
+def _hull(silhouettes: Tensor, cameras: Cameras, low: Tensor, high: Tensor, resolution: int) -> Grid:
     """The hull on a lattice over the box, `resolution` nodes along its longest side."""
     extent = (high - low).float()
     voxel = float(extent.max()) / (resolution - 1)
@@ -172,7 +166,7 @@ def _hull(
     width, height = cameras.width, cameras.height
 
     far = float(extent.norm())
-    denials = [torch.full_like(grid.values, -far) for _ in range(outvoted + 1)]  # the largest, in order
+    carved = torch.full_like(grid.values, -far)
     shown = torch.full_like(grid.values, far)
     for P, f, silhouette in zip(projection, focal, silhouettes, strict=True):
         # A projection is affine before the division, so each axis adds its own part.
@@ -192,11 +186,9 @@ def _hull(
             align_corners=False,
         ).view_as(depth)
         scale = depth / f
-        denial = torch.minimum(distance, -outside) * scale
-        for k, larger in enumerate(denials):
-            denials[k], denial = torch.maximum(larger, denial), torch.minimum(larger, denial)
+        carved = torch.maximum(carved, torch.minimum(distance, -outside) * scale)
         shown = torch.minimum(shown, torch.maximum(distance, outside) * scale)
-    return Grid(torch.maximum(denials[-1], shown), grid.origin, voxel)
+    return Grid(torch.maximum(carved, shown), grid.origin, voxel)
 
 
 def _seen_colors(points: Tensor, normals: Tensor, mesh: Mesh, views: Views, tolerance: float) -> Tensor:

@@ -199,7 +199,12 @@ def test_ctrl_c_and_resume(tmp_path: Path) -> None:
     arguments = ["reconstruct", str(views), "-o", str(out), "--quality", "high", "--until", "splats"]
     environment = {key: value for key, value in os.environ.items() if key != "V3D_DEBUG"}
     process = subprocess.Popen(
-        [sys.executable, "-m", "v3d", *arguments], stderr=subprocess.PIPE, text=True, env=environment
+        [sys.executable, "-m", "v3d", *arguments],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        # Where the tests run in the background, children inherit that SIGINT is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     report = out / "ball/report.json"
     deadline = time.monotonic() + 300

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from v3d.cameras import orbit
 from v3d.diffusion.dit import Frames, Geometry, OrbitDiT, OrbitDiTConfig
 from v3d.diffusion.generator import Generator
-from v3d.diffusion.mini import MiniModel, to_image
+from v3d.diffusion.mini import MiniModel, _solid, to_image
 from v3d.diffusion.vae import VAE, VAEConfig
 from v3d.errors import V3DError
 
@@ -160,3 +160,11 @@ def test_bad_weights_give_one_sentence(tiny_weights: Path, damage: str) -> None:
         (tiny_weights / "config.json").write_text("{}")
     with pytest.raises(V3DError, match="holds no usable mini weights"):
         Generator.from_pretrained(str(tiny_weights))
+
+
+def test_solid_takes_the_white_out_of_half_transparent_colour() -> None:
+    red = torch.tensor([0.8, 0.1, 0.1])
+    alpha = torch.tensor([[[0.0, 0.7, 1.0]]])
+    rgb, steep = _solid(red * alpha[..., None] + 1 - alpha[..., None], alpha)
+    torch.testing.assert_close(steep, torch.tensor([[[0.0, 1.0, 1.0]]]))
+    torch.testing.assert_close(rgb[0, 0], torch.stack([torch.ones(3), red, red]), atol=1e-5, rtol=0)

@@ -105,9 +105,7 @@ class MiniModel:
 
         images = torch.cat([self.vae.decode(part) for part in z.split(6)]).cpu()
         images = (images * 0.5 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
-        rgb, alpha = images[..., :3], images[..., 3]
-        alpha = ((alpha - 0.04) / 0.92).clamp(0, 1)  # decoded ground is never exactly 0
-        rgb = torch.lerp(torch.ones_like(rgb), rgb, (alpha * 8).clamp(0, 1)[..., None])
+        rgb, alpha = _solid(images[..., :3], images[..., 3])
         true = (photo * 0.5 + 0.5).permute(1, 2, 0).cpu()
         if _overlap(true[..., 3], alpha[0]) > 0.85:
             rgb[0], alpha[0] = true[..., :3], true[..., 3]
@@ -139,6 +137,17 @@ def to_image(rgba: Tensor, size: int) -> Tensor:
     image = torch.cat([rgba[..., :3] * alpha + 1 - alpha, alpha], -1).permute(2, 0, 1)[None]
     image = F.interpolate(image, (size, size), mode="bilinear", antialias=True, align_corners=False)
     return image[0] * 2 - 1
+
+
+def _solid(rgb: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
+    """Views [V, H, W, 3] on white with steeper outlines.
+
+    What the model is unsure of it draws half transparent, and on white that is washed out. The colour
+    behind the transparency is sound: it is taken off the white and put on again with a steeper alpha.
+    """
+    straight = 1 - (1 - rgb) / alpha.clamp_min(0.05)[..., None]
+    alpha = ((alpha - 0.5) * 3 + 0.5).clamp(0, 1)
+    return straight.clamp(0, 1) * alpha[..., None] + 1 - alpha[..., None], alpha
 
 
 def _overlap(a: Tensor, b: Tensor) -> float:

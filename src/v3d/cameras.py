@@ -158,7 +158,8 @@ def orbit(
     phi = torch.deg2rad(azimuth + torch.arange(views, dtype=torch.float64) * 360.0 / views)
     theta = math.radians(elevation)
     centers = radius * torch.stack(
-        [math.cos(theta) * phi.cos(), math.cos(theta) * phi.sin(), torch.full_like(phi, math.sin(theta))], dim=-1
+        [math.cos(theta) * phi.cos(), math.cos(theta) * phi.sin(), torch.full_like(phi, math.sin(theta))],
+        dim=-1,
     )
     K = intrinsics(fov, size, size).repeat(views, 1, 1)
     return Cameras(look_at(centers).float(), K, size, size)

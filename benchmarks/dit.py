@@ -46,7 +46,7 @@ class Step:
         x = torch.zeros(2, ORBIT_VIEWS, c.latent_channels, c.latent_size, c.latent_size)
         keep = torch.tensor([True, False])
         with torch.autocast("cpu", torch.bfloat16, enabled=self.dtype == torch.bfloat16):
-            return self.net(x, torch.zeros(2), x[:, 0], keep, geometry)
+            return self.net(x, torch.zeros(2), x[:, :1], keep, geometry)
 
 
 def main(size: int = 1024, repeats: int = 10) -> None:

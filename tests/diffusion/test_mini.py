@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -83,7 +83,7 @@ def test_attention_sees_only_relative_cameras() -> None:
 def test_network_is_equivariant_to_the_order_of_views() -> None:
     net = awake(OrbitDiT(TINY))
     geometry = Geometry.of(orbit(5), net.grid)
-    x, photo = torch.randn(2, 5, 4, 4, 4), torch.randn(2, 4, 4, 4)
+    x, photo = torch.randn(2, 5, 4, 4, 4), torch.randn(2, 1, 4, 4, 4)
     c_noise, keep = torch.tensor([0.1, -0.3]), torch.tensor([True, True])
     order = [3, 1, 0, 4, 2]
     y = net(x, c_noise, photo, keep, geometry[[0, 0, 1, 2, 3, 4]])
@@ -94,19 +94,48 @@ def test_network_is_equivariant_to_the_order_of_views() -> None:
 def test_dropped_photo_does_not_matter_and_kept_photo_does() -> None:
     net = awake(OrbitDiT(TINY))
     geometry = Geometry.of(orbit(2), net.grid)[[0, 0, 1]]
-    x, a, b = torch.randn(1, 2, 4, 4, 4), torch.randn(1, 4, 4, 4), torch.randn(1, 4, 4, 4)
+    x, a, b = torch.randn(1, 2, 4, 4, 4), torch.randn(1, 1, 4, 4, 4), torch.randn(1, 1, 4, 4, 4)
     c_noise = torch.zeros(1)
     no, yes = torch.tensor([False]), torch.tensor([True])
     assert torch.equal(net(x, c_noise, a, no, geometry), net(x, c_noise, b, no, geometry))
     assert not torch.allclose(net(x, c_noise, a, yes, geometry), net(x, c_noise, b, yes, geometry))
 
 
+def test_every_sample_may_have_its_own_cameras_and_several_photos_in_any_order() -> None:
+    net = awake(OrbitDiT(TINY))
+    sets = [Geometry.of(orbit(5, azimuth=a, elevation=e), net.grid) for a, e in ((0.0, 0.0), (50.0, 20.0))]
+    x, photos = torch.randn(2, 3, 4, 4, 4), torch.randn(2, 2, 4, 4, 4)
+    c_noise, keep = torch.tensor([0.1, -0.3]), torch.tensor([True, True])
+    y = net(x, c_noise, photos, keep, Geometry.stack(sets))
+    for b, geometry in enumerate(sets):
+        one = net(x[b : b + 1], c_noise[b : b + 1], photos[b : b + 1], keep[:1], geometry)
+        torch.testing.assert_close(y[b : b + 1], one, atol=1e-5, rtol=1e-4)
+    swapped = net(x, c_noise, photos[:, [1, 0]], keep, Geometry.stack([g[[1, 0, 2, 3, 4]] for g in sets]))
+    torch.testing.assert_close(y, swapped, atol=1e-5, rtol=1e-4)
+
+
+def test_a_fresh_guide_changes_nothing_and_a_trained_one_does() -> None:
+    net = awake(OrbitDiT(TINY))
+    guided = OrbitDiT(replace(TINY, guide_size=8))
+    guided.load_state_dict(net.state_dict(), strict=False)
+    geometry = Geometry.of(orbit(2), net.grid)[[0, 0, 1]]
+    x, photo, guide = torch.randn(1, 2, 4, 4, 4), torch.randn(1, 1, 4, 4, 4), torch.rand(1, 2, 4, 8, 8)
+    c_noise, yes, no = torch.zeros(1), torch.tensor([True]), torch.tensor([False])
+    assert torch.equal(net(x, c_noise, photo, yes, geometry), guided(x, c_noise, photo, yes, geometry, guide))
+    awake(guided)
+    assert not torch.allclose(
+        guided(x, c_noise, photo, yes, geometry, guide), guided(x, c_noise, photo, yes, geometry, -guide)
+    )
+    assert torch.equal(
+        guided(x, c_noise, photo, no, geometry, guide), guided(x, c_noise, photo, no, geometry, -guide)
+    )
+
+
 def test_fresh_network_predicts_zero() -> None:
     net = OrbitDiT(TINY)
     geometry = Geometry.of(orbit(2), net.grid)[[0, 0, 1]]
-    y = net(
-        torch.randn(1, 2, 4, 4, 4), torch.zeros(1), torch.randn(1, 4, 4, 4), torch.ones(1).bool(), geometry
-    )
+    x, photo = torch.randn(1, 2, 4, 4, 4), torch.randn(1, 1, 4, 4, 4)
+    y = net(x, torch.zeros(1), photo, torch.ones(1).bool(), geometry)
     assert torch.equal(y, torch.zeros_like(y))
 
 

@@ -1,9 +1,11 @@
 """OrbitDiT: a video diffusion transformer that attends over all patches of all views at once.
 
 It plays the part of SVD's UNet in the paper (dense multi-view generation as video generation) at a size
-that trains from scratch. Two things tell it where a patch looks from: the patch's Plücker ray is part of
-its input, and attention sees *relative* cameras (queries, keys, values and outputs are carried between
-camera frames by the 4x4 extrinsics, as in GTA, arXiv 2310.10375, and PRoPE, arXiv 2507.10496).
+that trains from scratch, for orbits (one source photo) and scenes (several). Two things tell it where a patch
+looks from: the patch's Plücker ray is part of its input, and attention sees *relative* cameras (queries, keys,
+values and outputs are carried between camera frames by the 4x4 extrinsics, as in GTA, arXiv 2310.10375, and
+PRoPE, arXiv 2507.10496). A third tells it what the sources say about every view: PixelNeRF's image of it, the
+*guide* (see `v3d.diffusion.pixelnerf`).
 
 Tokens are laid out [N, B, D], patches first: then the change of frame is one batched matrix product, and
 nearly all of a step is matrix products.
@@ -26,22 +28,28 @@ _CAMERA = 32
 
 @dataclass(frozen=True)
 class OrbitDiTConfig:
-    """Sizes of the network; `width` is a multiple of 64 (one head each 64 channels)."""
+    """Sizes of the network; `width` is a multiple of 64 (one head each 64 channels).
+
+    `guide_size` is the side of the guide's images in pixels; 0 is a network without a guide.
+    """
 
     latent_channels: int = 8
     latent_size: int = 16
     patch: int = 4
     width: int = 256
     depth: int = 8
+    guide_size: int = 0
 
 
 @dataclass(frozen=True)
 class Geometry:
     """Where every patch looks from, computed once for a set of views.
 
+    A leading batch axis on all three is allowed (`stack`): sets of views that differ from sample to sample.
+
     Attributes:
         plucker: [V, P, 6] ray of each patch centre: moment and unit direction.
-        w2c: [V, 4, 4] world-to-camera with lengths in units of the orbit radius.
+        w2c: [V, 4, 4] world-to-camera with lengths in units of the cameras' mean distance from the origin.
         c2w: [V, 4, 4] its inverse.
     """
 
@@ -51,7 +59,7 @@ class Geometry:
 
     @staticmethod
     def of(cameras: Cameras, grid: int) -> Geometry:
-        """Of cameras in the orbit's world, for images cut into `grid` x `grid` patches."""
+        """Of cameras around the origin, for images cut into `grid` x `grid` patches."""
         origins, directions = cameras.resized(grid, grid).rays()
         directions = F.normalize(directions.flatten(1, 2), dim=-1)
         radius = cameras.centers.norm(dim=-1).mean()
@@ -59,6 +67,12 @@ class Geometry:
         scale = torch.ones(4, 4, device=radius.device)
         scale[:3, 3] = 1 / radius
         return Geometry(torch.cat([moments, directions], -1), cameras.w2c * scale, cameras.c2w * scale)
+
+    @staticmethod
+    def stack(sets: list[Geometry]) -> Geometry:
+        """One set of views for each sample of a batch."""
+        plucker, w2c, c2w = zip(*((g.plucker, g.w2c, g.c2w) for g in sets), strict=True)
+        return Geometry(torch.stack(plucker), torch.stack(w2c), torch.stack(c2w))
 
     def __getitem__(self, index: Tensor | list[int] | slice) -> Geometry:
         return Geometry(self.plucker[index], self.w2c[index], self.c2w[index])
@@ -70,6 +84,8 @@ class Geometry:
 @dataclass(frozen=True)
 class Frames:
     """Matrices [N, 64, 64] that carry a head's channels (as rows) of N patches to a common frame and back.
+
+    Where every sample of a batch has its own cameras they are [N * B, 64, 64].
 
     With E the 4x4 world-to-camera matrix and R the rotary matrix of a patch's column and row, the score of
     patches i and j sees only `E_i E_j^-1` and `R_i R_j^T`; values arrive in the frame of the reader.
@@ -83,18 +99,20 @@ class Frames:
     @staticmethod
     def of(geometry: Geometry, angles: Tensor, dtype: torch.dtype) -> Frames:
         """Of V views with P patches each; `angles` [P, 16] are the rotary angles of a patch."""
-        V, P = geometry.plucker.shape[:2]
+        V, P = geometry.plucker.shape[-3:-1]
 
         def blocks(camera: Tensor, rotary: bool) -> Tensor:
-            M = torch.zeros(V, P, _HEAD, _HEAD, device=camera.device)
+            camera = camera.reshape(-1, V, 4, 4).transpose(0, 1)[:, None]  # [V, 1, B or 1, 4, 4]
+            M = torch.zeros(V, P, camera.shape[2], _HEAD, _HEAD, dtype=dtype, device=camera.device)
             for k in range(0, _CAMERA, 4):
-                M[:, :, k : k + 4, k : k + 4] = camera[:, None]
+                M[..., k : k + 4, k : k + 4] = camera
             pair = torch.arange(_CAMERA, _HEAD, 2, device=camera.device)
-            M[:, :, pair, pair] = M[:, :, pair + 1, pair + 1] = angles.cos() if rotary else 1.0
+            cos, sin = (f(angles).to(dtype)[:, None] for f in (torch.cos, torch.sin))
+            M[..., pair, pair] = M[..., pair + 1, pair + 1] = cos if rotary else torch.ones_like(cos)
             if rotary:
-                M[:, :, pair, pair + 1] = angles.sin()
-                M[:, :, pair + 1, pair] = -angles.sin()
-            return M.flatten(0, 1).to(dtype)
+                M[..., pair, pair + 1] = sin
+                M[..., pair + 1, pair] = -sin
+            return M.flatten(0, 2)
 
         E, E_inverse = geometry.w2c, geometry.c2w
         return Frames(
@@ -123,19 +141,20 @@ class Block(nn.Module):
     def attend(self, x: Tensor, frames: Frames) -> Tensor:
         """Full attention over all N patches."""
         N, B, D = x.shape
+        sets = len(frames.query)  # N, or N * B
 
         def heads(t: Tensor, matrices: Tensor) -> Tensor:  # -> [B, heads, N, 64]
-            return torch.bmm(t.view(N, -1, _HEAD), matrices).view(N, B, -1, _HEAD).permute(1, 2, 0, 3)
+            return torch.bmm(t.view(sets, -1, _HEAD), matrices).view(N, B, -1, _HEAD).permute(1, 2, 0, 3)
 
         q = heads(F.layer_norm(self.query(x).view(N, -1, _HEAD), (_HEAD,)), frames.query)
         k = heads(F.layer_norm(self.key(x).view(N, -1, _HEAD), (_HEAD,)), frames.key)
         v = heads(self.value(x), frames.value)
-        y = F.scaled_dot_product_attention(q, k, v).permute(2, 0, 1, 3).reshape(N, -1, _HEAD)
+        y = F.scaled_dot_product_attention(q, k, v).permute(2, 0, 1, 3).reshape(sets, -1, _HEAD)
         return self.out(torch.bmm(y, frames.out).view(N, B, D))
 
 
 class OrbitDiT(nn.Module):
-    """`F(x, c_noise | photo, cameras)`: the raw network inside the EDM preconditioning."""
+    """`F(x, c_noise | photos, cameras, guide)`: the raw network inside the EDM preconditioning."""
 
     def __init__(self, config: OrbitDiTConfig = OrbitDiTConfig()) -> None:
         super().__init__()
@@ -144,6 +163,9 @@ class OrbitDiT(nn.Module):
         D, patch_dim = config.width, config.latent_channels * config.patch**2
         self.view_in = nn.Linear(2 * patch_dim + 6, D)
         self.photo_in = nn.Linear(patch_dim + 6, D)
+        if config.guide_size:
+            self.guide_in = nn.Linear(4 * (config.guide_size // self.grid) ** 2, D, bias=False)
+            nn.init.zeros_(self.guide_in.weight)  # a network trained without a guide goes on as it was
         self.position = nn.Parameter(0.02 * torch.randn(self.grid**2, D))
         self.no_photo = nn.Parameter(torch.zeros(patch_dim))
         self.noise_mlp = nn.Sequential(nn.Linear(128, D), nn.SiLU(), nn.Linear(D, 6 * D))
@@ -161,8 +183,8 @@ class OrbitDiT(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def patchify(self, z: Tensor) -> Tensor:
-        """Latents [..., C, h, w] -> patches [..., P, C * patch^2], rows first."""
-        p, g = self.config.patch, self.grid
+        """Latents [..., C, h, w] (or images of any size) -> patches [..., P, C * patch^2], rows first."""
+        g, p = self.grid, z.shape[-1] // self.grid
         z = z.unflatten(-2, (g, p)).unflatten(-1, (g, p))  # ..., C, gy, py, gx, px
         return z.movedim((-4, -2), (-5, -4)).flatten(-3).flatten(-3, -2)
 
@@ -172,31 +194,43 @@ class OrbitDiT(nn.Module):
         z = tokens.unflatten(-2, (g, g)).unflatten(-1, (C, p, p))  # ..., gy, gx, C, py, px
         return z.movedim((-5, -4), (-4, -2)).flatten(-4, -3).flatten(-2, -1)
 
-    def forward(self, x: Tensor, c_noise: Tensor, photo: Tensor, keep: Tensor, geometry: Geometry) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        c_noise: Tensor,
+        photos: Tensor,
+        keep: Tensor,
+        geometry: Geometry,
+        guide: Tensor | None = None,
+    ) -> Tensor:
         """Raw network output for the latents of V views.
 
         Args:
             x: [B, V, C, h, w] latents scaled by c_in.
             c_noise: [B].
-            photo: [B, C, h, w] clean latents of the photo.
-            keep: [B] bool; False drops the photo (classifier-free guidance).
-            geometry: of V + 1 cameras: the photo's first, then the views'.
+            photos: [B, N, C, h, w] clean latents of the source photos; their order does not matter.
+            keep: [B] bool; False drops photos and guide (classifier-free guidance).
+            geometry: of N + V cameras: the photos' first, then the views'.
+            guide: [B, V, 4, G, G] PixelNeRF's RGB and alpha of the views in [-1, 1], for a network that has one.
         """
         B, V = x.shape[:2]
-        condition = torch.where(keep[:, None, None], self.patchify(photo), self.no_photo.to(photo.dtype))
-        rays = geometry.plucker.to(x.dtype).expand(B, -1, -1, -1)
-        views = torch.cat([self.patchify(x), condition[:, None].expand(-1, V, -1, -1), rays[:, 1:]], -1)
-        tokens = torch.cat(
-            [self.photo_in(torch.cat([condition[:, None], rays[:, :1]], -1)), self.view_in(views)], dim=1
-        )
-        tokens = (tokens + self.position).flatten(1, 2).transpose(0, 1).contiguous()  # [N, B, D]
+        N, P = photos.shape[1], self.grid**2
+        kept = keep[:, None, None, None]
+        sources = torch.where(kept, self.patchify(photos), self.no_photo.to(photos.dtype))
+        rays = geometry.plucker.to(x.dtype).expand(B, -1, -1, -1)  # also where it has the batch already
+        seen = sources.mean(1, keepdim=True).expand(-1, V, -1, -1)
+        views = self.view_in(torch.cat([self.patchify(x), seen, rays[:, N:]], -1))
+        if guide is not None:
+            views = views + self.guide_in(self.patchify(guide).to(x.dtype) * kept)
+        tokens = torch.cat([self.photo_in(torch.cat([sources, rays[:, :N]], -1)), views], dim=1)
+        tokens = (tokens + self.position).flatten(1, 2).transpose(0, 1).contiguous()  # [tokens, B, D]
         embedding = self.noise_mlp[:2](_sinusoidal(c_noise, 128).to(tokens.dtype))
         noise = self.noise_mlp[2](embedding).unflatten(-1, (6, -1))
         frames = Frames.of(geometry, _rotary_angles(self.grid, x.device), tokens.dtype)
         for block in self.blocks:
             tokens = block(tokens, noise, frames)
         shift, scale = self.out_modulation(embedding).chunk(2, dim=-1)
-        patches = self.out(_modulate(tokens[self.grid**2 :], shift, scale))
+        patches = self.out(_modulate(tokens[N * P :], shift, scale))
         return self.unpatchify(patches.transpose(0, 1).unflatten(1, (V, -1)))
 
 

@@ -120,7 +120,7 @@ class MiniModel:
 
         def network(inputs: Tensor, c_noise: Tensor) -> Tensor:
             with torch.autocast(x.device.type, torch.bfloat16, enabled=fast):
-                photos = z_photo.expand(len(keep), -1, -1, -1)
+                photos = z_photo.expand(len(keep), 1, -1, -1, -1)
                 return self.dit(inputs, c_noise, photos, keep, geometry).float()
 
         batch = x.expand(len(keep), *x.shape[1:])

@@ -191,5 +191,5 @@ def _network(
 ) -> Tensor:
     """The raw network in the precision of its weights; inputs and output are float32."""
     dtype = next(net.parameters()).dtype
-    out: Tensor = net(x.to(dtype), c_noise, photo.to(dtype), keep, geometry)
+    out: Tensor = net(x.to(dtype), c_noise, photo[:, None].to(dtype), keep, geometry)
     return out.float()

@@ -1,0 +1,241 @@
+"""PixelNeRF conditioning: what the source photos say about a new view (the paper's scene-level part).
+
+Every source photo is read by a small transformer into a *frustum*: features on depth planes behind its pixels.
+Points along the rays of a new view are projected into every source; the features found there are pooled over
+the sources by mean and standard deviation, so that their number and order do not matter, and decoded to
+a density and a colour. Volume rendering then gives the new view's colour, opacity, depth and feature map.
+
+A photo of an object is the case of one source with a known camera: an orbit's view 0.
+
+The paper's encoder has features of pixels only and a large decoder of points; ours has features of pixels *and
+depths*, so that the decoder, which runs a million times a view, can be tiny. Points that a photo sees take its own
+colour, sharp, wherever the network says so (as image-based rendering does).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from v3d.cameras import Cameras
+
+
+@dataclass(frozen=True)
+class PixelNeRFConfig:
+    """Sizes of the network.
+
+    Attributes:
+        size: pixels of a source's side; `patch`: of a token's.
+        width, depth: of the transformer; heads have 64 channels.
+        grid, planes, channels: cells of a frustum's side, its depth planes, and features in a cell.
+        hidden: channels of the decoder and of the feature map.
+        near, far: camera depths that frusta and rays span, in log steps.
+        samples: points on a ray.
+        opaque: every ray ends on something (scenes); else what is left is the white ground (objects).
+    """
+
+    size: int = 128
+    patch: int = 8
+    width: int = 256
+    depth: int = 6
+    grid: int = 32
+    planes: int = 32
+    channels: int = 8
+    hidden: int = 32
+    near: float = 1.0
+    far: float = 3.0
+    samples: int = 32
+    opaque: bool = False
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Posed photos: B sets of N.
+
+    Attributes:
+        images: [B, N, 4, S, S] in [-1, 1], colour on white, then alpha.
+        w2c: [B, N, 4, 4] world-to-camera.
+        K: [B, N, 3, 3] intrinsics in units of the image's side.
+    """
+
+    images: Tensor
+    w2c: Tensor
+    K: Tensor
+
+    @staticmethod
+    def of(images: Tensor, cameras: Cameras) -> Sources:
+        """Of one set: images [N, 4, S, S]."""
+        unit = cameras.resized(1, 1)
+        return Sources(images[None], unit.w2c[None], unit.K[None])
+
+    def to(self, device: torch.device | str) -> Sources:
+        return Sources(self.images.to(device), self.w2c.to(device), self.K.to(device))
+
+
+@dataclass(frozen=True)
+class Frusta:
+    """What the encoder made of `sources`: volumes [B, N, C, planes, grid, grid]."""
+
+    sources: Sources
+    volumes: Tensor
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """R rays of each of B new sets of views.
+
+    Attributes:
+        rgb: [B, R, 3] in [0, 1], premultiplied by `alpha`.
+        alpha: [B, R].
+        depth: [B, R] expected camera depth times alpha.
+        features: [B, R, hidden].
+    """
+
+    rgb: Tensor
+    alpha: Tensor
+    depth: Tensor
+    features: Tensor
+
+
+class PixelNeRF(nn.Module):
+    """See the module."""
+
+    def __init__(self, config: PixelNeRFConfig = PixelNeRFConfig()) -> None:
+        super().__init__()
+        self.config = c = config
+        self.tokens = c.size // c.patch
+        self.cells = c.grid // self.tokens  # of a token's side
+        self.image_in = nn.Linear(4 * c.patch**2 + 6, c.width)
+        self.position = nn.Parameter(0.02 * torch.randn(self.tokens**2, c.width))
+        self.blocks = nn.ModuleList(EncoderBlock(c.width) for _ in range(c.depth))
+        self.norm = nn.LayerNorm(c.width)
+        self.frustum = nn.Linear(c.width, self.cells**2 * c.planes * c.channels)
+        self.pooled = nn.Linear(2 * c.channels + 1, c.hidden)
+        self.decoded = nn.Linear(c.hidden, 5)  # density, weight of the colour, colour
+        nn.init.normal_(self.frustum.weight, std=0.02)
+        nn.init.zeros_(self.frustum.bias)
+        nn.init.zeros_(self.decoded.bias)
+
+    def encode(self, sources: Sources) -> Frusta:
+        """Attention runs over the patches of all sources together; they are told apart by their rays."""
+        c, t, u = self.config, self.tokens, self.cells
+        B, N = sources.images.shape[:2]
+        dtype = self.image_in.weight.dtype
+        x = sources.images.unflatten(-2, (t, c.patch)).unflatten(-1, (t, c.patch))
+        x = x.permute(0, 1, 3, 5, 2, 4, 6).reshape(B, N, t * t, -1)
+        x = self.image_in(torch.cat([x, patch_rays(sources, t)], -1).to(dtype)) + self.position
+        x = x.flatten(1, 2)
+        for block in self.blocks:
+            x = block(x)
+        v = self.frustum(self.norm(x)).view(B, N, t, t, u, u, c.planes, c.channels)
+        return Frusta(
+            sources, v.permute(0, 1, 7, 6, 2, 4, 3, 5).reshape(B, N, c.channels, c.planes, c.grid, c.grid)
+        )
+
+    def render(
+        self, frusta: Frusta, origins: Tensor, directions: Tensor, jitter: Tensor | float = 0.5
+    ) -> Rendered:
+        """Volume rendering.
+
+        Args:
+            origins, directions: [B, R, 3] rays of new views; directions have unit camera z.
+            jitter: [B, R, 1] in [0, 1), where in its interval each sample lies.
+        """
+        c = self.config
+        B, R, _ = origins.shape
+        S, ratio = c.samples, math.log(c.far / c.near)
+        depth = c.near * torch.exp(ratio * (torch.arange(S, device=origins.device) + jitter) / S)
+        depth = depth.expand(B, R, S)
+        points = origins[:, :, None] + directions[:, :, None] * depth[..., None]  # [B, R, S, 3]
+        density, colour, hidden = self.decode(frusta, points.flatten(1, 2))
+        step = depth * (ratio / S) * directions.norm(dim=-1, keepdim=True)
+        optical = density.view(B, R, S) * step
+        if c.opaque:
+            optical = torch.cat([optical[..., :-1], torch.full_like(optical[..., -1:], 20.0)], -1)
+        before = optical.cumsum(-1) - optical
+        weight = torch.exp(-before) - torch.exp(-before - optical)  # [B, R, S]
+        row = weight[:, :, None]
+
+        def along(values: Tensor) -> Tensor:  # [B, R * S, C] -> [B, R, C]
+            return (row.to(values.dtype) @ values.view(B, R, S, -1))[:, :, 0].float()
+
+        return Rendered(along(colour), weight.sum(-1), (weight * depth).sum(-1), along(hidden))
+
+    def decode(self, frusta: Frusta, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Density [B, P], colour [B, P, 3] and hidden features [B, P, hidden] at points [B, P, 3]."""
+        s, c = frusta.sources, self.config
+        B, N = s.images.shape[:2]
+        x = torch.einsum("bnij,bpj->bnpi", s.w2c[..., :3, :3], points) + s.w2c[..., None, :3, 3]
+        z = x[..., 2].clamp_min(1e-3)
+        uv = (
+            torch.einsum("bnij,bnpj->bnpi", s.K[..., :2, :2], x[..., :2] / z[..., None])
+            + s.K[..., None, :2, 2]
+        )
+        plane = (z / c.near).log() / math.log(c.far / c.near)
+        where = torch.cat([uv, plane[..., None]], -1) * 2 - 1  # [B, N, P, 3]
+        seen = ((where.abs() <= 1).all(-1) & (x[..., 2] > 0)).float()  # [B, N, P]
+
+        where = where.flatten(0, 1)
+        h = _sample(frusta.volumes.flatten(0, 1).float(), where[:, None, None]).unflatten(
+            0, (B, N)
+        )  # [B, N, P, C]
+        photo = _sample(s.images[:, :, :3].flatten(0, 1), where[:, None, :, :2]).unflatten(0, (B, N))
+        m = seen[..., None]
+        count = m.sum(1).clamp_min(1)
+        mean = (h * m).sum(1) / count
+        variance = ((h - mean[:, None]).square() * m).sum(1) / count
+        pooled = torch.cat([mean, (variance + 1e-4).sqrt() - 1e-2, seen.mean(1)[..., None]], -1)
+        hidden = F.silu(self.pooled(pooled.to(self.pooled.weight.dtype)))  # [B, P, hidden]
+        out = self.decoded(hidden).float()
+        density = 8 * F.softplus(2 * out[..., 0] - 1) * seen.amax(1)
+        votes = torch.cat([h[..., 0] + (seen - 1) * 1e4, out[:, None, :, 1]], 1).softmax(1)[..., None]
+        colours = torch.cat([photo * 0.5 + 0.5, out[:, None, :, 2:].sigmoid()], 1)
+        return density, (votes * colours).sum(1), hidden
+
+
+class EncoderBlock(nn.Module):
+    """Plain pre-norm transformer block."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.heads = width // 64
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.query, self.key = nn.Linear(width, width), nn.Linear(width, width)
+        self.value, self.out = nn.Linear(width, width), nn.Linear(width, width)
+        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        for layer in (self.out, self.down):
+            nn.init.normal_(layer.weight, std=0.02)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, T, D] -> [B, T, D]."""
+        y = self.norm1(x)
+        q, k, v = (
+            f(y).unflatten(-1, (self.heads, 64)).transpose(1, 2) for f in (self.query, self.key, self.value)
+        )
+        q, k = F.layer_norm(q, (64,)), F.layer_norm(k, (64,))
+        scores = torch.softmax(q @ k.mT / 8, -1)  # spelled out: cheaper on the CPU than its fused form
+        x = x + self.out((scores @ v).transpose(1, 2).flatten(2))
+        return x + self.down(F.silu(self.up(self.norm2(x))))
+
+
+def patch_rays(sources: Sources, tokens: int) -> Tensor:
+    """Plücker rays [B, N, tokens^2, 6] (moment, unit direction) of patch centres, rows first."""
+    at = (torch.arange(tokens, device=sources.K.device) + 0.5) / tokens
+    pixels = torch.stack(
+        [at.repeat(tokens), at.repeat_interleave(tokens), torch.ones_like(at).repeat(tokens)]
+    )
+    R, t = sources.w2c[..., :3, :3], sources.w2c[..., :3, 3:]
+    directions = F.normalize((R.mT @ torch.linalg.inv(sources.K) @ pixels).mT, dim=-1)
+    origin = -(R.mT @ t).mT.expand_as(directions)
+    return torch.cat([torch.linalg.cross(origin, directions), directions], -1)
+
+
+def _sample(grids: Tensor, where: Tensor) -> Tensor:
+    """Linear interpolation of grids [B, C, (D,) H, W] at `where` [B, (1,) 1, P, 2 or 3] in [-1, 1] -> [B, P, C]."""
+    values = F.grid_sample(grids, where, mode="bilinear", padding_mode="border", align_corners=False)
+    return values.flatten(2).mT

@@ -191,6 +191,28 @@ def test_help_is_quick_and_imports_nothing_heavy() -> None:
         assert heavy not in done.stdout
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX pipes")
+def test_a_reader_that_has_seen_enough_is_no_fault() -> None:
+    """As in `v3d ... | head -1`, whether the pipe breaks while the command prints or at the last flush."""
+    for amount in (1, 200_000):
+        code = textwrap.dedent(f"""
+            import sys
+            from v3d import cli
+            def talk() -> None:
+                sys.stdin.read()  # until the reader is gone
+                print("x" * {amount})
+            cli.COMMANDS["talk"] = talk
+            sys.exit(cli.main(["talk"]))
+        """)
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        process = subprocess.Popen([sys.executable, "-c", code], text=True, **pipes)
+        assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        process.stdin.close()
+        assert process.stderr.read() == ""
+        assert process.wait(timeout=60) == 141
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_ctrl_c_and_resume(tmp_path: Path) -> None:
     """A real Ctrl-C in a real process, in the middle of a stage that would take minutes."""

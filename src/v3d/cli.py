@@ -20,7 +20,7 @@ from v3d.evaluation.settings import (
     EvaluateViews,
 )
 from v3d.settings import GenerateSettings, ReconstructSettings
-from v3d.training.commands import render, train
+from v3d.training.commands import render, render_scenes, train
 
 Out = Annotated[Path, arg(aliases=["-o"])]
 
@@ -141,6 +141,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "generate": generate,
     "reconstruct": reconstruct,
     "render": render,
+    "render-scenes": render_scenes,
     "train": train,
     "evaluate": evaluate,
     "convert": convert,
@@ -149,7 +150,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0, 1 (some inputs failed), 2 (an error), 130 (interrupted).
+    """Run one command; returns the exit code: 0, 1 (some inputs failed), 2 (an error), 130 (interrupted),
+    141 (nobody reads stdout any more).
 
     Users see one sentence and no traceback; V3D_DEBUG=1 lets faults of the program through.
     """
@@ -157,6 +159,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tyro.extras.subcommand_cli_from_dict(
             COMMANDS, prog="v3d", description="One photo becomes a 3D asset.", args=arguments
         )
+        sys.stdout.flush()
+    except BrokenPipeError:  # `v3d ... | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is flushed at exit
+        return 141
     except SomeFailedError as error:
         print(f"v3d: {error}", file=sys.stderr)
         return 1

@@ -3,7 +3,7 @@
 `Mesh` uses V3D's world (z up, front towards +x, see `v3d.cameras`). Files use their own axes: GLB is
 y-up with the front towards +z, so (x, y, z) in the file is (y, z, x) in the world; OBJ is written and
 read the same way, as most programs do. PLY and STL, the scanner's and the printer's formats, are z-up and
-read as they stand.
+read as they stand. Folders of Google Scanned Objects are z-up with the front towards -y.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from v3d.errors import V3DError
 from v3d.files import atomic
+from v3d.mesh_folders import SCANNED_OBJ, is_scanned_object
 
 # Vertices repeated along a texture seam share one normal unless they differ more than this: a hard edge.
 _CREASE_COSINE = 0.9
@@ -176,7 +177,7 @@ def save_obj(mesh: Mesh, path: str | Path) -> None:
 
 
 def load_mesh(path: str | Path) -> Mesh:
-    """Read a GLB, glTF, OBJ, PLY or STL file as one mesh in V3D's world.
+    """Read a GLB, glTF, OBJ, PLY or STL file, or the folder of a scanned object, as one mesh in V3D's world.
 
     The scene graph is baked into the vertices. One texture is kept as it is; several textures, plain
     materials and vertex or face colours become one atlas. Without any colour, `texture` is None.
@@ -186,8 +187,12 @@ def load_mesh(path: str | Path) -> Mesh:
     """
     from v3d.mesh_import import import_mesh  # trimesh takes half a second to import
 
-    vertices, faces, uv, texture = import_mesh(Path(path))
-    if Path(path).suffix.lower() in {".glb", ".gltf", ".obj"}:
+    path = Path(path)
+    scanned = is_scanned_object(path)
+    vertices, faces, uv, texture = import_mesh(path / SCANNED_OBJ if scanned else path)
+    if scanned:
+        vertices = vertices[:, [1, 0, 2]] * (-1, 1, 1)
+    elif path.suffix.lower() in {".glb", ".gltf", ".obj"}:
         vertices = vertices[:, [2, 0, 1]]
     return Mesh(
         torch.from_numpy(np.ascontiguousarray(vertices, dtype=np.float32)),

@@ -9,8 +9,8 @@ import numpy as np
 import trimesh
 
 from v3d.errors import V3DError
+from v3d.mesh_folders import FORMATS, SCANNED_TEXTURES
 
-FORMATS = (".glb", ".gltf", ".obj", ".ply", ".stl")
 _LARGEST_TILED = 4096  # pixels; textures that repeat further are wrapped vertex by vertex instead
 _GUTTER = 2  # replicated texels around every image of an atlas
 
@@ -29,7 +29,7 @@ def import_mesh(path: Path) -> tuple[Array, Array, Array | None, Array | None]:
     if not path.is_file():
         raise V3DError(f"There is no mesh file {path}.")
     try:
-        scene: Any = trimesh.load(path, force="scene", process=False, maintain_order=True)
+        scene: Any = trimesh.load(path, force="scene", process=False, resolver=_Beside(str(path)))
         geometries = [
             (scene.geometry[name], transform)
             for transform, name in (scene.graph[node] for node in scene.graph.nodes_geometry)
@@ -47,6 +47,16 @@ def import_mesh(path: Path) -> tuple[Array, Array, Array | None, Array | None]:
     if not np.isfinite(vertices).all():
         raise V3DError(f"{path.name} has vertices that are not finite numbers.")
     return (vertices, faces, uv, texture) if coloured else (vertices, faces, None, None)
+
+
+class _Beside(trimesh.resolvers.FilePathResolver):
+    """Finds the files that a mesh names: beside it, or where scanned objects keep their textures."""
+
+    def get(self, name: str) -> bytes:
+        try:
+            return bytes(super().get(name))
+        except (OSError, ValueError):
+            return (Path(self.parent).parent / SCANNED_TEXTURES / Path(name.strip()).name).read_bytes()
 
 
 def _part(geometry: Any, transform: Array, linear: bool) -> Part:

@@ -12,9 +12,9 @@ from typing import Any
 from v3d.errors import V3DError
 from v3d.evaluation.settings import ObjectSource
 from v3d.mesh import Mesh, load_mesh
+from v3d.mesh_folders import find_meshes
 from v3d.training.corpus import corpus_ids, load_corpus
 
-MESH_SUFFIXES = (".glb", ".gltf", ".obj", ".ply", ".stl")
 _PALETTE_SIDE = 64  # a texture this small is a colour table: interpolating it invents colours
 
 
@@ -96,8 +96,8 @@ def _entries(source: ObjectSource) -> dict[str, dict[str, Any]]:
         return {k: {**v, "path": root / v["file"]} for k, v in listed.items() if "file" in v}
     if corpus is None:
         raise V3DError("Name the test objects: give --corpus (a .npz or a folder of meshes) or --manifest.")
-    files = sorted(f for f in corpus.rglob("*") if f.suffix.lower() in MESH_SUFFIXES)
-    return {f.relative_to(corpus).with_suffix("").as_posix(): {"path": f} for f in files}
+    meshes = [m for m in find_meshes(corpus) if m.real_scan or not source.real_scans]
+    return {m.id: {"path": m.path, "real_scan": m.real_scan} for m in meshes}
 
 
 def _is_packed(corpus: Path) -> bool:

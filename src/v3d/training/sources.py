@@ -1,4 +1,4 @@
-"""Where training objects come from: mesh files, folders of them, manifests and packed corpora."""
+"""Where training objects come from: mesh files, folders of them, scanned objects, manifests, packed corpora."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 
 from v3d.errors import V3DError
 from v3d.mesh import load_mesh
+from v3d.mesh_folders import find_meshes
 from v3d.training.corpus import CorpusObject, corpus_ids, load_corpus
 
-MESH_SUFFIXES = (".glb", ".gltf", ".obj", ".ply", ".stl")
 _PALETTE_SIDE = 64  # a texture this small is a colour table: interpolating it invents colours
 
 
@@ -22,7 +22,7 @@ class Source:
 
     Attributes:
         id: unique name.
-        file: a mesh file, or the packed corpus that holds the object.
+        file: a mesh file, a scanned object's folder, or the packed corpus that holds the object.
         row: the object's place in the packed corpus, None for mesh files.
         split, licence: as the manifest says, "" where nothing does.
     """
@@ -47,7 +47,8 @@ class Source:
 
 
 def find_sources(paths: Sequence[Path], *, index: Path | None = None, split: str = "all") -> list[Source]:
-    """All objects under `paths`, in order: mesh files, folders (searched through), manifests (.json), corpora (.npz).
+    """All objects under `paths`, in order: mesh files, folders (searched through; see `v3d.mesh_folders`),
+    manifests (.json), corpora (.npz).
 
     A manifest is a JSON list of objects with `file` (relative to it) and optionally `id`, `split` and `licence`.
 
@@ -71,12 +72,11 @@ def find_sources(paths: Sequence[Path], *, index: Path | None = None, split: str
                 for entry in _read_list(path)
                 if "file" in entry
             ]
-        elif path.is_dir():
-            for file in sorted(f for f in path.rglob("*") if f.suffix.lower() in MESH_SUFFIXES):
-                name = file.relative_to(path).with_suffix("").as_posix()
-                found.append(_described(name, file, known.get(name, {})))
-        elif path.is_file():
-            found.append(_described(path.stem, path, known.get(path.stem, {})))
+        elif path.exists():
+            found += [
+                _described(mesh.id, mesh.path, {"license": mesh.licence} | known.get(mesh.id, {}))
+                for mesh in find_meshes(path)
+            ]
         else:
             raise V3DError(f"There is no {path}; give mesh files, folders, a manifest or a packed corpus.")
     if split != "all":

@@ -149,14 +149,34 @@ def resize_rgba(rgba: Tensor, height: int, width: int) -> Tensor:
     return torch.cat([rgb.clamp(0, 1), x[..., 3:]], -1)
 
 
+def image_size(path: str | Path, *, upright: bool = True) -> tuple[int, int]:
+    """Width and height of what `read_image` gives without `max_side`, from the file's first bytes.
+
+    Raises:
+        V3DError: the file is missing or not an image.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise V3DError(f"There is no photo {path}.")
+    try:
+        with _bomb_check_off(), Image.open(path) as file:
+            turned = upright and file.getexif().get(_ORIENTATION, 1) >= 5  # by a quarter
+            return file.size[::-1] if turned else file.size
+    except Exception as error:  # decoders raise whatever they like on broken files
+        raise V3DError(
+            f"{path.name} is not an image that can be read; give a PNG, JPEG, WebP, TIFF or GIF file."
+        ) from error
+
+
 def read_image(
-    path: str | Path, max_side: int | None = MAX_SIZE
+    path: str | Path, max_side: int | None = MAX_SIZE, *, upright: bool = True
 ) -> tuple[NDArray[np.float32], tuple[str, ...]]:
-    """Any image file -> upright sRGB [H, W, 4] float32 in [0, 1] (straight alpha), and warnings.
+    """Any image file -> sRGB [H, W, 4] float32 in [0, 1] (straight alpha), and warnings.
 
     Args:
         max_side: larger images are reduced by a whole factor, while they are decoded, so that memory stays
             bounded; None keeps every pixel.
+        upright: turn the photo as its orientation tag says; otherwise leave it as it is stored.
 
     Raises:
         V3DError: the file is missing, not an image, broken, or has more than 450 million pixels.
@@ -175,7 +195,7 @@ def read_image(
                     f"{path.name} has {width} x {height} pixels, more than the {MAX_PIXELS // 10**6} million "
                     "that can be read; make it smaller first."
                 )
-            orientation = file.getexif().get(_ORIENTATION, 1)
+            orientation = file.getexif().get(_ORIENTATION, 1) if upright else 1
             profile = image.info.get("icc_profile")
             image.load()
             image = image if max_side is None else _reduced(image, max_side)

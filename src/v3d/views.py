@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import cv2
 import numpy as np
 import PIL.Image
 import torch
@@ -20,9 +16,7 @@ from v3d.cameras import ORBIT_VIEWS, Cameras, cat_cameras, orbit
 from v3d.errors import V3DError
 from v3d.files import atomic, write_json
 from v3d.photo import read_image, resize_rgba
-
-# The same camera in OpenGL axes (x right, y up, z backward), as transforms.json has them, and back.
-_OPENCV_OPENGL = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64))
+from v3d.posed import OPENCV_OPENGL, PosedPhoto, read_transforms, transforms_file
 
 
 @dataclass(frozen=True)
@@ -80,7 +74,7 @@ def save_views(views: Views, folder: str | Path) -> None:
         stale.unlink()
 
     cameras = views.cameras.to("cpu")
-    c2w = cameras.c2w.double() @ _OPENCV_OPENGL
+    c2w = cameras.c2w.double() @ OPENCV_OPENGL
     shared = bool((cameras.K[:1] == cameras.K).all())
     frames = [
         {"file_path": name, "transform_matrix": pose.tolist()} | ({} if shared else _focal(K))
@@ -112,27 +106,20 @@ def load_views(folder: str | Path, *, max_size: int | None = None) -> Views:
     Raises:
         V3DError: a file is missing or broken, images differ in size, a pose is not a rigid motion.
     """
-    path = _transforms_file(Path(folder))
-    try:
-        meta = json.loads(path.read_text(encoding="utf-8"))
-        frames = list(meta["frames"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise V3DError(f"{path} is not a transforms.json with a list of frames ({error}).") from error
-    if not frames:
-        raise V3DError(f"{path} lists no frames.")
+    path = transforms_file(Path(folder))
+    if path is None:
+        raise V3DError(f"{folder} has no transforms.json; give a folder of posed views.")
     images: list[Tensor] = []
     cameras: list[Cameras] = []
-    for frame in frames:
-        image, K = _read_frame(path, meta | frame)
-        c2w = _pose(frame.get("transform_matrix"), f"{path.name}, {frame.get('file_path')}")
-        height, width = image.shape[:2]
-        camera = Cameras(c2w[None], K[None], width, height)
+    for photo in read_transforms(path):
+        image, camera = _read(photo)
+        width, height = camera.width, camera.height
         if max_size is not None and max(width, height) > max_size:
             width, height = (max(1, round(side * max_size / max(width, height))) for side in (width, height))
             image, camera = resize_rgba(image, height, width), camera.resized(width, height)
         if images and image.shape != images[0].shape:
             raise V3DError(
-                f"The images of {path} differ in size: {frame['file_path']} does not match the first one."
+                f"The images of {path} differ in size: {photo.file.name} does not match the first one."
             )
         images.append(image)
         cameras.append(camera)
@@ -180,86 +167,17 @@ def _on_white(rgba: Tensor, cameras: Cameras) -> Views:
     return Views(rgb * alpha[..., None] + 1 - alpha[..., None], alpha, cameras)
 
 
-def _transforms_file(path: Path) -> Path:
-    if path.is_file():
-        return path
-    for name in ("transforms.json", "transforms_train.json"):
-        if (path / name).is_file():
-            return path / name
-    raise V3DError(f"{path} has no transforms.json; give a folder of posed views.")
-
-
 def _focal(K: Tensor) -> dict[str, float]:
     return {"fl_x": K[0, 0].item(), "fl_y": K[1, 1].item(), "cx": K[0, 2].item(), "cy": K[1, 2].item()}
 
 
-def _read_frame(path: Path, frame: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    """Undistorted straight RGBA [H, W, 4] and K [3, 3] of one frame (whose keys include the file's own)."""
-    name = frame.get("file_path")
-    if not isinstance(name, str):
-        raise V3DError(f"A frame of {path} has no file_path.")
-    candidates = [path.parent / (name + suffix) for suffix in ("", ".png", ".jpg", ".jpeg")]
-    file = next((c for c in candidates if c.is_file()), None)
-    if file is None:
-        raise V3DError(f"{path.parent / name}, listed in {path.name}, does not exist.")
-    rgba, _ = read_image(file, max_side=None)
-    height, width = rgba.shape[:2]
-    try:
-        stated = (int(frame.get("w") or width), int(frame.get("h") or height))
-        if stated != (width, height):
-            raise V3DError(
-                f"{file} has {width} x {height} pixels; {path.name} says {stated[0]} x {stated[1]}."
-            )
-        K = _intrinsics(frame, width, height)
-        distortion = np.array([float(frame.get(key, 0)) for key in ("k1", "k2", "p1", "p2", "k3")])
-        fisheye = np.array([float(frame.get(key, 0)) for key in ("k1", "k2", "k3", "k4")])
-    except (KeyError, ValueError, TypeError) as error:
-        raise V3DError(f"{path.name} has no usable camera for {name}: {error}.") from error
-    if isinstance(frame.get("mask_path"), str):
-        mask, _ = read_image(path.parent / frame["mask_path"], max_side=None)
+def _read(photo: PosedPhoto) -> tuple[Tensor, Cameras]:
+    """Undistorted straight RGBA [H, W, 4] (alpha from the mask, if there is one) and its camera."""
+    rgba, lens = photo.read()
+    if photo.mask is not None:
+        mask, _ = read_image(photo.mask, max_side=None, upright=False)
         if mask.shape != rgba.shape:
-            raise V3DError(f"The mask {frame['mask_path']} and {file} differ in size.")
+            raise V3DError(f"The mask {photo.mask.name} and {photo.file} differ in size.")
         rgba[..., 3] = mask[..., 0]
-    matrix = K.double().numpy() - np.array(
-        [[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]]
-    )  # OpenCV's first centre is 0
-    if frame.get("camera_model") == "OPENCV_FISHEYE":
-        straight = cv2.fisheye.undistortImage(rgba, matrix, fisheye, Knew=matrix)
-    else:
-        straight = cv2.undistort(rgba, matrix, distortion) if distortion.any() else rgba
-    return torch.from_numpy(np.asarray(straight, np.float32)), K
-
-
-def _intrinsics(frame: dict[str, Any], width: int, height: int) -> Tensor:
-    """K [3, 3] from focal lengths or from the full angles of view."""
-    if "fl_x" in frame:
-        fx = float(frame["fl_x"])
-    elif "camera_angle_x" in frame:
-        fx = 0.5 * width / math.tan(0.5 * float(frame["camera_angle_x"]))
-    else:
-        raise KeyError("neither fl_x nor camera_angle_x is given")
-    fy = float(frame.get("fl_y", fx))
-    if "fl_y" not in frame and "camera_angle_y" in frame:
-        fy = 0.5 * height / math.tan(0.5 * float(frame["camera_angle_y"]))
-    cx, cy = float(frame.get("cx", width / 2)), float(frame.get("cy", height / 2))
-    if not all(math.isfinite(value) for value in (fx, fy, cx, cy)) or min(fx, fy) <= 0:
-        raise ValueError("a focal length is not a positive number")
-    return torch.tensor([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]])
-
-
-def _pose(matrix: Any, where: str) -> Tensor:
-    """c2w [4, 4] with OpenCV axes from a transform_matrix (OpenGL axes, 3 or 4 rows)."""
-    try:
-        pose = torch.tensor(matrix, dtype=torch.float64)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise V3DError(f"{where}: there is no transform_matrix of 4 x 4 numbers.") from error
-    if pose.shape not in ((3, 4), (4, 4)):
-        raise V3DError(f"{where}: the transform_matrix is not 4 x 4.")
-    c2w = torch.eye(4, dtype=torch.float64)
-    c2w[:3] = pose[:3]
-    c2w = c2w @ _OPENCV_OPENGL
-    R = c2w[:3, :3]
-    rigid = bool(torch.isfinite(c2w).all()) and bool((R.mT @ R - torch.eye(3).double()).abs().max() < 0.02)
-    if not rigid or torch.linalg.det(R) < 0:
-        raise V3DError(f"{where}: the transform_matrix is not a rotation and a position.")
-    return c2w.float()
+    image, lens = lens.undistorted(rgba, fill=False)
+    return torch.from_numpy(image), lens.camera(photo.c2w)

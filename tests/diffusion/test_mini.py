@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from v3d.cameras import orbit
 from v3d.diffusion.dit import Frames, Geometry, OrbitDiT, OrbitDiTConfig
 from v3d.diffusion.generator import Generator
 from v3d.diffusion.mini import MiniModel, _solid, to_image
+from v3d.diffusion.pixelnerf import PixelNeRF, PixelNeRFConfig
 from v3d.diffusion.vae import VAE, VAEConfig
 from v3d.errors import V3DError
+from v3d.training.export import Sampling, export_mini
 
 TINY = OrbitDiTConfig(latent_channels=4, latent_size=4, patch=2, width=64, depth=2)
+TINY_NERF = PixelNeRFConfig(size=32, width=64, depth=1, grid=8, planes=4, samples=4)
 TINY_VAE = VAEConfig(latent_channels=4, widths=(8, 8, 16), blocks=1)
 
 
@@ -32,12 +32,8 @@ def awake(net: OrbitDiT) -> OrbitDiT:
 @pytest.fixture
 def tiny_weights(tmp_path: Path) -> Path:
     torch.manual_seed(0)
-    vae, dit = VAE(TINY_VAE), awake(OrbitDiT(TINY))
-    save_file({k: v.half().contiguous() for k, v in vae.state_dict().items()}, tmp_path / "vae.safetensors")
-    save_file({k: v.half().contiguous() for k, v in dit.state_dict().items()}, tmp_path / "dit.safetensors")
-    sampling = {"steps": 2, "guidance": 1.5, "sigma_min": 0.01, "sigma_max": 80.0}
-    config = {"vae": asdict(TINY_VAE), "dit": asdict(TINY), "sampling": sampling}
-    (tmp_path / "config.json").write_text(json.dumps(config))
+    networks = VAE(TINY_VAE), PixelNeRF(TINY_NERF), awake(OrbitDiT(TINY))
+    export_mini(*networks, tmp_path, Sampling(steps=2, guidance=1.5, sigma_min=0.01))
     return tmp_path
 
 
@@ -114,21 +110,18 @@ def test_every_sample_may_have_its_own_cameras_and_several_photos_in_any_order()
     torch.testing.assert_close(y, swapped, atol=1e-5, rtol=1e-4)
 
 
-def test_a_fresh_guide_changes_nothing_and_a_trained_one_does() -> None:
-    net = awake(OrbitDiT(TINY))
-    guided = OrbitDiT(replace(TINY, guide_size=8))
-    guided.load_state_dict(net.state_dict(), strict=False)
+def test_a_fresh_network_ignores_the_guide_and_a_trained_one_looks_at_it() -> None:
+    net = OrbitDiT(TINY)
+    torch.nn.init.normal_(net.out.weight)
     geometry = Geometry.of(orbit(2), net.grid)[[0, 0, 1]]
-    x, photo, guide = torch.randn(1, 2, 4, 4, 4), torch.randn(1, 1, 4, 4, 4), torch.rand(1, 2, 4, 8, 8)
+    x, photo, guide = torch.randn(1, 2, 4, 4, 4), torch.randn(1, 1, 4, 4, 4), torch.randn(1, 2, 4, 4, 4)
     c_noise, yes, no = torch.zeros(1), torch.tensor([True]), torch.tensor([False])
-    assert torch.equal(net(x, c_noise, photo, yes, geometry), guided(x, c_noise, photo, yes, geometry, guide))
-    awake(guided)
-    assert not torch.allclose(
-        guided(x, c_noise, photo, yes, geometry, guide), guided(x, c_noise, photo, yes, geometry, -guide)
-    )
-    assert torch.equal(
-        guided(x, c_noise, photo, no, geometry, guide), guided(x, c_noise, photo, no, geometry, -guide)
-    )
+    y = net(x, c_noise, photo, yes, geometry)
+    assert torch.equal(y, net(x, c_noise, photo, yes, geometry, guide))
+    awake(net)
+    assert not torch.allclose(y, net(x, c_noise, photo, yes, geometry, guide))
+    dropped = net(x, c_noise, photo, no, geometry, guide)
+    assert torch.equal(dropped, net(x, c_noise, photo, no, geometry, -guide))
 
 
 def test_fresh_network_predicts_zero() -> None:

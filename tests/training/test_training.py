@@ -18,14 +18,16 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from v3d.diffusion.mini import MiniModel
+from v3d.diffusion.pixelnerf import PixelNeRF, PixelNeRFConfig, load_pixelnerf
 from v3d.diffusion.vae import load_vae
 from v3d.errors import V3DError
 from v3d.training import loop
 from v3d.training.checkpoint import FILE, Progress, read_recipe
 from v3d.training.dataset import OrbitShards, Order
+from v3d.training.export import export_pixelnerf
 from v3d.training.latents import encode, recoloured
 from v3d.training.loop import Draw
-from v3d.training.recipe import OrbitRecipe, Recipe, VAERecipe, from_json, to_json
+from v3d.training.recipe import OrbitRecipe, PixelNeRFRecipe, Recipe, VAERecipe, from_json, to_json
 from v3d.training.train import make_task, resume_training, train
 from v3d.training.vae import VAETask, reconstruction_loss
 
@@ -39,11 +41,30 @@ def vae(orbits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def nerf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small untrained PixelNeRF."""
+    folder = tmp_path_factory.mktemp("pixelnerf")
+    torch.manual_seed(0)
+    net = PixelNeRF(PixelNeRFConfig(size=32, width=64, depth=1, grid=8, planes=4, samples=4))
+    export_pixelnerf(net, folder)
+    return folder
+
+
 @pytest.fixture
-def tiny(orbits: Path, vae: Path) -> OrbitRecipe:
+def tiny(orbits: Path, vae: Path, nerf: Path) -> OrbitRecipe:
     """A recipe of a few steps that tells every step's loss."""
     return replace(
-        OrbitRecipe.smoke(), data=orbits, vae=vae, steps=8, batch=6, width=64, depth=1, warmup=2, log_steps=1
+        OrbitRecipe.smoke(),
+        data=orbits,
+        vae=vae,
+        pixelnerf=nerf,
+        steps=8,
+        batch=6,
+        width=64,
+        depth=1,
+        warmup=2,
+        log_steps=1,
     )
 
 
@@ -101,8 +122,8 @@ def test_the_smoke_vae_learns_and_loads(orbits: Path, tmp_path: Path) -> None:
     assert len(list((tmp_path / "samples").glob("*.png"))) == 1
 
 
-def test_the_smoke_orbit_model_learns_and_loads(orbits: Path, vae: Path, tmp_path: Path) -> None:
-    recipe = replace(OrbitRecipe.smoke(), data=orbits, validation=orbits, vae=vae)
+def test_the_smoke_orbit_model_learns_and_loads(orbits: Path, vae: Path, nerf: Path, tmp_path: Path) -> None:
+    recipe = replace(OrbitRecipe.smoke(), data=orbits, validation=orbits, vae=vae, pixelnerf=nerf)
     lines: list[dict[str, float]] = []
     train(recipe, tmp_path, device="cpu", on_line=lines.append)
     curve = losses(tmp_path)
@@ -111,6 +132,17 @@ def test_the_smoke_orbit_model_learns_and_loads(orbits: Path, vae: Path, tmp_pat
     assert any("loss sigma 0.5-2" in line for line in lines)
     model = MiniModel.load(tmp_path / "model")
     assert len(model(torch.rand(64, 64, 4), steps=1)) == 18
+
+
+def test_the_smoke_pixelnerf_learns_and_loads(orbits: Path, tmp_path: Path) -> None:
+    recipe = replace(PixelNeRFRecipe.smoke(), data=orbits, validation=orbits)
+    lines: list[dict[str, float]] = []
+    train(recipe, tmp_path, device="cpu", on_line=lines.append)
+    curve = losses(tmp_path)
+    assert curve[recipe.steps] < 0.7 * curve[recipe.log_steps]
+    assert {"psnr", "psnr of repeating", "psnr reversed"} <= lines[-1].keys()
+    assert load_pixelnerf(tmp_path / "model").config.size == recipe.size
+    assert len(list((tmp_path / "samples").glob("*.png"))) == 1
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
@@ -242,22 +274,25 @@ def test_a_damaged_image_is_passed_over(
     assert "skipped an image of pillar" in caplog.text
 
 
-def test_the_latent_cache_belongs_to_its_vae(orbits: Path, vae: Path, tmp_path: Path) -> None:
+def test_the_latent_cache_belongs_to_its_networks(
+    orbits: Path, vae: Path, nerf: Path, tmp_path: Path
+) -> None:
     for path in sorted(orbits.glob("orbits-*"))[:2]:
         (tmp_path / path.name).symlink_to(path)
-    shards, network = OrbitShards(tmp_path), load_vae(vae)
-    first = encode(shards, network)
+    shards, network, guide = OrbitShards(tmp_path), load_vae(vae), load_pixelnerf(nerf)
+    first = encode(shards, network, guide)
+    assert first.guides.shape == first.views.shape
     caches = {p: p.stat().st_mtime_ns for p in tmp_path.glob("latents-*")}
     assert len(first) == 6 and len(caches) == 2 and first.views.shape[1:] == (18, 8, 8, 8)
-    assert torch.equal(encode(shards, network).views, first.views)
+    assert torch.equal(encode(shards, network, guide).views, first.views)
     assert {p: p.stat().st_mtime_ns for p in tmp_path.glob("latents-*")} == caches  # not made again
     next(iter(caches)).write_bytes(b"damaged")
-    assert torch.equal(encode(shards, network).views, first.views)
-    both = encode(shards, network, appearances=2)
+    assert torch.equal(encode(shards, network, guide).views, first.views)
+    both = encode(shards, network, guide, appearances=2)
     assert len(both) == 12 and torch.equal(both.views[:6], first.views)
     assert float((both.views[6:] - first.views).abs().mean()) > 0.05
     network.std.mul_(2)
-    torch.testing.assert_close(encode(shards, network).views, first.views / 2, atol=2e-2, rtol=2e-2)
+    torch.testing.assert_close(encode(shards, network, guide).views, first.views / 2, atol=2e-2, rtol=2e-2)
 
 
 def test_another_appearance_is_what_rendering_would_give(meshes: Path) -> None:
@@ -270,24 +305,25 @@ def test_another_appearance_is_what_rendering_would_give(meshes: Path) -> None:
     plain = (torch.cat([orbit.rgb, orbit.alpha[..., None]], -1)[[0, *range(18)]] * 255).to(torch.uint8)
     turned = render_orbit(mesh, OrbitVariant(front=-20.0, mirror=True), size=32)
     for seed in range(20):
-        images = recoloured(plain, torch.Generator().manual_seed(seed))
+        images, mirrored = recoloured(plain, torch.Generator().manual_seed(seed))
         ground = plain[..., 3] == 0
-        if torch.equal(images[..., 3], plain[..., 3]):
+        if not mirrored:
+            assert torch.equal(images[..., 3], plain[..., 3])
             assert bool((images[ground][:, :3] == 255).all())
             continue
-        difference = (images[1:, ..., 3].float() / 255 - turned.alpha).abs().mean()
+        difference = (images[[1, *range(18, 1, -1)], ..., 3].float() / 255 - turned.alpha).abs().mean()
         assert float(difference) < 0.01
         return
     raise AssertionError("never mirrored")
 
 
-def test_orbits_of_another_kind_are_refused(meshes: Path, vae: Path, tmp_path: Path) -> None:
+def test_orbits_of_another_kind_are_refused(meshes: Path, vae: Path, nerf: Path, tmp_path: Path) -> None:
     from v3d.training.render import render_meshes
     from v3d.training.settings import RenderSettings
 
     render_meshes([meshes / "ball.glb"], tmp_path, RenderSettings(size=32, views=6))
     with pytest.raises(V3DError, match="18 views at elevation 0"):
-        make_task(OrbitRecipe(data=tmp_path, vae=vae))
+        make_task(OrbitRecipe(data=tmp_path, vae=vae, pixelnerf=nerf))
 
 
 def test_unusable_files_give_one_sentence(tiny: OrbitRecipe, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ that trains from scratch, for orbits (one source photo) and scenes (several). Tw
 looks from: the patch's Plücker ray is part of its input, and attention sees *relative* cameras (queries, keys,
 values and outputs are carried between camera frames by the 4x4 extrinsics, as in GTA, arXiv 2310.10375, and
 PRoPE, arXiv 2507.10496). A third tells it what the sources say about every view: PixelNeRF's image of it, the
-*guide* (see `v3d.diffusion.pixelnerf`).
+*guide* (see `v3d.diffusion.pixelnerf`), as latents beside the noisy ones.
 
 Tokens are laid out [N, B, D], patches first: then the change of frame is one batched matrix product, and
 nearly all of a step is matrix products.
@@ -28,17 +28,13 @@ _CAMERA = 32
 
 @dataclass(frozen=True)
 class OrbitDiTConfig:
-    """Sizes of the network; `width` is a multiple of 64 (one head each 64 channels).
-
-    `guide_size` is the side of the guide's images in pixels; 0 is a network without a guide.
-    """
+    """Sizes of the network; `width` is a multiple of 64 (one head each 64 channels)."""
 
     latent_channels: int = 8
     latent_size: int = 16
     patch: int = 4
     width: int = 256
     depth: int = 8
-    guide_size: int = 0
 
 
 @dataclass(frozen=True)
@@ -163,9 +159,7 @@ class OrbitDiT(nn.Module):
         D, patch_dim = config.width, config.latent_channels * config.patch**2
         self.view_in = nn.Linear(2 * patch_dim + 6, D)
         self.photo_in = nn.Linear(patch_dim + 6, D)
-        if config.guide_size:
-            self.guide_in = nn.Linear(4 * (config.guide_size // self.grid) ** 2, D, bias=False)
-            nn.init.zeros_(self.guide_in.weight)  # a network trained without a guide goes on as it was
+        self.guide_in = nn.Linear(patch_dim, D, bias=False)
         self.position = nn.Parameter(0.02 * torch.randn(self.grid**2, D))
         self.no_photo = nn.Parameter(torch.zeros(patch_dim))
         self.noise_mlp = nn.Sequential(nn.Linear(128, D), nn.SiLU(), nn.Linear(D, 6 * D))
@@ -178,13 +172,14 @@ class OrbitDiT(nn.Module):
         nn.init.zeros_(final.bias)
         with torch.no_grad():
             final.bias.view(6, D)[[2, 5]] = 0.3  # open gates: small networks start faster than from zero
+        nn.init.zeros_(self.guide_in.weight)
         for layer in (self.out, self.out_modulation):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
     def patchify(self, z: Tensor) -> Tensor:
-        """Latents [..., C, h, w] (or images of any size) -> patches [..., P, C * patch^2], rows first."""
-        g, p = self.grid, z.shape[-1] // self.grid
+        """Latents [..., C, h, w] -> patches [..., P, C * patch^2], rows first."""
+        p, g = self.config.patch, self.grid
         z = z.unflatten(-2, (g, p)).unflatten(-1, (g, p))  # ..., C, gy, py, gx, px
         return z.movedim((-4, -2), (-5, -4)).flatten(-3).flatten(-3, -2)
 
@@ -211,7 +206,7 @@ class OrbitDiT(nn.Module):
             photos: [B, N, C, h, w] clean latents of the source photos; their order does not matter.
             keep: [B] bool; False drops photos and guide (classifier-free guidance).
             geometry: of N + V cameras: the photos' first, then the views'.
-            guide: [B, V, 4, G, G] PixelNeRF's RGB and alpha of the views in [-1, 1], for a network that has one.
+            guide: [B, V, C, h, w] latents of PixelNeRF's images of the views; None is zeros.
         """
         B, V = x.shape[:2]
         N, P = photos.shape[1], self.grid**2
@@ -221,7 +216,7 @@ class OrbitDiT(nn.Module):
         seen = sources.mean(1, keepdim=True).expand(-1, V, -1, -1)
         views = self.view_in(torch.cat([self.patchify(x), seen, rays[:, N:]], -1))
         if guide is not None:
-            views = views + self.guide_in(self.patchify(guide).to(x.dtype) * kept)
+            views = views + self.guide_in(self.patchify(guide) * kept)
         tokens = torch.cat([self.photo_in(torch.cat([sources, rays[:, :N]], -1)), views], dim=1)
         tokens = (tokens + self.position).flatten(1, 2).transpose(0, 1).contiguous()  # [tokens, B, D]
         embedding = self.noise_mlp[:2](_sinusoidal(c_noise, 128).to(tokens.dtype))

@@ -1,4 +1,8 @@
-"""The model that ships in the package: OrbitDiT over the latents of a small RGBA VAE."""
+"""The model that ships in the package: OrbitDiT over the latents of a small RGBA VAE, guided by PixelNeRF.
+
+PixelNeRF draws what the photo alone says about every view: right in pose, blurred where there are several answers.
+The video model, which sees that guide, the photo, and all its own views at once, draws the orbit.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +21,7 @@ from torch import Tensor
 from v3d.cameras import ORBIT_VIEWS, orbit
 from v3d.diffusion import edm
 from v3d.diffusion.dit import Geometry, OrbitDiT, OrbitDiTConfig
+from v3d.diffusion.pixelnerf import PixelNeRF, Sources, load_pixelnerf
 from v3d.diffusion.vae import VAE, load_vae, unusable_weights
 from v3d.errors import V3DError
 from v3d.runtime import has_fast_bfloat16
@@ -28,7 +33,7 @@ class MiniModel:
     """The networks and their sampling defaults.
 
     Attributes:
-        vae, dit: networks in evaluation mode.
+        vae, pixelnerf, dit: networks in evaluation mode.
         size: pixels of a view's side.
         steps, guidance: sampling defaults.
         sigma_min, sigma_max: ends of the Karras grid.
@@ -36,6 +41,7 @@ class MiniModel:
     """
 
     vae: VAE
+    pixelnerf: PixelNeRF
     dit: OrbitDiT
     size: int
     steps: int
@@ -46,24 +52,25 @@ class MiniModel:
 
     @staticmethod
     def load(folder: str | Path, device: torch.device | str = "cpu") -> MiniModel:
-        """Read `config.json`, `vae.safetensors` and `dit.safetensors`.
+        """Read `config.json` and the weights of the three networks.
 
         Raises:
             V3DError: a file is missing, damaged or does not fit the configuration.
         """
         folder = Path(folder)
-        vae = load_vae(folder, device)
+        vae, pixelnerf = load_vae(folder, device), load_pixelnerf(folder, device)
         try:
             config = json.loads((folder / "config.json").read_text())
             dit = OrbitDiT(OrbitDiTConfig(**config["dit"]))
             dit.load_state_dict(load_file(folder / "dit.safetensors"))
-            files = [(folder / name).read_bytes() for name in ("vae.safetensors", "dit.safetensors")]
+            files = [(folder / f"{name}.safetensors").read_bytes() for name in ("vae", "pixelnerf", "dit")]
             sampling = {k: config["sampling"][k] for k in ("steps", "guidance", "sigma_min", "sigma_max")}
         except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
             raise V3DError(unusable_weights(folder, error)) from error
         dit.requires_grad_(False).eval().to(device)
         return MiniModel(
             vae=vae,
+            pixelnerf=pixelnerf,
             dit=dit,
             size=8 * dit.config.latent_size,
             hash=hashlib.sha256(b"".join(files)).hexdigest()[:16],
@@ -94,13 +101,14 @@ class MiniModel:
         device = self.dit.position.device
         photo = to_image(rgba.to(device), self.size)
         z_photo = self.vae.encode(photo[None])
+        guide = orbit_guide(self.pixelnerf, self.vae, photo)
         geometry = Geometry.of(orbit(ORBIT_VIEWS), self.dit.grid)[[0, *range(ORBIT_VIEWS)]].to(device)
         guidance = self.guidance if guidance is None else guidance
 
         latent = (ORBIT_VIEWS, *z_photo.shape[1:])
         noise = torch.randn(1, *latent, generator=torch.Generator().manual_seed(seed)).to(device)
         sigmas = edm.karras_sigmas(steps or self.steps, self.sigma_min, self.sigma_max)
-        denoise = partial(self._denoise, z_photo=z_photo, geometry=geometry, guidance=guidance)
+        denoise = partial(self._denoise, z_photo=z_photo, guide=guide, geometry=geometry, guidance=guidance)
         z = edm.dpm_solver_2m(denoise, noise, sigmas, on_step)[0]
 
         images = torch.cat([self.vae.decode(part) for part in z.split(6)]).cpu()
@@ -112,7 +120,14 @@ class MiniModel:
         return Views(rgb, alpha, orbit(ORBIT_VIEWS, size=self.size))
 
     def _denoise(
-        self, x: Tensor, sigma: Tensor, *, z_photo: Tensor, geometry: Geometry, guidance: float
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        *,
+        z_photo: Tensor,
+        guide: Tensor,
+        geometry: Geometry,
+        guidance: float,
     ) -> Tensor:
         """Guided `D(x, sigma)`; the conditional and the unconditional half run as one batch."""
         keep = torch.tensor([True] if guidance == 1 else [True, False], device=x.device)
@@ -121,7 +136,8 @@ class MiniModel:
         def network(inputs: Tensor, c_noise: Tensor) -> Tensor:
             with torch.autocast(x.device.type, torch.bfloat16, enabled=fast):
                 photos = z_photo.expand(len(keep), 1, -1, -1, -1)
-                return self.dit(inputs, c_noise, photos, keep, geometry).float()
+                guides = guide.expand(len(keep), *guide.shape)
+                return self.dit(inputs, c_noise, photos, keep, geometry, guides).float()
 
         batch = x.expand(len(keep), *x.shape[1:])
         estimate = edm.Preconditioning().denoise(network, batch, sigma.expand(len(keep)))
@@ -129,6 +145,17 @@ class MiniModel:
             return estimate
         conditional, unconditional = estimate.chunk(2)
         return unconditional + guidance * (conditional - unconditional)
+
+
+@torch.no_grad()
+def orbit_guide(pixelnerf: PixelNeRF, vae: VAE, photo: Tensor) -> Tensor:
+    """Latents [18, C, h, w] of PixelNeRF's orbit of a photo [4, S, S] in [-1, 1], drawn at half the photo's size."""
+    size, side = photo.shape[-1], pixelnerf.config.size
+    source = F.interpolate(photo[None], (side, side), mode="bilinear", antialias=True, align_corners=False)
+    cameras = orbit(ORBIT_VIEWS, size=size // 2)
+    images, _ = pixelnerf.images(Sources.of(source, cameras[0].to(photo.device)), cameras)
+    images = F.interpolate(images, (size, size), mode="bilinear", align_corners=False)
+    return torch.cat([vae.encode(part) for part in images.split(6)])
 
 
 def to_image(rgba: Tensor, size: int) -> Tensor:

@@ -14,14 +14,22 @@ colour, sharp, wherever the network says so (as image-based rendering does).
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from v3d.cameras import Cameras
+from v3d.diffusion.vae import unusable_weights
+from v3d.errors import V3DError
+from v3d.runtime import has_fast_bfloat16
+from v3d.weights import MINI
 
 
 @dataclass(frozen=True)
@@ -119,6 +127,35 @@ class PixelNeRF(nn.Module):
         nn.init.normal_(self.frustum.weight, std=0.02)
         nn.init.zeros_(self.frustum.bias)
         nn.init.zeros_(self.decoded.bias)
+
+    def forward(
+        self, sources: Sources, origins: Tensor, directions: Tensor, jitter: Tensor | float = 0.5
+    ) -> Rendered:
+        """Rays of new views, see `render`."""
+        return self.render(self.encode(sources), origins, directions, jitter)
+
+    @torch.no_grad()
+    def images(self, sources: Sources, cameras: Cameras) -> tuple[Tensor, Tensor]:
+        """New views of one set of sources (B = 1), one view at a time to save memory.
+
+        Returns:
+            images [V, 4, H, W] in [-1, 1], colour on white and alpha; and camera depth [V, H, W], 0 where the view
+            is empty.
+        """
+        device = self.position.device
+        fast = device.type != "cpu" or has_fast_bfloat16()
+        images, depths = [], []
+        with torch.autocast(device.type, torch.bfloat16, enabled=fast):
+            frusta = self.encode(sources.to(device))
+            for v in range(len(cameras)):
+                origins, directions = cameras[v].to(device).rays()
+                view = self.render(frusta, origins.flatten(1, 2), directions.flatten(1, 2))
+                alpha = view.alpha[0, :, None]
+                image = torch.cat([view.rgb[0] + 1 - alpha, alpha], -1).clamp(0, 1) * 2 - 1
+                images.append(image.T.unflatten(1, (cameras.height, cameras.width)))
+                depth = torch.where(view.alpha[0] > 0.05, view.depth[0] / view.alpha[0].clamp_min(0.05), 0)
+                depths.append(depth.unflatten(0, (cameras.height, cameras.width)))
+        return torch.stack(images), torch.stack(depths)
 
     def encode(self, sources: Sources) -> Frusta:
         """Attention runs over the patches of all sources together; they are told apart by their rays."""
@@ -239,3 +276,18 @@ def _sample(grids: Tensor, where: Tensor) -> Tensor:
     """Linear interpolation of grids [B, C, (D,) H, W] at `where` [B, (1,) 1, P, 2 or 3] in [-1, 1] -> [B, P, C]."""
     values = F.grid_sample(grids, where, mode="bilinear", padding_mode="border", align_corners=False)
     return values.flatten(2).mT
+
+
+def load_pixelnerf(folder: str | Path = MINI, device: torch.device | str = "cpu") -> PixelNeRF:
+    """The frozen network of a folder of weights; by default the one in the package.
+
+    Raises:
+        V3DError: a file is missing, damaged or does not fit its configuration.
+    """
+    folder = Path(folder)
+    try:
+        net = PixelNeRF(PixelNeRFConfig(**json.loads((folder / "config.json").read_text())["pixelnerf"]))
+        net.load_state_dict(load_file(folder / "pixelnerf.safetensors"))
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        raise V3DError(unusable_weights(folder, error)) from error
+    return net.requires_grad_(False).eval().to(device)

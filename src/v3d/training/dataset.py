@@ -64,6 +64,11 @@ class OrbitShards:
         shard, row = self._index[i]
         return shard.view(row, k % len(shard.cameras(row)))
 
+    def photo(self, i: int) -> Tensor:
+        """The photo of orbit i, uint8 [H, W, 4]."""
+        shard, row = self._index[i]
+        return shard.photo(row)
+
     def cameras(self, i: int) -> Cameras:
         shard, row = self._index[i]
         return shard.cameras(row)

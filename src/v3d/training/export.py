@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from v3d.diffusion.dit import OrbitDiT
+from v3d.diffusion.pixelnerf import PixelNeRF
 from v3d.diffusion.vae import VAE
 from v3d.files import atomic, write_json
 
@@ -31,23 +33,33 @@ def export_vae(vae: VAE, out: Path) -> None:
     write_json(out / "config.json", {**_config(out), "vae": asdict(vae.config)})
 
 
-def export_mini(vae: VAE, dit: OrbitDiT, out: Path, sampling: Sampling = Sampling()) -> None:
+def export_pixelnerf(pixelnerf: PixelNeRF, out: Path) -> None:
+    """Write `pixelnerf.safetensors` and its part of `config.json`; other parts of the file stay."""
+    _write(pixelnerf, out / "pixelnerf.safetensors")
+    write_json(out / "config.json", {**_config(out), "pixelnerf": asdict(pixelnerf.config)})
+
+
+def export_mini(
+    vae: VAE, pixelnerf: PixelNeRF, dit: OrbitDiT, out: Path, sampling: Sampling = Sampling()
+) -> None:
     """Write a whole mini model.
 
     Raises:
         V3DError: the folder cannot be written.
     """
-    _write(dit, out / "dit.safetensors")
-    _write(vae, out / "vae.safetensors")
-    config = {"vae": asdict(vae.config), "dit": asdict(dit.config), "sampling": asdict(sampling)}
-    write_json(out / "config.json", config)
+    networks = {"vae": vae, "pixelnerf": pixelnerf, "dit": dit}
+    for name, network in networks.items():
+        _write(network, out / f"{name}.safetensors")
+    config = {name: asdict(network.config) for name, network in networks.items()}
+    write_json(out / "config.json", {**config, "sampling": asdict(sampling)})
 
 
 def copy_model(run: Path, out: Path) -> None:
     """Copy the model of a run's folder; the configuration comes last, so that a folder that has it is complete."""
-    for path in sorted((run / "model").iterdir(), key=lambda p: p.name == "config.json"):
-        with atomic(out / path.name) as temporary:
-            temporary.write_bytes(path.read_bytes())
+    files = [path for path in (run / "model").rglob("*") if path.is_file()]
+    for path in sorted(files, key=lambda p: p.name == "config.json"):
+        with atomic(out / path.relative_to(run / "model")) as temporary:
+            shutil.copyfile(path, temporary)
 
 
 def _write(module: nn.Module, path: Path) -> None:

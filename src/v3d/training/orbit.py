@@ -1,4 +1,4 @@
-"""Training of OrbitDiT: denoise the latents of an orbit's views, given the photo's."""
+"""Training of OrbitDiT: denoise the latents of an orbit's views, given the photo and PixelNeRF's guide."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from v3d.cameras import ORBIT_VIEWS, orbit
 from v3d.diffusion.dit import Geometry, OrbitDiT, OrbitDiTConfig
 from v3d.diffusion.edm import NoiseLaw, Preconditioning, edm_loss
 from v3d.diffusion.mini import MiniModel
+from v3d.diffusion.pixelnerf import load_pixelnerf
 from v3d.diffusion.vae import load_vae
 from v3d.errors import V3DError
 from v3d.training.dataset import OrbitShards, Order
@@ -45,10 +46,11 @@ class OrbitTask:
         """
         self.recipe, self.world = recipe, world
         self.vae = load_vae(recipe.vae or MINI, world.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.pixelnerf = load_pixelnerf(recipe.pixelnerf or MINI, world.device)
         self._load()
         if recipe.validation is not None:
             self._validation_shards = OrbitShards(recipe.validation)
-            self._validation = encode(self._validation_shards, self.vae)
+            self._validation = encode(self._validation_shards, self.vae, self.pixelnerf)
         channels, size = self.latents.views.shape[2], self.latents.views.shape[-1]
         config = OrbitDiTConfig(channels, size, recipe.patch, recipe.width, recipe.depth)
         if init is None:
@@ -68,7 +70,9 @@ class OrbitTask:
         """The data; the first process encodes what is not in the cache."""
         if not self.world.main:
             self.world.wait()
-        self.latents = encode(OrbitShards(self.recipe.data), self.vae, self.recipe.appearances)
+        self.latents = encode(
+            OrbitShards(self.recipe.data), self.vae, self.pixelnerf, self.recipe.appearances
+        )
         if self.world.main:
             self.world.wait()
         self.order = Order(len(self.latents), self.recipe.seed)
@@ -93,6 +97,7 @@ class OrbitTask:
         index = torch.tensor([self.order[draw.position + j] for j in draw.samples])
         x0 = self.latents.views[index[:, None], frames].to(draw.device).float()
         photo = self.latents.photo[index].to(draw.device).float()
+        guide = self.latents.guides[index[:, None], frames].to(draw.device).float()
         noise = torch.stack(
             [
                 torch.randn(x0.shape[1:], generator=draw.sample_generator(j, draw.device), device=draw.device)
@@ -100,7 +105,8 @@ class OrbitTask:
             ]
         )
         geometry = self.geometry[[0, *frames.tolist()]]
-        denoise = partial(EDM.denoise, partial(_network, network, photo=photo, keep=keep, geometry=geometry))
+        raw = partial(_network, network, photo=photo, keep=keep, geometry=geometry, guide=guide)
+        denoise = partial(EDM.denoise, raw)
         loss = edm_loss(denoise, x0, sigma, noise, EDM)
         return {"loss": loss} | {
             f"loss sigma {low:g}-{high:g}": loss.where((sigma >= low) & (sigma < high), torch.nan)
@@ -110,7 +116,7 @@ class OrbitTask:
     def export(self, network: nn.Module, folder: Path) -> None:
         assert isinstance(network, OrbitDiT)
         sampling = Sampling(steps=self.recipe.sampler_steps, guidance=self.recipe.guidance)
-        export_mini(self.vae, network, folder, sampling)
+        export_mini(self.vae, self.pixelnerf, network, folder, sampling)
 
     @torch.no_grad()
     def validate(self, network: nn.Module) -> tuple[dict[str, float], Tensor | None]:
@@ -118,7 +124,7 @@ class OrbitTask:
 
         `D80` is the RMSE, in latents, of D(x, 80) for the views after the first. 'reversed' compares it with the
         truth played backwards and 'wrong' gives it another object's photo: a model that has learned to turn, and
-        to look at the photo, is worse on both. 'repeat' is the photo's view repeated.
+        to look at the photo, is worse on both. 'guide' is PixelNeRF's answer, 'repeat' the photo's view repeated.
         """
         if self.recipe.validation is None:
             return {}, None
@@ -126,17 +132,17 @@ class OrbitTask:
         device = self.geometry.plucker.device
         views = self._validation.views[:_VALIDATION].to(device).float()
         photos = self._validation.photo[:_VALIDATION].to(device).float()
+        guides = self._validation.guides[:_VALIDATION].to(device).float()
         keep = torch.ones(len(views), dtype=torch.bool, device=device)
         geometry = self.geometry[[0, *range(ORBIT_VIEWS)]]
         noise = torch.randn(views.shape, generator=torch.Generator().manual_seed(0)).to(device)
 
         precision = self.world.precision(self.recipe.precision)
 
-        def denoise(x: Tensor, sigma: Tensor, photo: Tensor = photos) -> Tensor:
+        def denoise(x: Tensor, sigma: Tensor, photo: Tensor = photos, guide: Tensor = guides) -> Tensor:
+            raw = partial(_network, network, photo=photo, keep=keep, geometry=geometry, guide=guide)
             with torch.autocast(device.type, torch.bfloat16, enabled=precision == torch.bfloat16):
-                return EDM.denoise(
-                    partial(_network, network, photo=photo, keep=keep, geometry=geometry), x, sigma
-                )
+                return EDM.denoise(raw, x, sigma)
 
         def rmse(a: Tensor, b: Tensor) -> float:
             return (a[:, 1:] - b[:, 1:]).square().mean().sqrt().item()
@@ -147,7 +153,8 @@ class OrbitTask:
         values = {
             "D80": rmse(estimate, views),
             "reversed": rmse(estimate, views[:, [0, *range(ORBIT_VIEWS - 1, 0, -1)]]),
-            "wrong": rmse(denoise(x, sigma, photos.roll(1, 0)), views),
+            "wrong": rmse(denoise(x, sigma, photos.roll(1, 0), guides.roll(1, 0)), views),
+            "guide": rmse(guides, views),
             "repeat": rmse(views[:, :1].expand_as(views), views),
         }
         for level in (0.3, 1.0, 4.0, 20.0):
@@ -161,6 +168,7 @@ class OrbitTask:
         r = self.recipe
         model = MiniModel(
             vae=self.vae,
+            pixelnerf=self.pixelnerf,
             dit=network,
             size=8 * network.config.latent_size,
             steps=r.sampler_steps,
@@ -187,9 +195,16 @@ def psnr(mse: Tensor) -> float:
 
 
 def _network(
-    net: nn.Module, x: Tensor, c_noise: Tensor, *, photo: Tensor, keep: Tensor, geometry: Geometry
+    net: nn.Module,
+    x: Tensor,
+    c_noise: Tensor,
+    *,
+    photo: Tensor,
+    keep: Tensor,
+    geometry: Geometry,
+    guide: Tensor,
 ) -> Tensor:
     """The raw network in the precision of its weights; inputs and output are float32."""
     dtype = next(net.parameters()).dtype
-    out: Tensor = net(x.to(dtype), c_noise, photo[:, None].to(dtype), keep, geometry)
+    out: Tensor = net(x.to(dtype), c_noise, photo[:, None].to(dtype), keep, geometry, guide.to(dtype))
     return out.float()

@@ -12,7 +12,8 @@ from v3d.training import loop
 from v3d.training.checkpoint import FILE, Progress, read_recipe
 from v3d.training.loop import OnLine, Task
 from v3d.training.orbit import OrbitTask
-from v3d.training.recipe import OrbitRecipe, Recipe, VAERecipe
+from v3d.training.pixelnerf import PixelNeRFTask
+from v3d.training.recipe import OrbitRecipe, PixelNeRFRecipe, Recipe, SVDRecipe, VAERecipe
 from v3d.training.vae import VAETask
 from v3d.training.world import ALONE, World
 from v3d.weights import MINI
@@ -69,5 +70,15 @@ def make_task(recipe: Recipe, world: World = ALONE, init: Path | None = None) ->
     """What the recipe trains."""
     if isinstance(recipe, VAERecipe):
         return VAETask(recipe, world, init)
+    if isinstance(recipe, PixelNeRFRecipe):
+        return PixelNeRFTask(recipe, world, init)
+    if isinstance(recipe, SVDRecipe):
+        if init is not None:
+            raise V3DError(
+                "This recipe starts from the networks it names; say --model FOLDER instead of --init."
+            )
+        from v3d.training.svd import SVDTask  # needs the extra `v3d[official]`
+
+        return SVDTask(recipe, world)
     assert isinstance(recipe, OrbitRecipe)
     return OrbitTask(recipe, world, init)

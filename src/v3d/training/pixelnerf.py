@@ -1,0 +1,218 @@
+"""Training of PixelNeRF: draw rays of an object's or a scene's views from its source photos."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from v3d.cameras import ORBIT_VIEWS, Cameras, orbit
+from v3d.diffusion.pixelnerf import PixelNeRF, PixelNeRFConfig, Rendered, Sources, load_pixelnerf
+from v3d.errors import V3DError
+from v3d.training.dataset import OrbitShards, Order
+from v3d.training.export import export_pixelnerf
+from v3d.training.latents import recoloured
+from v3d.training.loop import Draw
+from v3d.training.recipe import PixelNeRFRecipe
+from v3d.training.scene_data import SceneShards
+from v3d.training.world import ALONE, World
+
+_VALIDATION, _SHOWN = 32, 8
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Source photos and the views to be drawn from them.
+
+    Attributes:
+        sources: [N, 4, S, S] in [0, 1], colour on white, then alpha; `source_cameras`: theirs.
+        targets: [V, 4, S, S]; `target_cameras`: theirs.
+    """
+
+    sources: Tensor
+    source_cameras: Cameras
+    targets: Tensor
+    target_cameras: Cameras
+
+
+class PixelNeRFTask:
+    """See `v3d.training.loop.Task`."""
+
+    network: nn.Module
+
+    def __init__(self, recipe: PixelNeRFRecipe, world: World = ALONE, init: Path | None = None) -> None:
+        """Open the data and make the network.
+
+        Args:
+            init: folder of a PixelNeRF to start from; its sizes must be the recipe's.
+
+        Raises:
+            V3DError: data or weights are missing or do not fit.
+        """
+        self.recipe, self.world = recipe, world
+        config = PixelNeRFConfig(
+            size=recipe.size,
+            patch=recipe.patch,
+            width=recipe.width,
+            depth=recipe.depth,
+            planes=recipe.planes,
+            near=recipe.near,
+            far=recipe.far,
+            samples=recipe.samples,
+            opaque=recipe.of == "scenes",
+        )
+        torch.manual_seed(recipe.seed)
+        net = PixelNeRF(config) if init is None else load_pixelnerf(init).requires_grad_(True).train()
+        if net.config != config:
+            raise V3DError(
+                f"The network in {init} is {net.config}, the recipe's is {config}; change the recipe."
+            )
+        self.network = net.to(world.device)
+        self._validation = None if recipe.validation is None else self._open(recipe.validation)
+        self.data = self._open(recipe.data)
+        self.order = Order(len(self.data), recipe.seed)
+
+    def _open(self, folder: Path) -> OrbitShards | SceneShards:
+        return SceneShards(folder) if self.recipe.of == "scenes" else OrbitShards(folder)
+
+    def refresh(self) -> None:
+        self.data = self._open(self.recipe.data)
+        self.order = Order(len(self.data), self.recipe.seed)
+
+    def batch_size(self, done: float) -> int:
+        return self.recipe.batch
+
+    def losses(self, network: nn.Module, draw: Draw) -> dict[str, Tensor]:
+        r = self.recipe
+        count = 1 + int(torch.randint(r.sources, (), generator=draw.generator()))  # the same for all samples
+        sources, rays, truth = [], [], []
+        for j in draw.samples:
+            g = draw.sample_generator(j)
+            clip = self._draw(
+                self.data, self.order[draw.position + j], count, draw.done < r.photos_only_after, g
+            )
+            sources.append(Sources.of(clip.sources * 2 - 1, clip.source_cameras))
+            origins, directions, colours = draw_rays(clip, r.pixels, r.rays, g)
+            jitter = torch.rand(len(origins), 1, generator=g)
+            rays.append(torch.cat([origins, directions, jitter], -1))
+            truth.append(colours)
+        batch = Sources(*(torch.cat([getattr(s, n) for s in sources]) for n in ("images", "w2c", "K")))
+        origins, directions, jitter = torch.stack(rays).to(draw.device).split([3, 3, 1], -1)
+        out: Rendered = network(batch.to(draw.device), origins, directions, jitter)
+        error = torch.cat([out.rgb, out.alpha[..., None]], -1) - torch.stack(truth).to(draw.device)
+        return {
+            "loss": error.square().mean((1, 2)),
+            "alpha": error[..., 3].square().mean(1),
+            "psnr of rays": -10 * error[..., :3].square().mean((1, 2)).log10(),
+        }
+
+    def _draw(
+        self, data: OrbitShards | SceneShards, i: int, count: int, any_front: bool, g: torch.Generator
+    ) -> Clip:
+        if isinstance(data, SceneShards):
+            return scene_clip(data, i, count, self.recipe.views, g)
+        return orbit_clip(data, i, self.recipe.views, any_front, g)
+
+    def export(self, network: nn.Module, folder: Path) -> None:
+        assert isinstance(network, PixelNeRF)
+        export_pixelnerf(network, folder)
+
+    @torch.no_grad()
+    def validate(self, network: nn.Module) -> tuple[dict[str, float], Tensor | None]:
+        """PSNR of whole views at half size on white, beside repeating the first source; for orbits also against
+        the truth played backwards, which a network that has learned to turn does not resemble."""
+        if self._validation is None:
+            return {}, None
+        assert isinstance(network, PixelNeRF)
+        rows: list[Tensor] = []
+        psnrs: dict[str, list[Tensor]] = {"psnr": [], "psnr of repeating": [], "psnr reversed": []}
+        device = next(network.parameters()).device
+        for i in range(min(_VALIDATION, len(self._validation))):
+            clip = whole_clip(self._validation, i)
+            half = clip.targets.shape[-1] // 2
+            true = F.avg_pool2d(clip.targets, 2)
+            images, _ = network.images(
+                Sources.of(clip.sources * 2 - 1, clip.source_cameras).to(device),
+                clip.target_cameras.resized(half, half),
+            )
+            made = images.cpu() / 2 + 0.5
+            again = F.avg_pool2d(clip.sources[:1], 2).expand_as(true)
+            backwards = made[[0, *range(len(made) - 1, 0, -1)]]
+            for name, images in zip(psnrs, (made, again, backwards), strict=True):
+                psnrs[name].append(-10 * (images - true)[1:, :3].square().mean((1, 2, 3)).log10().mean())
+            if i < _SHOWN:
+                shown = range(0, len(made), max(1, len(made) // 6))
+                pictures = [again[0], *(x[k] for x in (made, true) for k in list(shown)[:6])]
+                rows.append(torch.cat([p[:3].permute(1, 2, 0) for p in pictures], 1))
+        return {name: float(torch.stack(v).mean()) for name, v in psnrs.items()}, torch.cat(rows)
+
+
+def orbit_clip(data: OrbitShards, i: int, views: int, any_front: bool, generator: torch.Generator) -> Clip:
+    """Random views of an orbit in a random appearance; the source is the photo.
+
+    With `any_front`, half of the time it is any other view, turned to the front: eighteen times the fronts, though
+    not quite framed as photos are.
+    """
+    front = 0
+    if any_front and torch.rand((), generator=generator) < 0.5:
+        front = int(torch.randint(ORBIT_VIEWS, (), generator=generator))
+    frames = torch.randperm(ORBIT_VIEWS, generator=generator)[:views]
+    photo = data.view(i, front) if front else data.photo(i)
+    images = torch.stack([photo, *(data.view(i, k) for k in frames.tolist())])
+    images, mirrored = recoloured(images, generator)
+    turned = (frames - front) % ORBIT_VIEWS
+    if mirrored:
+        turned = -turned % ORBIT_VIEWS
+    x = images.permute(0, 3, 1, 2).float() / 255
+    cameras = orbit(ORBIT_VIEWS, size=x.shape[-1])
+    return Clip(x[:1], cameras[0], x[1:], cameras[turned])
+
+
+def scene_clip(data: SceneShards, i: int, count: int, views: int, generator: torch.Generator) -> Clip:
+    """`count` random views of a scene as sources, `views` others as targets."""
+    rgb, cameras, _ = data[i]
+    chosen = torch.randperm(len(rgb), generator=generator)[: count + views]
+    x = _opaque(rgb[chosen])
+    return Clip(x[:count], cameras[chosen[:count]], x[count:], cameras[chosen[count:]])
+
+
+def whole_clip(data: OrbitShards | SceneShards, i: int) -> Clip:
+    """For validation: a whole orbit from its photo, or a scene's other views from its first, middle and last one."""
+    if isinstance(data, OrbitShards):
+        x = torch.cat([data.photo(i)[None], data[i][0]]).permute(0, 3, 1, 2).float() / 255
+        cameras = orbit(ORBIT_VIEWS, size=x.shape[-1])
+        return Clip(x[:1], cameras[0], x[1:], cameras)
+    rgb, cameras, _ = data[i]
+    last = len(rgb) - 1
+    given = [0, last // 2, last]
+    others = [k for k in range(len(rgb)) if k not in given]
+    x = _opaque(rgb)
+    return Clip(x[given], cameras[given], x[others], cameras[others])
+
+
+def draw_rays(
+    clip: Clip, pixels: int, rays: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Origins and directions [V * rays, 3] of random pixels of the targets, and what they show [V * rays, 4].
+
+    The targets are reduced to `pixels` a side first. Colours are premultiplied by alpha.
+    """
+    x = F.avg_pool2d(clip.targets, clip.targets.shape[-1] // pixels)
+    x = torch.cat([x[:, :3] - (1 - x[:, 3:]), x[:, 3:]], 1).flatten(2).mT  # [V, pixels^2, 4]
+    at = torch.randint(pixels**2, (len(x), rays, 1), generator=generator)
+    origins, directions = clip.target_cameras.resized(pixels, pixels).rays()
+    drawn = [
+        t.gather(1, at.expand(-1, -1, t.shape[-1]))
+        for t in (origins.flatten(1, 2), directions.flatten(1, 2), x)
+    ]
+    origins, directions, colours = (t.flatten(0, 1) for t in drawn)
+    return origins, directions, colours
+
+
+def _opaque(rgb: Tensor) -> Tensor:
+    """uint8 [V, H, W, 3] -> [V, 4, H, W] in [0, 1] with alpha 1."""
+    x = rgb.permute(0, 3, 1, 2).float() / 255
+    return torch.cat([x, torch.ones_like(x[:, :1])], 1)

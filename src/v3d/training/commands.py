@@ -1,4 +1,4 @@
-"""`v3d render` and `v3d train` on the command line. (Imports nothing heavy until it runs.)"""
+"""`v3d render`, `v3d render-scenes` and `v3d train` on the command line. (Imports nothing heavy until it runs.)"""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional, arg, subcommand
 
 from v3d.training.recipe import OrbitRecipe, VAERecipe
-from v3d.training.settings import RenderSettings
+from v3d.training.settings import RenderSettings, SceneSettings
 
 Out = Annotated[Path, arg(aliases=["-o"])]
 _VAE, _ORBIT = VAERecipe(), OrbitRecipe()
@@ -43,6 +43,30 @@ def render(
         f"{report['orbits']} orbits of {len(report['objects']) - refused} objects; {refused} objects refused,"
         f" {len(report['failures'])} orbits failed: reasons in {out / 'manifest.json'}"
     )
+
+
+def render_scenes(
+    meshes: Positional[tuple[Path, ...]],
+    /,
+    out: Out = Path("scenes"),
+    settings: OmitArgPrefixes[SceneSettings] = SceneSettings(),  # noqa: B008 (frozen)
+    workers: int = 1,
+) -> None:
+    """Meshes -> synthetic scenes for training: objects on textured ground, among walls, seen by moving cameras.
+
+    Args:
+        meshes: as for `v3d render`.
+        out: folder of the data and of manifest.json; a job that was stopped goes on when it is started again.
+        settings: see `v3d.training.settings`.
+        workers: processes.
+    """
+    from v3d.progress import ProgressDisplay
+    from v3d.training.scene_data import render_scenes as run
+
+    with ProgressDisplay() as show:
+        show.title(f"{len(meshes)} inputs -> {out}")
+        report = run(meshes, out, settings, workers=workers, on_progress=show)
+    print(f"{report['scenes']} scenes; {len(report['failures'])} failed: reasons in {out / 'manifest.json'}")
 
 
 @dataclass(frozen=True)

@@ -90,8 +90,8 @@ def frame(vertices: Tensor, cameras: Cameras) -> Tensor:
     return vertices
 
 
-def place(mesh: Mesh, variant: OrbitVariant, cameras: Cameras) -> Mesh:
-    """The mesh as `variant` changes it, turned to its front and framed by the law for `cameras`."""
+def vary(mesh: Mesh, variant: OrbitVariant) -> Mesh:
+    """The mesh in the proportions and colours of `variant`, turned to its front."""
     turn = math.radians(-variant.front)
     rotation = torch.tensor(
         [[math.cos(turn), -math.sin(turn), 0.0], [math.sin(turn), math.cos(turn), 0.0], [0.0, 0.0, 1.0]]
@@ -101,12 +101,18 @@ def place(mesh: Mesh, variant: OrbitVariant, cameras: Cameras) -> Mesh:
         stretch = stretch * torch.tensor([1.0, -1.0, 1.0])
     return replace(
         mesh,
-        vertices=frame((mesh.vertices * stretch) @ rotation.T, cameras),
+        vertices=(mesh.vertices * stretch) @ rotation.T,
         faces=mesh.faces.flip(1) if variant.mirror else mesh.faces,
         texture=None
         if mesh.texture is None
         else mesh.texture[..., list(variant.channels)] * torch.tensor(variant.gain),
     )
+
+
+def place(mesh: Mesh, variant: OrbitVariant, cameras: Cameras) -> Mesh:
+    """The mesh as `variant` changes it, framed by the law for `cameras`."""
+    varied = vary(mesh, variant)
+    return replace(varied, vertices=frame(varied.vertices, cameras))
 
 
 def render_orbit(

@@ -29,7 +29,7 @@ from v3d.training.corpus import CorpusObject
 from v3d.training.filters import fault, fingerprint
 from v3d.training.orbits import DEFAULT_LIGHT, OrbitVariant, photo_of, place, random_variant
 from v3d.training.records import OrbitRecord, save_folder, save_shard, save_tar
-from v3d.training.settings import RenderSettings
+from v3d.training.settings import RenderSettings, SceneSettings
 from v3d.training.sources import Source, find_sources
 from v3d.views import Views
 
@@ -72,24 +72,11 @@ def render_meshes(
         files, orbits, and orbits that failed.
 
     Raises:
-        V3DError: no mesh is there, none is of use, or `out` holds orbits of other settings.
+        V3DError: no mesh is there, none is of use, or `out` holds data of other settings.
     """
     show = on_progress or (lambda stage, done, total: None)
-    sources = find_sources(meshes, index=settings.index, split=settings.split)
-    told = json.loads(json.dumps(asdict(settings), default=str))
-    manifest = out / "manifest.json"
-    objects = _read_manifest(manifest, told, [source.id for source in sources])
-    with _processes(workers) as do:
-        if objects is None:
-            objects = check_objects(sources, do, untextured=settings.untextured, show=show)
-        refused = {o["id"]: o["refused"] for o in objects}
-        licences = Counter(o["licence"] or "unknown" for o in objects if o["refused"] is None)
-        report = {"settings": told, "licences": dict(licences), "objects": objects}
-        write_json(manifest, report)
-        usable = [source for source in sources if refused[source.id] is None]
-        if not usable:
-            reasons = Counter(refused.values()).most_common(3)
-            raise V3DError(f"No object is of use: {'; '.join(f'{n} x {why}' for why, n in reasons)}.")
+    with processes(workers) as do:
+        usable, report = survey(meshes, out, settings, do, show)
         chunks = plan(usable, settings)
         failures: list[dict[str, str]] = []
         work = partial(render_chunk, out=out, settings=settings)
@@ -97,8 +84,34 @@ def render_meshes(
             failures += result
             show("render", done, len(chunks))
     report |= {"orbits": len(usable) * settings.rounds - len(failures), "failures": failures}
-    write_json(manifest, report)
+    write_json(out / "manifest.json", report)
     return report
+
+
+def survey(
+    meshes: Sequence[Path], out: Path, settings: RenderSettings | SceneSettings, do: Map, show: OnProgress
+) -> tuple[list[Source], dict[str, Any]]:
+    """The objects that are of use, and the beginning of `out/manifest.json`, which is written.
+
+    An earlier run of the same job is believed.
+
+    Raises:
+        V3DError: as `render_meshes`.
+    """
+    sources = find_sources(meshes, index=settings.index, split=settings.split)
+    told = json.loads(json.dumps(asdict(settings), default=str))
+    objects = _read_manifest(out / "manifest.json", told, [source.id for source in sources])
+    if objects is None:
+        objects = check_objects(sources, do, untextured=settings.untextured, show=show)
+    refused = {o["id"]: o["refused"] for o in objects}
+    licences = Counter(o["licence"] or "unknown" for o in objects if o["refused"] is None)
+    report = {"settings": told, "licences": dict(licences), "objects": objects}
+    write_json(out / "manifest.json", report)
+    usable = [source for source in sources if refused[source.id] is None]
+    if not usable:
+        reasons = Counter(refused.values()).most_common(3)
+        raise V3DError(f"No object is of use: {'; '.join(f'{n} x {why}' for why, n in reasons)}.")
+    return usable, report
 
 
 def check_objects(
@@ -216,7 +229,7 @@ def draw_cameras(settings: RenderSettings, generator: torch.Generator) -> Camera
 
 
 @contextmanager
-def _processes(workers: int) -> Iterator[Map]:
+def processes(workers: int) -> Iterator[Map]:
     """`map` over so many processes, in order."""
     if workers <= 1:
         yield map
@@ -244,5 +257,5 @@ def _read_manifest(path: Path, settings: dict[str, Any], ids: list[str]) -> list
         raise V3DError(f"{path} is not a manifest that v3d render wrote; choose another folder.") from error
     if before != settings or not same:
         what = "other meshes" if before == settings else "other settings"
-        raise V3DError(f"{path.parent} holds orbits of {what}; choose another folder.")
+        raise V3DError(f"{path.parent} holds data of {what}; choose another folder.")
     return objects

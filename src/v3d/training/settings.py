@@ -1,4 +1,4 @@
-"""What `v3d render` can be asked. (Imports nothing heavy.)"""
+"""What `v3d render` and `v3d render-scenes` can be asked. (Imports nothing heavy.)"""
 
 from __future__ import annotations
 
@@ -41,6 +41,31 @@ class RenderSettings:
     normal: bool = False
     format: Literal["shards", "tar", "folders"] = "shards"
     per_shard: int = 64
+    index: Path | None = None
+    split: str = "all"
+    untextured: bool = False
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class SceneSettings:
+    """Which objects become scenes, and how many.
+
+    Attributes:
+        scenes: how many.
+        views: images of a scene's clip.
+        size: pixels of a view's side, a multiple of 4.
+        per_shard: scenes of a shard.
+        index: JSON list with `id`, `split`, `licence` of objects that come without them (packed corpora).
+        split: only objects of this split; "all" takes every one.
+        untextured: take objects without colours, in grey.
+        seed: of every random choice.
+    """
+
+    scenes: int = 100
+    views: int = 16
+    size: int = 128
+    per_shard: int = 50
     index: Path | None = None
     split: str = "all"
     untextured: bool = False

@@ -56,10 +56,11 @@ class FitSettings:
 
 
 def fit(
-    views: Views,
+    views: Views | Sequence[Views],
     initial: Splats,
     settings: FitSettings | None = None,
     *,
+    weights: Sequence[float] | None = None,
     perceptual: Perceptual | None = None,
     on_step: Callable[[int, int], None] | None = None,
     seed: int = 0,
@@ -69,7 +70,9 @@ def fit(
     Render and target are composited on the same random colour, so that transparency is learned as such.
 
     Args:
+        views: or several groups of views, each with its own image size.
         initial: where to start, e.g. points on the visual hull.
+        weights: of each view's photometric and perceptual loss; by default 1.
         perceptual: an optional perceptual loss on white background.
         on_step: called with (finished iterations, all iterations).
         seed: same seed, same machine, same thread count: same result.
@@ -82,10 +85,12 @@ def fit(
     """
     settings = settings or FitSettings()
     device = initial.means.device
-    views = views.to(device)
+    groups = [group.to(device) for group in ([views] if isinstance(views, Views) else views)]
+    targets = [group[i] for group in groups for i in range(len(group))]
+    weights = [1.0] * len(targets) if weights is None else weights
     generator = torch.Generator().manual_seed(seed)
     densifier = Densifier(settings.densify, settings.iterations) if settings.densify else None
-    features = perceptual.prepare(views.rgb) if perceptual else None
+    features = [f for group in groups for f in perceptual.prepare(group.rgb)] if perceptual else None
     splats = initial[is_finite(initial)]
     if len(splats) == 0:
         raise V3DError(
@@ -94,25 +99,24 @@ def fit(
     splats = _leaves(splats[morton_order(splats.means)])
     adam = _adam(splats, settings)
 
-    for iteration, v in zip(range(settings.iterations), _shuffled(len(views), generator), strict=False):
+    for iteration, v in zip(range(settings.iterations), _shuffled(len(targets), generator), strict=False):
         decay = settings.lr_final ** (iteration / settings.iterations)
         for group in adam.param_groups:
             group["lr"] = group["initial_lr"] * decay
 
-        images = rasterize(splats, views.cameras[v])
-        loss = photometric_loss(
-            images, views[v], torch.rand(3, generator=generator).to(device), settings.ssim
-        )
-        loss = loss + settings.opacity * splats.opacity.mean()
+        target = targets[v]
+        images = rasterize(splats, target.cameras)
+        loss = photometric_loss(images, target, torch.rand(3, generator=generator).to(device), settings.ssim)
         if perceptual and features and iteration % settings.perceptual_every == 0:
             loss = loss + settings.perceptual * perceptual(images.over(1.0), [features[v]])
+        loss = weights[v] * loss + settings.opacity * splats.opacity.mean()
         loss.backward()
         adam.step()
         adam.zero_grad()
 
         if densifier:
             assert images.screen is not None and images.screen.grad is not None
-            densifier.watch(images.screen.grad, views.cameras.width, views.cameras.height)
+            densifier.watch(images.screen.grad, target.cameras.width, target.cameras.height)
             if densifier.is_due(iteration):
                 with torch.no_grad():
                     splats, source = densifier.update(splats, generator)

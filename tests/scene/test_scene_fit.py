@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from room_scene import ring, seen
+from torch import Tensor
+
+from v3d.evaluation.metrics import psnr
+from v3d.scene.fit import FAR, NEAR, SceneFitSettings, fit_scene, initial_scene
+from v3d.scene.sweep import sweep_depth
+from v3d.splats.fit import FitSettings, fit
+from v3d.splats.gaussians import Splats
+from v3d.splats.rasterize import rasterize
+from v3d.views import Views
+
+FEW = SceneFitSettings(points=2500, fit=FitSettings(iterations=150, opacity=0.0, densify=None))
+
+
+@pytest.fixture(scope="module")
+def shots() -> tuple[Views, Tensor]:
+    """Nine views of 48 px along the ring and their depths."""
+    return seen(ring(9, 48))
+
+
+def score(splats: Splats, truth: Views) -> float:
+    with torch.no_grad():
+        return float(psnr(rasterize(splats, truth.cameras).over(1.0).clamp(0, 1), truth.rgb).mean())
+
+
+def test_sweep_finds_the_depth_where_photos_agree(shots: tuple[Views, Tensor]) -> None:
+    views, depth = shots
+    swept = sweep_depth(views, near=NEAR, far=FAR)
+    assert swept.shape == depth.shape
+    sure = (swept > 0) & (depth > 0)
+    assert sure.float().mean() > 0.5
+    error = (swept / depth - 1).abs()[sure]
+    assert error.median() < 0.06
+    assert swept.amax() <= FAR * 1.2
+
+
+def test_sweep_knows_nothing_of_photos_of_different_things(shots: tuple[Views, Tensor]) -> None:
+    views, _ = shots
+    noise = torch.rand(views.rgb.shape, generator=torch.Generator().manual_seed(0))
+    known = [
+        float((sweep_depth(replace(views, rgb=x), near=NEAR, far=FAR) > 0).float().mean())
+        for x in (views.rgb, noise)
+    ]
+    assert known[1] < 0.6 * known[0]
+
+
+def test_first_gaussians_stand_on_the_surfaces(shots: tuple[Views, Tensor]) -> None:
+    views, depth = shots
+    splats = initial_scene(views[:1], views[1:], depth[1:], 3000)
+    assert 1500 < len(splats) <= 3000
+    distance = splats.means.norm(dim=-1)
+    shell = distance > 0.9 * FAR
+    assert 0 < int(shell.sum()) <= 300
+    x, y, z = splats.means[~shell].unbind(-1)
+    assert z.min() > -0.6 and x.min() > -2.7 and y.max() < 2.7  # ground and walls
+    assert ((z + 0.5).abs() < 0.03).float().mean() > 0.2
+
+
+def test_depth_and_agreement_beat_points_anywhere(shots: tuple[Views, Tensor]) -> None:
+    views, depth = shots
+    held, given, rest = [2, 5], [0, 4, 8], [1, 3, 6, 7]
+    anywhere = initial_scene(views[:1], count=2500)
+    opaque = views[given + rest]
+    scores = {
+        "anywhere": score(fit(opaque, anywhere, FEW.fit), views[held]),
+        "sweep": score(fit_scene(opaque, settings=FEW), views[held]),
+        "depth": score(fit_scene(views[given], views[rest], depth[rest], FEW), views[held]),
+    }
+    assert scores["sweep"] > scores["anywhere"] + 3
+    assert scores["depth"] > scores["anywhere"] + 3
+    # Views that are not there cannot be made up for.
+    assert scores["depth"] > score(fit_scene(views[given], settings=FEW), views[held]) + 1
+
+
+def test_given_views_weigh_more_and_may_be_larger(shots: tuple[Views, Tensor]) -> None:
+    views, depth = shots
+    large, _ = seen(ring(9, 96)[[4]])
+    wrong = replace(views, rgb=views.rgb * 0.6)  # what is generated is too dark
+
+    def fitted(weight: float) -> float:
+        return score(fit_scene(large, wrong, depth, replace(FEW, given_weight=weight)), large)
+
+    assert fitted(20.0) > fitted(1.0) + 0.5
+
+
+def test_one_photo_alone_is_seen_again_from_its_own_camera(shots: tuple[Views, Tensor]) -> None:
+    views, _ = shots
+    splats = fit_scene(views[:1], settings=FEW)
+    assert score(splats, views[:1]) > 20
+    same = fit_scene(views[:1], settings=FEW)
+    assert torch.equal(splats.means, same.means)
+
+
+def test_weightless_views_change_nothing(shots: tuple[Views, Tensor]) -> None:
+    """A view of weight 0 takes its turn and moves nothing, whatever it shows."""
+    views, depth = shots
+    initial = initial_scene(views[:1], views[1:4], depth[1:4], 500)
+    settings = FitSettings(iterations=8, opacity=0.0, densify=None)
+    a = fit([views[:2], views[2:3]], initial, settings, weights=[1, 1, 0])
+    b = fit([views[:2], replace(views[2:3], rgb=1 - views.rgb[2:3])], initial, settings, weights=[1, 1, 0])
+    assert torch.equal(a.means, b.means) and torch.equal(a.rgb, b.rgb)
+    together = fit(views[:3], initial, settings)
+    groups = fit([views[:1], views[1:3]], initial, settings, weights=[1, 1, 1])
+    assert torch.equal(together.means, groups.means)

@@ -14,6 +14,7 @@ from tyro.conf import OmitArgPrefixes, Positional, arg, subcommand
 from v3d.doctor import doctor
 from v3d.errors import V3DError
 from v3d.evaluation.settings import (
+    EvaluateAblation,
     EvaluateAsset,
     EvaluateGeneration,
     EvaluateReconstruction,
@@ -106,11 +107,12 @@ def evaluate(
     task: OmitArgPrefixes[
         Annotated[EvaluateReconstruction, subcommand("reconstruction", prefix_name=False)]
         | Annotated[EvaluateGeneration, subcommand("generation", prefix_name=False)]
+        | Annotated[EvaluateAblation, subcommand("ablation", prefix_name=False)]
         | Annotated[EvaluateViews, subcommand("views", prefix_name=False)]
         | Annotated[EvaluateAsset, subcommand("asset", prefix_name=False)]
     ],
 ) -> None:
-    """Measure reconstruction, generation, a folder of views or a mesh against the truth; prints tables.
+    """Measure reconstruction, generation, ablations, a folder of views or a mesh against the truth; prints tables.
 
     Args:
         task: what to measure.

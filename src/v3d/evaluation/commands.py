@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,26 @@ import torch
 
 from v3d.cameras import Cameras
 from v3d.errors import V3DError
+from v3d.evaluation.ablation import (
+    Bench,
+    Drawing,
+    Fitting,
+    base_drawing,
+    drawings,
+    fittings,
+    merge,
+    open_file,
+)
+from v3d.evaluation.ablation_report import make_ablation_report
 from v3d.evaluation.generate import OrbitGenerator, evaluate_generation
 from v3d.evaluation.metrics import compare_views
 from v3d.evaluation.nearest import NearestObject
 from v3d.evaluation.objects import TestObject, load_objects, object_ids
-from v3d.evaluation.protocol import GENERATION, RECONSTRUCTION
+from v3d.evaluation.protocol import GENERATION, RECONSTRUCTION, Protocol
 from v3d.evaluation.reconstruct import evaluate_reconstruction, image_scores
 from v3d.evaluation.report import ObjectResult, ResultFile, Scores, make_report, provenance
 from v3d.evaluation.settings import (
+    EvaluateAblation,
     EvaluateAsset,
     EvaluateGeneration,
     EvaluateReconstruction,
@@ -26,11 +39,14 @@ from v3d.evaluation.settings import (
     Evaluation,
     ObjectSource,
 )
+from v3d.evaluation.sheet import SheetRow, choose_objects, contact_sheet
+from v3d.files import atomic
 from v3d.mesh import Mesh, load_mesh
 from v3d.perceptual import Perceptual
 from v3d.presets import PRESETS
 from v3d.rendering import render
 from v3d.runtime import tune_malloc
+from v3d.training.orbits import photo_of
 from v3d.views import Views, load_views
 
 OnObject = Callable[[str, int, int], None]
@@ -48,6 +64,8 @@ def evaluate(command: Evaluation, *, on_object: OnObject | None = None) -> dict[
         return _evaluate_reconstruction(command, on_object)
     if isinstance(command, EvaluateGeneration):
         return _evaluate_generation(command, on_object)
+    if isinstance(command, EvaluateAblation):
+        return _evaluate_ablation(command, on_object)
     if isinstance(command, EvaluateViews):
         return _evaluate_views(command)
     return _evaluate_asset(command)
@@ -93,13 +111,109 @@ def _evaluate_generation(command: EvaluateGeneration, on_object: OnObject | None
         "model_hash": model_hash,
         "nearest": command.train_corpus is not None,
     }
+    network = Perceptual.load(command.perceptual) if command.perceptual else None
+    if network is not None:
+        header["perceptual"] = network.name
+    if command.sheet and generator is None:
+        raise V3DError("A contact sheet shows generated views; name a --model.")
 
     def run(item: TestObject) -> ObjectResult:
-        return evaluate_generation(item, protocol, command.settings, generator, nearest)
+        return evaluate_generation(item, protocol, command.settings, generator, nearest, network)
 
-    return _over_objects(
+    report = _over_objects(
         command.out, "Generation from true front views", command.objects, header, run, on_object
     )
+    if command.sheet and generator is not None:
+        _draw_sheet(command, protocol, generator, [ObjectResult(**one) for one in report["objects"]])
+    return report
+
+
+def _draw_sheet(
+    command: EvaluateGeneration, protocol: Protocol, generator: OrbitGenerator, results: list[ObjectResult]
+) -> None:
+    """Write `contact_sheet.jpg`: the chosen objects' views are drawn again, from the same seed."""
+    psnr = {r.id: r.scores["generated"]["psnr"] for r in results if "generated" in r.scores}
+    settings = command.settings
+    columns = []
+    titles = ("Real scans, best to worst", "Made objects, best to worst")
+    for title, ids in zip(titles, choose_objects(results, command.sheet), strict=True):
+        rows = []
+        for item in load_objects(command.objects, ids):
+            truth = protocol.true_orbit(item)
+            photo = photo_of(truth)
+            views = generator(photo, seed=settings.seed, steps=settings.steps, guidance=settings.guidance)
+            rows.append(SheetRow(f"{item.id}   {psnr[item.id]:.2f} dB", photo, views, truth))
+        columns.append((title, rows))
+    with atomic(command.out / "contact_sheet.jpg") as temporary:
+        contact_sheet(columns).save(temporary, quality=88)
+
+
+def _evaluate_ablation(command: EvaluateAblation, on_object: OnObject | None) -> dict[str, Any]:
+    settings = command.settings
+    drawn = replace(GENERATION, size=command.size or GENERATION.size)
+    fitted = replace(RECONSTRUCTION, size=command.size or RECONSTRUCTION.size)
+    if settings.orbit == "generated":
+        fitted = drawn
+    halves = {"orbits": drawings(settings), "assets": fittings(settings)}
+    if not any(halves.values()):
+        raise V3DError("Nothing is varied; give an option two values, for example --guidance 1 1.5.")
+    network = Perceptual.load(command.perceptual_network) if any(settings.perceptual) else None
+    generators = _generators(command.device)
+    base = base_drawing(settings)
+
+    def header(choice: Drawing | Fitting) -> dict[str, Any]:
+        """What else decides the numbers of a variant."""
+        if isinstance(choice, Drawing):
+            about = {"protocol": drawn.as_dict(), "hull": settings.hull}
+            return about | {"model_hash": generators(choice).hash}
+        about = {"protocol": fitted.as_dict(), "preset": asdict(PRESETS[choice.quality])}
+        if choice.perceptual and network is not None:
+            about["perceptual"] = network.name
+        if choice.orbit == "generated":
+            about |= {"drawing": asdict(base), "model_hash": generators(base).hash}
+        return about
+
+    files = {
+        half: {v.label: open_file(command.out / "variants", v.choice, header(v.choice)) for v in variants}
+        for half, variants in halves.items()
+    }
+    todo = [(v.choice, files[half][v.label]) for half, variants in halves.items() for v in variants]
+    ids = object_ids(command.objects)
+    left = [name for name in ids if any(name not in file.done for _, file in todo)]
+    for item in load_objects(command.objects, left):
+        bench = Bench(item, drawn, fitted, generators, base, hull=settings.hull, network=network)
+        for choice, file in todo:
+            if item.id not in file.done:
+                file.add(bench.measure(choice))
+        if on_object:
+            on_object(item.id, len(ids) - len(left) + left.index(item.id) + 1, len(ids))
+    about = {
+        "settings": asdict(settings),
+        "protocols": [drawn.as_dict(), fitted.as_dict()],
+        "models": {name: generators(Drawing(name)).hash for name in settings.model if halves["orbits"]},
+    }
+    results = {half: (halves[half], merge(files[half], ids)) for half in halves if halves[half]}
+    return make_ablation_report(results, about | provenance(), command.out)
+
+
+def _generators(device: str) -> Callable[[Drawing], Any]:
+    """Drawing -> its `Generator`, weights read once, with the sampler that the drawing asks for."""
+    from v3d.diffusion import edm
+    from v3d.diffusion.generator import Generator
+
+    load = cache(lambda name: Generator.from_pretrained(name, device=device))
+
+    def generator(drawing: Drawing) -> Generator:
+        plain = load(drawing.model)
+        if drawing.sampler is None:
+            return plain
+        try:
+            model = replace(plain.model, sampler=getattr(edm, drawing.sampler))  # type: ignore[type-var]
+            return Generator(model, plain.name)
+        except TypeError:
+            raise V3DError(f"The model {drawing.model} leaves no choice of sampler.") from None
+
+    return generator
 
 
 def _over_objects(

@@ -18,6 +18,7 @@ from v3d.evaluation.protocol import Protocol
 from v3d.evaluation.report import ObjectResult
 from v3d.evaluation.settings import GenerationSettings
 from v3d.mesh import Mesh
+from v3d.perceptual import Perceptual
 from v3d.surface.extract import extract_mesh
 from v3d.surface.fit import fit_surface
 from v3d.training.orbits import photo_of
@@ -36,6 +37,7 @@ def evaluate_generation(
     settings: GenerationSettings,
     generator: OrbitGenerator | None,
     nearest: NearestObject | None = None,
+    perceptual: Perceptual | None = None,
 ) -> ObjectResult:
     """Draw the orbit of one object from its true front view and compare frames 1.. with the true ones.
 
@@ -61,7 +63,7 @@ def evaluate_generation(
             start = time.process_time()
             views = draw()
             seconds = time.process_time() - start
-            result.scores[method] = orbit_scores(views, truth) | {"seconds": seconds}
+            result.scores[method] = orbit_scores(views, truth, perceptual) | {"seconds": seconds}
             if settings.mesh != "none":
                 result.scores[method] |= asset_scores(views, mesh, protocol, settings)
         except V3DError as error:
@@ -77,9 +79,16 @@ def repeat_photo(rgba: Tensor, truth: Views) -> Views:
     return Views(rgb.expand(V, -1, -1, -1), alpha.expand(V, -1, -1), truth.cameras)
 
 
-def orbit_scores(views: Views, truth: Views) -> dict[str, float]:
-    """Means over the frames that had to be invented (all but frame 0), and over the back half."""
+def orbit_scores(views: Views, truth: Views, perceptual: Perceptual | None = None) -> dict[str, float]:
+    """Means over the frames that had to be invented (all but frame 0), and over the back half.
+
+    Args:
+        perceptual: also its distance, by its name.
+    """
     each = compare_views(views, truth)
+    if perceptual is not None:
+        with torch.no_grad():
+            each[perceptual.name] = perceptual.distances(views.rgb, perceptual.prepare(truth.rgb))
     turn = torch.arange(len(truth)) * 360.0 / len(truth)
     back = (turn - 180).abs() < 90
     means = {name: float(values[1:].mean()) for name, values in each.items()}

@@ -50,7 +50,7 @@ def evaluate_reconstruction(
         perceptual: the network for the fits that ask for one.
         preset: in place of the one that the quality names.
     """
-    case = _Case(
+    case = Case(
         protocol,
         settings,
         protocol.place(item.mesh),
@@ -82,7 +82,7 @@ def image_scores(name: str, rgb: Tensor, truth: Views) -> dict[str, float]:
 
 
 @dataclass(frozen=True)
-class _Case:
+class Case:
     """One object to reconstruct: the placed true mesh, and the views that no method sees."""
 
     protocol: Protocol
@@ -121,12 +121,15 @@ class _Case:
         seconds = time.process_time() - start
         if carving:
             self.last[:] = [splats]
+        return self.splat_scores(splats) | {"seconds": seconds}
+
+    def splat_scores(self, splats: Splats) -> dict[str, float]:
         scores: dict[str, float] = {}
         for name, truth in self.held_out.items():
             with torch.no_grad():
                 images = rasterize(splats, truth.cameras).over(1.0).clamp(0, 1)
             scores |= image_scores(name, images, truth)
-        return scores | {"gaussians": len(splats), "seconds": seconds}
+        return scores | {"gaussians": len(splats)}
 
     def hull(self, views: Views) -> dict[str, float]:
         start = time.process_time()
@@ -137,6 +140,10 @@ class _Case:
     def textured_mesh(self, views: Views, perceptual: Perceptual | None) -> dict[str, float]:
         """The product's mesh; its surface is guided by the splats that were fitted last (not counted in `seconds`)."""
         splats = self.last.pop() if self.last else self.fitted(views, True, perceptual)
+        return self.mesh_scores(views, splats)
+
+    def mesh_scores(self, views: Views, splats: Splats) -> dict[str, float]:
+        """Of the mesh made of the views and of splats fitted to them."""
         start = time.process_time()
         preset, sdf = self.preset, self.carved(views)
         if preset.surface is not None:

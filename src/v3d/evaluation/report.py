@@ -128,23 +128,35 @@ def make_report(
         "objects": [vars(r) for r in results],
     }
     if folder is not None:
-        write_json(folder / "report.json", _finite(report))
-        with atomic(folder / "report.md") as temporary:
-            temporary.write_text(markdown(report), encoding="utf-8")
+        save_report(report, folder)
     return report
 
 
+def save_report(report: dict[str, Any], folder: Path) -> None:
+    """Write `report.json` and `report.md`."""
+    write_json(folder / "report.json", _finite(report))
+    with atomic(folder / "report.md") as temporary:
+        temporary.write_text(markdown(report), encoding="utf-8")
+
+
 def markdown(report: dict[str, Any]) -> str:
-    """The report as Markdown: a table for each group, failures, provenance."""
-    parts = [f"# {report['title']}\n"]
+    """The report as Markdown: a table for each group, failures, provenance.
+
+    A report may have a `note`, `columns` (the only metrics to show), and `differences` (group -> method -> metric ->
+    mean, low, high), which stand behind the means.
+    """
+    parts = [f"# {report['title']}\n", *([report["note"] + "\n"] if "note" in report else [])]
     for group, methods in report["summary"].items():
         metrics = list(dict.fromkeys(k for scores in methods.values() for k in scores if k != "n"))
+        metrics = [m for m in metrics if m in report.get("columns", metrics)]
+        different = report.get("differences", {}).get(group, {})
         count = max(int(scores["n"]) for scores in methods.values())
         parts.append(f"## {group.capitalize()} ({count})\n")
         parts.append("| method | n | " + " | ".join(metrics) + " |")
         parts.append("|---|---:|" + "---:|" * len(metrics))
         for method, scores in methods.items():
-            cells = [_cell(metric, scores.get(metric)) for metric in metrics]
+            against = different.get(method, {})
+            cells = [_cell(m, scores.get(m)) + _difference(m, against.get(m)) for m in metrics]
             parts.append(f"| {method} | {int(scores['n'])} | " + " | ".join(cells) + " |")
         parts.append("")
     failures = [(r["id"], m, why) for r in report["objects"] for m, why in r["failures"].items()]
@@ -159,9 +171,16 @@ def _cell(metric: str, value: float | None) -> str:
         return "-"
     if "psnr" in metric:
         return f"{value:.2f}"
-    if metric == "gaussians":
+    if metric.endswith("gaussians"):
         return f"{value:.0f}"
     return f"{value:.1f}" if metric.endswith("seconds") else f"{value:.4f}"
+
+
+def _difference(metric: str, against: dict[str, float] | None) -> str:
+    if against is None:
+        return ""
+    mean, low, high = (_cell(metric, against[k]) for k in ("mean", "low", "high"))
+    return f" ({'' if mean.startswith('-') else '+'}{mean}; {low} to {high})"
 
 
 def _finite(value: Any) -> Any:

@@ -8,6 +8,8 @@ from typing import Literal
 
 from v3d.settings import Quality
 
+Sampler = Literal["euler", "heun", "dpm_solver_2m"]
+
 
 @dataclass(frozen=True)
 class ObjectSource:
@@ -70,6 +72,42 @@ class GenerationSettings:
 
 
 @dataclass(frozen=True)
+class AblationSettings:
+    """What is varied, one thing at a time: the first value of every list is the base's, each other one makes a row.
+
+    Attributes:
+        model: what `Generator.from_pretrained` takes; folders of runs that were trained differently are compared here.
+        guidance: of the sampler; without one, the model's own.
+        steps: the same.
+        sampler: the same.
+        orbit: what is reconstructed: the "true" views, "perturbed" ones (`protocol.perturb`), or the "generated" ones
+            of the base.
+        views: every (18 / views)-th of them; 18, 9, 6, 3 or 2.
+        carving: first Gaussians on the visual hull, or a blob of random ones.
+        perceptual: fit splats with the perceptual loss, or without.
+        refine: fit the mesh's texture to the views, or leave it as it was projected.
+        hull: also carve drawn orbits and compare with the true mesh.
+        mesh: also make the mesh of reconstructions.
+        quality: of the reconstruction, as in `v3d.pipeline.PRESETS`.
+        seed: of every random choice, the same for all rows.
+    """
+
+    model: tuple[str, ...] = ("mini",)
+    guidance: tuple[float, ...] = ()
+    steps: tuple[int, ...] = ()
+    sampler: tuple[Sampler, ...] = ()
+    orbit: Literal["true", "perturbed", "generated"] = "true"
+    views: tuple[int, ...] = (18,)
+    carving: tuple[bool, ...] = (True,)
+    perceptual: tuple[bool, ...] = (False,)
+    refine: tuple[bool, ...] = (True,)
+    hull: bool = True
+    mesh: bool = True
+    quality: Quality = "standard"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
 class EvaluateReconstruction:
     """True orbits -> splats and meshes, compared with the objects.
 
@@ -99,6 +137,8 @@ class EvaluateGeneration:
         model: "mini", or what `Generator.from_pretrained` takes; "none" measures the baselines alone.
         train_corpus: packed corpus of the training objects, for the baseline 'nearest training object'.
         train_index: where its thumbnails are kept; by default `nearest.safetensors` in `out`.
+        perceptual: also measure the perceptual distance with this network; None leaves it out.
+        sheet: also draw a contact sheet of so many objects, good and bad ones, half of them real scans.
         size: pixels of a view's side; by default the protocol's.
         device: where the generator runs.
     """
@@ -109,6 +149,29 @@ class EvaluateGeneration:
     model: str = "mini"
     train_corpus: Path | None = None
     train_index: Path | None = None
+    perceptual: Literal["auto", "lpips", "vae"] | None = None
+    sheet: int = 0
+    size: int | None = None
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class EvaluateAblation:
+    """One thing varied at a time, on the same objects and seeds: means, and paired differences to the base.
+
+    Attributes:
+        out: folder of the results, `report.json`, `report.md` and `curves.png`; what is there is not measured again.
+        objects: the test objects.
+        settings: what is varied.
+        perceptual_network: of the fits that use a perceptual loss.
+        size: pixels of a view's side; by default the protocol's.
+        device: where the generator runs.
+    """
+
+    out: Path
+    objects: ObjectSource = field(default_factory=ObjectSource)
+    settings: AblationSettings = field(default_factory=AblationSettings)
+    perceptual_network: Literal["auto", "lpips", "vae"] = "auto"
     size: int | None = None
     device: str = "cpu"
 
@@ -147,4 +210,4 @@ class EvaluateAsset:
     size: int | None = None
 
 
-Evaluation = EvaluateReconstruction | EvaluateGeneration | EvaluateViews | EvaluateAsset
+Evaluation = EvaluateReconstruction | EvaluateGeneration | EvaluateAblation | EvaluateViews | EvaluateAsset

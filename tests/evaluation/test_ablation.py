@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from v3d.diffusion.mini import MiniModel
+from v3d.errors import V3DError
+from v3d.evaluation import commands
+from v3d.evaluation.ablation import Bench, Drawing, Fitting, drawings, fittings, merge, open_file
+from v3d.evaluation.ablation_report import make_ablation_report
+from v3d.evaluation.commands import evaluate
+from v3d.evaluation.generate import OrbitGenerator, repeat_photo
+from v3d.evaluation.objects import TestObject
+from v3d.evaluation.plot import Point, plot
+from v3d.evaluation.protocol import GENERATION, RECONSTRUCTION
+from v3d.evaluation.report import markdown
+from v3d.evaluation.settings import AblationSettings, EvaluateAblation, ObjectSource
+from v3d.mesh import Mesh
+from v3d.presets import PRESETS
+from v3d.views import Views
+
+SMALL = replace(GENERATION, size=40, supersample=1, samples=1000, directions=6)
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    draft = PRESETS["draft"]
+    fit = replace(draft.splats, iterations=15)
+    tiny = replace(draft, view_size=32, hull=32, gaussians=150, splats=fit, faces=200, texture_size=64)
+    monkeypatch.setitem(PRESETS, "draft", tiny)
+
+
+def blurring(item: TestObject) -> OrbitGenerator:
+    """A generator whose guidance is how much of the truth it knows; the rest is the photo repeated."""
+    truth = SMALL.true_orbit(item)
+
+    def generate(rgba: torch.Tensor, *, seed: int, steps: int | None, guidance: float | None) -> Views:
+        repeated = repeat_photo(rgba, truth)
+        mix = 0.5 if guidance is None else guidance
+        rgb = mix * truth.rgb + (1 - mix) * repeated.rgb
+        return Views(rgb, mix * truth.alpha + (1 - mix) * repeated.alpha, truth.cameras)
+
+    return generate
+
+
+def test_one_thing_is_varied_at_a_time():
+    settings = AblationSettings(guidance=(1.5, 1.0), steps=(8, 1, 16), carving=(True, False), seed=3)
+    rows = drawings(settings)
+    assert [v.label for v in rows] == ["base", "guidance 1.0", "steps 1", "steps 16"]
+    assert rows[0].choice == Drawing(guidance=1.5, steps=8, seed=3)
+    assert rows[1].choice == Drawing(guidance=1.0, steps=8, seed=3)
+    assert [v.label for v in fittings(settings)] == ["base", "carving off"]
+    assert drawings(replace(settings, guidance=(1.0,), steps=())) == []
+    with pytest.raises(V3DError, match="no 12"):
+        fittings(AblationSettings(views=(18, 12)))
+    with pytest.raises(V3DError, match="on meshes only"):
+        fittings(AblationSettings(refine=(True, False), mesh=False))
+
+
+def test_a_file_is_named_after_everything_that_decides_its_numbers(tmp_path: Path):
+    one = open_file(tmp_path, Drawing(steps=1), {"model_hash": "a"})
+    assert open_file(tmp_path, Drawing(steps=1), {"model_hash": "a"}).path == one.path
+    others = [
+        open_file(tmp_path, Drawing(steps=2), {"model_hash": "a"}),
+        open_file(tmp_path, Drawing(steps=1), {"model_hash": "b"}),
+        open_file(tmp_path, Fitting(), {"model_hash": "a"}),
+    ]
+    assert len({f.path for f in [one, *others]}) == 4
+
+
+def test_more_of_the_truth_scores_higher_and_the_report_says_by_how_much(
+    meshes: dict[str, Mesh], tmp_path: Path
+):
+    rows = drawings(AblationSettings(guidance=(0.5, 0.2, 0.9)))
+    files = {v.label: open_file(tmp_path / "variants", v.choice, {}) for v in rows}
+    for name, mesh in meshes.items():
+        item = TestObject(name, mesh, palette=False, real_scan=name == "ball")
+        generator = blurring(item)
+        bench = Bench(item, SMALL, SMALL, lambda d, g=generator: g, Drawing(), hull=name == "ball")
+        for v in rows:
+            files[v.label].add(bench.measure(v.choice))
+    results = merge(files, list(meshes))
+    assert [list(r.scores) for r in results] == [["base", "guidance 0.2", "guidance 0.9"]] * 2
+    report = make_ablation_report({"orbits": (rows, results)}, {}, tmp_path)
+    means = report["summary"]["orbits, all objects"]
+    assert means["guidance 0.2"]["psnr"] < means["base"]["psnr"] < means["guidance 0.9"]["psnr"]
+    apart = report["differences"]["orbits, all objects"]["guidance 0.2"]["psnr"]
+    assert apart["low"] <= apart["mean"] <= apart["high"] < 0 and apart["n"] == 2
+    assert apart["mean"] == pytest.approx(means["guidance 0.2"]["psnr"] - means["base"]["psnr"])
+    text = (tmp_path / "report.md").read_text()
+    assert f"{means['guidance 0.2']['psnr']:.2f} ({apart['mean']:.2f}; " in text
+    assert "orbits, real scans" in report["summary"]
+    assert json.loads((tmp_path / "report.json").read_text())["summary"] == report["summary"]
+    assert Image.open(tmp_path / "curves.png").size[1] > 200
+
+
+def test_fewer_views_make_a_worse_asset(meshes: dict[str, Mesh], tiny: None):
+    item = TestObject("pillar", meshes["pillar"], palette=False, real_scan=False)
+    protocol = replace(RECONSTRUCTION, size=40, supersample=1, samples=2000, directions=6)
+    bench = Bench(item, SMALL, protocol, lambda d: blurring(item), Drawing())
+    base = Fitting(quality="draft")
+    many, few, plain = (
+        bench.fit_scores(f) for f in (base, replace(base, views=3), replace(base, refine=False))
+    )
+    assert set(many) == set(few) == set(plain)
+    assert many["chamfer"] < few["chamfer"] and many["iou"] > few["iou"]
+    assert plain["chamfer"] == many["chamfer"]  # refinement touches the texture alone
+    assert plain["mesh.between.psnr"] != many["mesh.between.psnr"]
+    drawn = bench.measure(replace(base, orbit="generated", mesh=False)).scores["scores"]
+    assert "iou" not in drawn and drawn["splats.between.psnr"] < many["splats.between.psnr"]
+
+
+def test_the_command_resumes_and_measures_only_what_is_new(folder: Path, tmp_path: Path, tiny: None):
+    seen: list[tuple[str, int, int]] = []
+
+    def run(limit: int, carving: Sequence[bool]) -> dict[str, dict[str, float]]:
+        seen.clear()
+        settings = AblationSettings(carving=tuple(carving), views=(18, 6), mesh=False, quality="draft")
+        objects = ObjectSource(manifest=folder / "index.json", limit=limit)
+        report = evaluate(
+            EvaluateAblation(tmp_path / "out", objects, settings, size=32),
+            on_object=lambda *state: seen.append(state),
+        )
+        assert "| base |" in markdown(report)
+        means: dict[str, dict[str, float]] = report["summary"]["assets, all objects"]
+        return means
+
+    first = run(1, [True])
+    assert seen == [("ball", 1, 1)] and list(first) == ["base", "views 6"]
+    assert run(1, [True]) == first and not seen
+    times = {p: p.stat().st_size for p in (tmp_path / "out/variants").iterdir()}
+    both = run(1, [True, False])
+    assert seen == [("ball", 1, 1)] and list(both) == ["base", "views 6", "carving off"]
+    assert both["base"] == first["base"]
+    assert all(p.stat().st_size == size for p, size in times.items())  # nothing was measured twice
+    assert run(2, [True, False])["base"]["n"] == 2
+    with pytest.raises(V3DError, match="Nothing is varied"):
+        evaluate(EvaluateAblation(tmp_path / "out", ObjectSource(manifest=folder / "index.json")))
+
+
+def generator_or_skip() -> None:
+    try:
+        commands._generators("cpu")(Drawing())
+    except V3DError as error:
+        pytest.skip(str(error))
+
+
+def test_guidance_and_steps_of_the_weights_that_ship(folder: Path, tmp_path: Path):
+    generator_or_skip()
+    settings = AblationSettings(guidance=(1.0, 2.0), steps=(2, 1), hull=False)
+    objects = ObjectSource(manifest=folder / "index.json", limit=1)
+    report = evaluate(EvaluateAblation(tmp_path, objects, settings, size=32))
+    means = report["summary"]["orbits, all objects"]
+    assert list(means) == ["base", "guidance 2.0", "steps 1"]
+    assert len({row["psnr"] for row in means.values()}) == 3
+    assert report["provenance"]["models"]["mini"] == commands._generators("cpu")(Drawing()).hash
+
+
+def test_samplers_of_the_weights_that_ship(folder: Path, tmp_path: Path):
+    generator_or_skip()
+    if "sampler" not in {f.name for f in fields(MiniModel)}:
+        pytest.skip("the mini model leaves no choice of sampler")
+    settings = AblationSettings(sampler=("euler", "heun"), steps=(2,), hull=False)
+    objects = ObjectSource(manifest=folder / "index.json", limit=1)
+    means = evaluate(EvaluateAblation(tmp_path, objects, settings, size=32))["summary"]["orbits, all objects"]
+    assert means["base"]["psnr"] != means["sampler heun"]["psnr"]
+
+
+def test_a_plot_has_its_points_where_they_belong():
+    points = [Point(1, 10, 9, 11), Point(3, 20, 18, 22), Point(2, 30, 29, 31)]
+    image = plot(points, "psnr over steps")
+    blue = [(x, y) for x in range(340) for y in range(240) if image.getpixel((x, y)) == (31, 98, 176)]
+    left, right = min(x for x, _ in blue), max(x for x, _ in blue)
+    top = min(blue, key=lambda p: p[1])
+    assert abs((left + right) / 2 - top[0]) <= 3  # the highest of the three is the one in the middle
+    assert min(y for x, y in blue if x < left + 4) > min(y for x, y in blue if x > right - 4)
+    plot([Point(1, 5, 5, 5)], "a single point")
+    plot([Point(1, 0, 0, 0), Point(2, 0, 0, 0)], "no difference at all")

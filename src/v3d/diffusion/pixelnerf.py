@@ -3,12 +3,13 @@
 Every source photo is read by a small transformer into a *frustum*: features on depth planes behind its pixels.
 Points along the rays of a new view are projected into every source; the features found there are pooled over
 the sources by mean and standard deviation, so that their number and order do not matter, and decoded to
-a density and a colour. Volume rendering then gives the new view's colour, opacity, depth and feature map.
+a density and a colour. Volume rendering then gives the new view's colour, opacity and depth.
 
 A photo of an object is the case of one source with a known camera: an orbit's view 0.
 
 The paper's encoder has features of pixels only and a large decoder of points; ours has features of pixels *and
-depths*, so that the decoder, which runs a million times a view, can be tiny. Points that a photo sees take its own
+depths*, so that the decoder, which runs a million times a view, can be tiny. The paper joins a feature map to the
+video model's noisy latents; ours joins the latents of the drawn image, which are there already. Points that a photo sees take its own
 colour, sharp, wherever the network says so (as image-based rendering does).
 """
 
@@ -40,7 +41,7 @@ class PixelNeRFConfig:
         size: pixels of a source's side; `patch`: of a token's.
         width, depth: of the transformer; heads have 64 channels.
         grid, planes, channels: cells of a frustum's side, its depth planes, and features in a cell.
-        hidden: channels of the decoder and of the feature map.
+        hidden: channels of the decoder.
         near, far: camera depths that frusta and rays span, in log steps.
         samples: points on a ray.
         opaque: every ray ends on something (scenes); else what is left is the white ground (objects).
@@ -100,13 +101,11 @@ class Rendered:
         rgb: [B, R, 3] in [0, 1], premultiplied by `alpha`.
         alpha: [B, R].
         depth: [B, R] expected camera depth times alpha.
-        features: [B, R, hidden].
     """
 
     rgb: Tensor
     alpha: Tensor
     depth: Tensor
-    features: Tensor
 
 
 class PixelNeRF(nn.Module):
@@ -138,24 +137,39 @@ class PixelNeRF(nn.Module):
     def images(self, sources: Sources, cameras: Cameras) -> tuple[Tensor, Tensor]:
         """New views of one set of sources (B = 1), one view at a time to save memory.
 
+        Only points near what a first look at a quarter of the size finds dense are decoded.
+
         Returns:
             images [V, 4, H, W] in [-1, 1], colour on white and alpha; and camera depth [V, H, W], 0 where the view
-            is empty.
+            is empty. H and W are multiples of 4.
         """
         device = self.position.device
         fast = device.type != "cpu" or has_fast_bfloat16()
+        coarse = cameras.resized(cameras.width // 4, cameras.height // 4)
         images, depths = [], []
         with torch.autocast(device.type, torch.bfloat16, enabled=fast):
             frusta = self.encode(sources.to(device))
             for v in range(len(cameras)):
-                origins, directions = cameras[v].to(device).rays()
-                view = self.render(frusta, origins.flatten(1, 2), directions.flatten(1, 2))
+                active = self._dense(frusta, coarse[v].to(device))
+                view = self.render(frusta, *_rays(cameras[v].to(device)), active=active)
                 alpha = view.alpha[0, :, None]
                 image = torch.cat([view.rgb[0] + 1 - alpha, alpha], -1).clamp(0, 1) * 2 - 1
                 images.append(image.T.unflatten(1, (cameras.height, cameras.width)))
                 depth = torch.where(view.alpha[0] > 0.05, view.depth[0] / view.alpha[0].clamp_min(0.05), 0)
                 depths.append(depth.unflatten(0, (cameras.height, cameras.width)))
         return torch.stack(images), torch.stack(depths)
+
+    def _dense(self, frusta: Frusta, camera: Cameras) -> Tensor:
+        """[16 * R, S]: which samples of the rays of a camera of four times this size are worth decoding."""
+        origins, directions = _rays(camera)
+        depth = self.depths(0.5, origins.device).expand(1, origins.shape[1], -1)
+        density, _ = self.decode(frusta, _points(origins, directions, depth))
+        found = (density.view(depth.shape) * depth > 0.1).float()[0].T  # [S, R]
+        found = found.unflatten(1, (camera.height, camera.width))[None, None]
+        found = F.max_pool3d(found, 3, stride=1, padding=1)[0]
+        if self.config.opaque:
+            found[:, -1] = 1
+        return F.interpolate(found, scale_factor=4, mode="nearest")[0].flatten(1).T > 0
 
     def encode(self, sources: Sources) -> Frusta:
         """Attention runs over the patches of all sources together; they are told apart by their rays."""
@@ -173,37 +187,48 @@ class PixelNeRF(nn.Module):
             sources, v.permute(0, 1, 7, 6, 2, 4, 3, 5).reshape(B, N, c.channels, c.planes, c.grid, c.grid)
         )
 
+    def depths(self, jitter: Tensor | float, device: torch.device) -> Tensor:
+        """Camera depths [..., S] of the samples, evenly spaced in their logarithm."""
+        c = self.config
+        at = (torch.arange(c.samples, device=device) + jitter) / c.samples
+        return c.near * torch.exp(math.log(c.far / c.near) * at)
+
     def render(
-        self, frusta: Frusta, origins: Tensor, directions: Tensor, jitter: Tensor | float = 0.5
+        self,
+        frusta: Frusta,
+        origins: Tensor,
+        directions: Tensor,
+        jitter: Tensor | float = 0.5,
+        active: Tensor | None = None,
     ) -> Rendered:
         """Volume rendering.
 
         Args:
             origins, directions: [B, R, 3] rays of new views; directions have unit camera z.
             jitter: [B, R, 1] in [0, 1), where in its interval each sample lies.
+            active: [R, S] the samples to decode (B = 1), the others are empty; None decodes all.
         """
         c = self.config
         B, R, _ = origins.shape
-        S, ratio = c.samples, math.log(c.far / c.near)
-        depth = c.near * torch.exp(ratio * (torch.arange(S, device=origins.device) + jitter) / S)
-        depth = depth.expand(B, R, S)
-        points = origins[:, :, None] + directions[:, :, None] * depth[..., None]  # [B, R, S, 3]
-        density, colour, hidden = self.decode(frusta, points.flatten(1, 2))
-        step = depth * (ratio / S) * directions.norm(dim=-1, keepdim=True)
-        optical = density.view(B, R, S) * step
+        depth = self.depths(jitter, origins.device).expand(B, R, c.samples)
+        points = _points(origins, directions, depth)
+        if active is None:
+            density, colour = self.decode(frusta, points)
+        else:
+            chosen = active.flatten().nonzero()[:, 0]
+            density, colour = points.new_zeros(B, R * c.samples), torch.zeros_like(points)
+            density[:, chosen], colour[:, chosen] = self.decode(frusta, points[:, chosen])
+        step = depth * (math.log(c.far / c.near) / c.samples) * directions.norm(dim=-1, keepdim=True)
+        optical = density.view(B, R, c.samples) * step
         if c.opaque:
             optical = torch.cat([optical[..., :-1], torch.full_like(optical[..., -1:], 20.0)], -1)
         before = optical.cumsum(-1) - optical
         weight = torch.exp(-before) - torch.exp(-before - optical)  # [B, R, S]
-        row = weight[:, :, None]
+        rgb = (weight[:, :, None] @ colour.view(B, R, c.samples, 3))[:, :, 0]
+        return Rendered(rgb, weight.sum(-1), (weight * depth).sum(-1))
 
-        def along(values: Tensor) -> Tensor:  # [B, R * S, C] -> [B, R, C]
-            return (row.to(values.dtype) @ values.view(B, R, S, -1))[:, :, 0].float()
-
-        return Rendered(along(colour), weight.sum(-1), (weight * depth).sum(-1), along(hidden))
-
-    def decode(self, frusta: Frusta, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Density [B, P], colour [B, P, 3] and hidden features [B, P, hidden] at points [B, P, 3]."""
+    def decode(self, frusta: Frusta, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Density [B, P] and colour [B, P, 3] at points [B, P, 3]."""
         s, c = frusta.sources, self.config
         B, N = s.images.shape[:2]
         x = torch.einsum("bnij,bpj->bnpi", s.w2c[..., :3, :3], points) + s.w2c[..., None, :3, 3]
@@ -231,7 +256,7 @@ class PixelNeRF(nn.Module):
         density = 8 * F.softplus(2 * out[..., 0] - 1) * seen.amax(1)
         votes = torch.cat([h[..., 0] + (seen - 1) * 1e4, out[:, None, :, 1]], 1).softmax(1)[..., None]
         colours = torch.cat([photo * 0.5 + 0.5, out[:, None, :, 2:].sigmoid()], 1)
-        return density, (votes * colours).sum(1), hidden
+        return density, (votes * colours).sum(1)
 
 
 class EncoderBlock(nn.Module):
@@ -270,6 +295,17 @@ def patch_rays(sources: Sources, tokens: int) -> Tensor:
     directions = F.normalize((R.mT @ torch.linalg.inv(sources.K) @ pixels).mT, dim=-1)
     origin = -(R.mT @ t).mT.expand_as(directions)
     return torch.cat([torch.linalg.cross(origin, directions), directions], -1)
+
+
+def _rays(cameras: Cameras) -> tuple[Tensor, Tensor]:
+    """Origins and directions [1, V * H * W, 3]."""
+    origins, directions = cameras.rays()
+    return origins.reshape(1, -1, 3), directions.reshape(1, -1, 3)
+
+
+def _points(origins: Tensor, directions: Tensor, depth: Tensor) -> Tensor:
+    """[B, R * S, 3] points at `depth` [B, R, S] along rays."""
+    return (origins[:, :, None] + directions[:, :, None] * depth[..., None]).flatten(1, 2)
 
 
 def _sample(grids: Tensor, where: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -20,6 +21,14 @@ Network = Callable[[Tensor, Tensor], Tensor]
 
 OnStep = Callable[[int, int], None]
 """Called with (steps done, steps in all)."""
+
+
+class Sampler(Protocol):
+    """`euler`, `heun` or `dpm_solver_2m`."""
+
+    def __call__(
+        self, denoise: Denoiser, noise: Tensor, sigmas: Tensor, on_step: OnStep | None = None
+    ) -> Tensor: ...
 
 
 def expand(sigma: Tensor, x: Tensor) -> Tensor:

@@ -9,21 +9,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from v3d.diffusion.sgm import use_original_norms
 from v3d.diffusion.tensor_files import check_keys, open_checkpoint
 from v3d.errors import V3DError
+from v3d.files import atomic
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
+_EXTRAS = ("scheduler", "feature_extractor")  # for diffusers' own pipeline
 _NEEDS_EXTRA = 'The official weights need two more packages; run: pip install "v3d[official]"'
 
 
@@ -80,13 +84,7 @@ def load_networks(source: str | Path, dtype: torch.dtype) -> OfficialNetworks:
         V3DError: nothing usable there, a file is damaged or does not fit its config, no connection, or the
             packages are missing.
     """
-    folder = Path(source)
-    if folder.is_file():
-        raise V3DError(
-            f"{folder} is a file, not a folder of weights; `v3d convert` makes one from the released files."
-        )
-    if not folder.is_dir():
-        folder = _download(str(source))
+    folder = weights_folder(source)
     unet = _load(folder / "unet", unet_network, dtype)
     vae = _load(folder / "vae", vae_network, dtype)
     vae.encoder.float()
@@ -95,11 +93,44 @@ def load_networks(source: str | Path, dtype: torch.dtype) -> OfficialNetworks:
     return OfficialNetworks(unet, vae, image_encoder, _fingerprint(folder))
 
 
+def weights_folder(source: str | Path) -> Path:
+    """A folder as it is; a hub repository is downloaded once, then found in its cache.
+
+    Raises:
+        V3DError: there is neither.
+    """
+    folder = Path(source)
+    if folder.is_file():
+        raise V3DError(
+            f"{folder} is a file, not a folder of weights; `v3d convert` makes one from the released files."
+        )
+    return folder if folder.is_dir() else _download(str(source))
+
+
+def save_networks(unet: nn.Module, base: Path, out: Path) -> None:
+    """Write a folder that `load_networks` reads: this UNet in float16, everything else as in the folder `base`.
+
+    Raises:
+        V3DError: the folder cannot be written.
+    """
+    described = [base, *(base / part for part in ("unet", "vae", "image_encoder", *_EXTRAS))]
+    kept = [path for folder in described for path in folder.glob("*.json")]
+    kept += [path for part in ("vae", "image_encoder") for path in weight_files(base / part)]
+    for path in kept:
+        target = out / path.relative_to(base)
+        if not target.exists():
+            with atomic(target) as temporary:
+                shutil.copyfile(path, temporary)
+    tensors = {k: v.detach().to("cpu", torch.float16).contiguous() for k, v in unet.state_dict().items()}
+    with atomic(out / "unet/diffusion_pytorch_model.safetensors") as temporary:
+        save_file(tensors, temporary, {"format": "pt"})
+
+
 def _fingerprint(folder: Path) -> str:
     """Hash of 64 blocks of every weight file: it tells releases apart without reading gigabytes twice."""
     digest = hashlib.sha256()
     for component in ("unet", "vae", "image_encoder"):
-        for path in _weight_files(folder / component):
+        for path in weight_files(folder / component):
             size = path.stat().st_size
             digest.update(str(size).encode())
             with path.open("rb") as file:
@@ -131,7 +162,7 @@ def _load(folder: Path, build: Callable[[dict[str, Any]], nn.Module], dtype: tor
         raise V3DError(
             f"{folder / 'config.json'} describes no network that can be built ({error})."
         ) from error
-    files = _weight_files(folder)
+    files = weight_files(folder)
     state: dict[str, Tensor] = {}
     for path in files:
         with open_checkpoint(path) as weights:
@@ -141,7 +172,7 @@ def _load(folder: Path, build: Callable[[dict[str, Any]], nn.Module], dtype: tor
     return network
 
 
-def _weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
     """The safetensors of a component: the float16 variant where there is one; several when sharded."""
     files = sorted(path for path in folder.glob("*.safetensors") if not path.name.startswith("."))
     if not files:

@@ -11,47 +11,35 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from v3d.cameras import ORBIT_VIEWS, orbit
 from v3d.diffusion import edm
-from v3d.diffusion.official import CLIP_MEAN, CLIP_STD, OfficialNetworks, load_networks
+from v3d.diffusion.conditions import (
+    FPS,
+    MOTION_BUCKET,
+    NOISE_AUGMENTATION,
+    Conditions,
+    clip_pixels,
+    run_unet,
+)
+from v3d.diffusion.front import with_photo
+from v3d.diffusion.official import OfficialNetworks, load_networks
 from v3d.errors import V3DError
 from v3d.matting import soft_alpha
 from v3d.photo import resize_rgba
 from v3d.runtime import has_fast_bfloat16
 from v3d.views import Views
 
-FPS, MOTION_BUCKET, NOISE_AUGMENTATION = 1.0, 300.0, 0.02
 STEPS, GUIDANCE = 25, 3.5
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Conditions:
-    """What the UNet knows of B photos.
-
-    Attributes:
-        embedding: [B, 1, C] CLIP image embedding.
-        latent: [B, 4, h, w] VAE latent, not scaled, with noise of standard deviation 0.02.
-        time_ids: [B, 3] frames per second, motion bucket, noise augmentation.
-    """
-
-    embedding: Tensor
-    latent: Tensor
-    time_ids: Tensor
-
-    def dropped(self) -> Conditions:
-        """The unconditional half of guidance: embedding and latent are zero, the three numbers stay."""
-        return replace(self, embedding=torch.zeros_like(self.embedding), latent=torch.zeros_like(self.latent))
 
 
 @dataclass
@@ -66,6 +54,7 @@ class SVDModel:
             time; "low" keeps one network there at a time, guides in two passes and decodes frame by frame.
         views: frames of the orbit.
         size: pixels of a view's side.
+        sampler: `edm.euler` as in the paper; `edm.dpm_solver_2m` needs about half the steps (benchmarks/samplers.py).
     """
 
     networks: OfficialNetworks
@@ -74,6 +63,7 @@ class SVDModel:
     memory: Literal["normal", "low"] = "normal"
     views: int = ORBIT_VIEWS
     size: int = 512
+    sampler: edm.Sampler = edm.euler
 
     @staticmethod
     def load(
@@ -82,6 +72,7 @@ class SVDModel:
         *,
         memory: Literal["auto", "normal", "low"] = "auto",
         dtype: torch.dtype | None = None,
+        sampler: edm.Sampler = edm.euler,
     ) -> SVDModel:
         """Load a folder that `v3d convert` wrote, a diffusers folder of SVD, or such a hub repository.
 
@@ -89,6 +80,7 @@ class SVDModel:
             memory: see the class; "auto" is low on devices with less than 12 GB.
             dtype: of the weights; by default float16 on a GPU (as the original's autocast), bfloat16 on
                 CPUs that compute in it, else float32.
+            sampler: see the class.
 
         Raises:
             V3DError: see `v3d.diffusion.official.load_networks`; or the device cannot be used.
@@ -100,7 +92,7 @@ class SVDModel:
         if memory == "auto":
             memory = "low" if _device_bytes(device) < 12e9 else "normal"
         networks = load_networks(source, dtype)
-        model = SVDModel(networks, device, networks.hash, memory)
+        model = SVDModel(networks, device, networks.hash, memory, sampler=sampler)
         use_single_token_attention(model.networks.unet)
         if memory == "normal":
             with _clear_device_errors(device):
@@ -123,7 +115,10 @@ class SVDModel:
         Args:
             rgba: [S, S, 4] straight-alpha photo in [0, 1], framed by `v3d.photo`.
             seed: of all noise, drawn on the CPU, so that every device starts from the same.
-            steps: Euler steps from sigma 700 to 0.002; guidance: constant over frames, 3.5 to 4.5 in the paper.
+            steps: sampler steps from sigma 700 to 0.002; guidance: constant over frames, 3.5 to 4.5 in the paper.
+
+        Returns:
+            Views [views, size, size]; view 0 is the photo itself wherever the model kept its framing.
 
         Raises:
             V3DError: the device's memory is too small.
@@ -142,7 +137,8 @@ class SVDModel:
             frames = self.decode(latents[0])
         rgb = (frames * 0.5 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).cpu()
         alpha = torch.from_numpy(np.stack([soft_alpha(frame) for frame in rgb.numpy()]))
-        return Views(rgb, alpha, orbit(self.views, size=self.size))
+        true = torch.cat([image[0].permute(1, 2, 0) * 0.5 + 0.5, photo[..., 3:]], -1)
+        return with_photo(Views(rgb, alpha, orbit(self.views, size=self.size)), true)
 
     def condition(self, image: Tensor, generator: torch.Generator) -> Conditions:
         """Conditions of photos [B, 3, S, S] in [-1, 1]: as in the original, the latent is a *sample* of the VAE's
@@ -176,7 +172,7 @@ class SVDModel:
             return edm.Preconditioning().denoise(network, x, sigma)
 
         with self._resident(self.networks.unet):
-            return edm.euler(denoise, noise, edm.karras_sigmas(steps), on_step)
+            return self.sampler(denoise, noise, edm.karras_sigmas(steps), on_step)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Frames [V, 3, S, S] in [-1, 1] of one orbit's latents [V, 4, h, w]."""
@@ -197,7 +193,7 @@ class SVDModel:
         conditions = Conditions(context, x[:, 0], x.new_zeros(1, 3))
         with self._resident(self.networks.unet):
             start = time.perf_counter()
-            self._run_unet(x, x.new_zeros(1), conditions)
+            run_unet(self.networks.unet, x, x.new_zeros(1), conditions)
             step = (time.perf_counter() - start) * 2 * self.views / part
         start = time.perf_counter()
         self.decode(x[0, :1])
@@ -206,25 +202,17 @@ class SVDModel:
     def _guided(self, x: Tensor, c_noise: Tensor, conditions: Conditions, guidance: float) -> Tensor:
         """Classifier-free guidance on the raw network: D is affine in F, so it is the same as on D."""
         if guidance == 1:
-            return self._run_unet(x, c_noise, conditions)
+            return run_unet(self.networks.unet, x, c_noise, conditions)
         dropped = conditions.dropped()
         if self.memory == "low":
-            unconditional = self._run_unet(x, c_noise, dropped)
-            conditional = self._run_unet(x, c_noise, conditions)
+            unconditional = run_unet(self.networks.unet, x, c_noise, dropped)
+            conditional = run_unet(self.networks.unet, x, c_noise, conditions)
         else:
             pairs = zip(vars(dropped).values(), vars(conditions).values(), strict=True)
             both = Conditions(*(torch.cat(pair) for pair in pairs))
-            output = self._run_unet(torch.cat([x, x]), torch.cat([c_noise, c_noise]), both)
+            output = run_unet(self.networks.unet, torch.cat([x, x]), torch.cat([c_noise, c_noise]), both)
             unconditional, conditional = output.chunk(2)
         return unconditional + guidance * (conditional - unconditional)
-
-    def _run_unet(self, x: Tensor, c_noise: Tensor, conditions: Conditions) -> Tensor:
-        """F(x [B, V, 4, h, w], c_noise [B]); the noise level and the three numbers stay in float32."""
-        unet = self.networks.unet
-        dtype = unet.conv_in.weight.dtype
-        latent = conditions.latent[:, None].expand(-1, x.shape[1], -1, -1, -1)
-        inputs = torch.cat([x, latent.to(x)], dim=2).to(dtype)
-        return unet(inputs, c_noise, conditions.embedding.to(dtype), conditions.time_ids).sample.to(x)
 
     @contextmanager
     def _resident(self, network: nn.Module) -> Iterator[None]:
@@ -242,28 +230,6 @@ def _device_bytes(device: torch.device) -> float:
     if device.type != "cuda" or not torch.cuda.is_available():
         return math.inf
     return torch.cuda.get_device_properties(device).total_memory
-
-
-def clip_pixels(image: Tensor, size: int = 224) -> Tensor:
-    """CLIP's input [B, 3, size, size] from images [B, 3, H, W] in [-1, 1].
-
-    Resized as the original does: a Gaussian blur of (factor - 1) / 2 pixels, then bicubic with aligned corners.
-    """
-    for axis in (2, 3):
-        factor = image.shape[axis] / size
-        sigma = max((factor - 1) / 2, 0.001)
-        radius = int(max(4 * sigma, 3)) // 2
-        offsets = torch.arange(-radius, radius + 1, dtype=image.dtype, device=image.device)
-        kernel = (-(offsets**2) / (2 * sigma**2)).exp()
-        kernel = (kernel / kernel.sum()).view(1, 1, *((-1, 1) if axis == 2 else (1, -1)))
-        padding = (0, 0, radius, radius) if axis == 2 else (radius, radius, 0, 0)
-        padded = F.pad(image, padding, mode="reflect")
-        image = F.conv2d(padded, kernel.expand(image.shape[1], -1, -1, -1), groups=image.shape[1])
-    image = F.interpolate(image, (size, size), mode="bicubic", align_corners=True)
-    mean, std = (
-        torch.tensor(v, dtype=image.dtype, device=image.device).view(3, 1, 1) for v in (CLIP_MEAN, CLIP_STD)
-    )
-    return (image * 0.5 + 0.5 - mean) / std
 
 
 class SingleTokenAttention:

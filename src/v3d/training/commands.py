@@ -9,11 +9,11 @@ from typing import Annotated, Literal
 
 from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional, arg, subcommand
 
-from v3d.training.recipe import OrbitRecipe, VAERecipe
+from v3d.training.recipe import OrbitRecipe, PixelNeRFRecipe, SVDRecipe, VAERecipe
 from v3d.training.settings import RenderSettings, SceneSettings
 
 Out = Annotated[Path, arg(aliases=["-o"])]
-_VAE, _ORBIT = VAERecipe(), OrbitRecipe()
+_VAE, _PIXELNERF, _ORBIT, _SVD = VAERecipe(), PixelNeRFRecipe(), OrbitRecipe(), SVDRecipe()
 
 
 def render(
@@ -104,6 +104,19 @@ class TrainVAE:
 
 
 @dataclass(frozen=True)
+class TrainPixelNeRF:
+    """PixelNeRF, the guide of the orbit model.
+
+    Attributes:
+        recipe: see `v3d.training.recipe`.
+        session: where and how long.
+    """
+
+    recipe: OmitArgPrefixes[PixelNeRFRecipe] = _PIXELNERF
+    session: OmitArgPrefixes[Session] = Session()
+
+
+@dataclass(frozen=True)
 class TrainOrbit:
     """OrbitDiT, the model that draws orbits.
 
@@ -113,6 +126,19 @@ class TrainOrbit:
     """
 
     recipe: OmitArgPrefixes[OrbitRecipe] = _ORBIT
+    session: OmitArgPrefixes[Session] = Session()
+
+
+@dataclass(frozen=True)
+class TrainSVD:
+    """Stable Video Diffusion's UNet, tuned on orbits as the paper does (a large GPU, docs/training.md).
+
+    Attributes:
+        recipe: see `v3d.training.recipe`.
+        session: where and how long.
+    """
+
+    recipe: OmitArgPrefixes[SVDRecipe] = _SVD
     session: OmitArgPrefixes[Session] = Session()
 
 
@@ -145,11 +171,27 @@ def train(
             | Annotated[
                 TrainVAE, subcommand("vae-smoke", default=TrainVAE(VAERecipe.smoke()), description=SMOKE)
             ]
+            | Annotated[TrainPixelNeRF, subcommand("pixelnerf")]
+            | Annotated[
+                TrainPixelNeRF,
+                subcommand(
+                    "pixelnerf-smoke", default=TrainPixelNeRF(PixelNeRFRecipe.smoke()), description=SMOKE
+                ),
+            ]
+            | Annotated[
+                TrainPixelNeRF,
+                subcommand(
+                    "scene-pixelnerf",
+                    default=TrainPixelNeRF(PixelNeRFRecipe.scenes()),
+                    description="PixelNeRF for scenes.",
+                ),
+            ]
             | Annotated[TrainOrbit, subcommand("orbit")]
             | Annotated[
                 TrainOrbit,
                 subcommand("orbit-smoke", default=TrainOrbit(OrbitRecipe.smoke()), description=SMOKE),
             ]
+            | Annotated[TrainSVD, subcommand("svd")]
             | Annotated[Resume, subcommand("resume")]
         ]
     ],

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from v3d.cameras import ORBIT_VIEWS, orbit
-from v3d.diffusion.mini import orbit_guide
+from v3d.diffusion.mini import draw_guide
 from v3d.diffusion.pixelnerf import PixelNeRF
 from v3d.diffusion.vae import VAE
 from v3d.errors import V3DError
@@ -125,7 +125,7 @@ def _encode(shard: Shard, vae: VAE, pixelnerf: PixelNeRF, recolour: str | None) 
     generator = None if recolour is None else torch.Generator().manual_seed(zlib.crc32(recolour.encode()))
     device = next(vae.parameters()).device
     fast = device.type != "cpu" or has_fast_bfloat16()
-    rows = []
+    rows, cameras = [], orbit(ORBIT_VIEWS)
     for row in range(len(shard.ids)):
         images = torch.cat([shard.photo(row)[None], shard.views(row)])
         if generator is not None:
@@ -134,6 +134,7 @@ def _encode(shard: Shard, vae: VAE, pixelnerf: PixelNeRF, recolour: str | None) 
                 images = images[[0, 1, *range(len(images) - 1, 1, -1)]]
         x = (images.to(device).permute(0, 3, 1, 2).float() / 127.5 - 1).to(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=fast):
-            z, guide = vae.encode(x), orbit_guide(pixelnerf, vae, x[0])
+            z = vae.encode(x)
+            guide, _, _ = draw_guide(pixelnerf, vae, x[:1], cameras[0], cameras)
         rows.append(Latents(*(t.half().cpu().contiguous() for t in (z[1:], z[0], guide))))
     return Latents(*(torch.stack([getattr(row, f.name) for row in rows]) for f in fields(Latents)))

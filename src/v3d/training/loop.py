@@ -65,7 +65,7 @@ class Draw:
 
 
 class Task(Protocol):
-    """What is trained; `v3d.training.vae` and `v3d.training.orbit` say how.
+    """What is trained; `v3d.training.vae`, `orbit` and `svd` say how.
 
     Attributes:
         network: float32, on the run's device.

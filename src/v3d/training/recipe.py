@@ -103,6 +103,77 @@ class VAERecipe(Recipe):
 
 
 @dataclass(frozen=True)
+class PixelNeRFRecipe(Recipe):
+    """PixelNeRF: what source photos say about new views, of objects from one photo or of scenes from several.
+
+    Attributes:
+        of: "orbits" (`v3d render`) or "scenes" (`v3d render-scenes`).
+        sources: most photos of a scene; orbits have one.
+        photos_only_after: fraction of the run until which half of the orbits begin at any of their views; after
+            it the source is always the photo, framed by the law.
+        views: of a clip that a step draws rays from.
+        rays: of each view.
+        pixels: side to which views are reduced before rays are drawn.
+        size: pixels of a source's side.
+        patch: pixels of a token's side.
+        width: channels of a token, a multiple of 64.
+        depth: transformer blocks.
+        planes: depth planes of a frustum.
+        near: least camera depth, in the world's units.
+        far: largest.
+        samples: points on a ray.
+    """
+
+    batch: int = 16
+    optimizer: Literal["adamw", "muon"] = "muon"
+    learning_rate: float = 2e-3
+    warmup: int = 50
+    ema: float = 0.997
+    of: Literal["orbits", "scenes"] = "orbits"
+    sources: int = 1
+    photos_only_after: float = 0.75
+    views: int = 5
+    rays: int = 128
+    pixels: int = 64
+    size: int = 128
+    patch: int = 8
+    width: int = 256
+    depth: int = 6
+    planes: int = 32
+    near: float = 1.0
+    far: float = 3.0
+    samples: int = 24
+
+    @staticmethod
+    def scenes() -> PixelNeRFRecipe:
+        """One to four sources; depths from a camera's feet to the end of the ground."""
+        return PixelNeRFRecipe(
+            of="scenes", sources=4, batch=8, width=192, depth=5, planes=40, near=0.1, far=10.0, samples=40
+        )
+
+    @staticmethod
+    def smoke() -> PixelNeRFRecipe:
+        """Seconds on a CPU: shows that everything runs and the loss falls."""
+        return PixelNeRFRecipe(
+            steps=60,
+            batch=4,
+            optimizer="adamw",
+            learning_rate=3e-3,
+            ema=0.95,
+            warmup=5,
+            log_steps=10,
+            views=3,
+            rays=64,
+            pixels=32,
+            size=64,
+            width=64,
+            depth=2,
+            planes=8,
+            samples=12,
+        )
+
+
+@dataclass(frozen=True)
 class OrbitRecipe(Recipe):
     """OrbitDiT on the latents of 18-view orbits.
 
@@ -111,6 +182,7 @@ class OrbitRecipe(Recipe):
 
     Attributes:
         vae: folder of a trained VAE; None takes the one that ships.
+        pixelnerf: folder of a trained PixelNeRF, whose orbits are the guide; None takes the one that ships.
         width: channels of a token, a multiple of 64.
         depth: transformer blocks.
         patch: latents of a token's side.
@@ -128,6 +200,7 @@ class OrbitRecipe(Recipe):
     optimizer: Literal["adamw", "muon"] = "muon"
     warmup: int = 50
     vae: Path | None = None
+    pixelnerf: Path | None = None
     appearances: int = 3
     width: int = 320
     depth: int = 8
@@ -159,7 +232,54 @@ class OrbitRecipe(Recipe):
         )
 
 
-RECIPES: dict[str, type[Recipe]] = {"vae": VAERecipe, "orbit": OrbitRecipe}
+@dataclass(frozen=True)
+class SVDRecipe(Recipe):
+    """The UNet of Stable Video Diffusion (or V3D's, to go on with it) on 18-view orbits, as the paper tunes it.
+
+    Attributes:
+        batch: orbits of a step, over all processes.
+        accumulate: parts of each process's share; batch divided by the number of processes leaves one orbit at a time.
+        model: folder that `v3d convert` wrote, a diffusers folder of SVD, or such a hub id; where the tuning starts.
+        size: pixels of a view's side; orbits of another size are resized.
+        checkpointing: compute activations again in the backward pass instead of keeping them.
+        random_front: begin each orbit at a random one of its views.
+        drop: how often the photo's latent is withheld, and, drawn separately, its CLIP embedding.
+        P_mean: of the noise law ln sigma ~ N(P_mean, P_std^2).
+        P_std: of the same.
+        augmentation_mean: of the noise s on the photo's latent, ln s ~ N(augmentation_mean, augmentation_std^2).
+        augmentation_std: of the same.
+        guidance: of the samples shown.
+        sampler_steps: the same.
+    """
+
+    batch: int = 8
+    accumulate: int = 8
+    learning_rate: float = 1e-5
+    beta2: float = 0.999
+    warmup: int = 100
+    flat: float = 1.0
+    ema: float = 0.9999
+    save_minutes: float = 60.0
+    log_steps: int = 10
+    model: str = "official"
+    size: int = 512
+    checkpointing: bool = True
+    random_front: bool = True
+    drop: float = 0.2
+    P_mean: float = 1.5
+    P_std: float = 2.0
+    augmentation_mean: float = -3.0
+    augmentation_std: float = 0.5
+    guidance: float = 3.5
+    sampler_steps: int = 25
+
+
+RECIPES: dict[str, type[Recipe]] = {
+    "vae": VAERecipe,
+    "pixelnerf": PixelNeRFRecipe,
+    "orbit": OrbitRecipe,
+    "svd": SVDRecipe,
+}
 
 
 def to_json(recipe: Recipe) -> str:

@@ -116,15 +116,17 @@ def intrinsics(fov: float, width: int, height: int) -> Tensor:
     return torch.tensor([[focal, 0.0, width / 2], [0.0, focal, height / 2], [0.0, 0.0, 1.0]])
 
 
-def look_at(centers: Tensor, target: Sequence[float] = (0.0, 0.0, 0.0)) -> Tensor:
+def look_at(
+    centers: Tensor, target: Sequence[float] = (0.0, 0.0, 0.0), up: Sequence[float] = (0.0, 0.0, 1.0)
+) -> Tensor:
     """c2w [V, 4, 4] of upright cameras at `centers` [V, 3] that look at `target`.
 
     Raises:
-        ValueError: a camera looks straight along the world's z axis, where "upright" has no meaning.
+        ValueError: a camera looks straight along `up`, where "upright" has no meaning.
     """
     z = torch.as_tensor(target, dtype=centers.dtype, device=centers.device) - centers
     z = z / z.norm(dim=-1, keepdim=True)
-    down = torch.tensor([0.0, 0.0, -1.0], dtype=centers.dtype, device=centers.device)
+    down = -torch.tensor(up, dtype=centers.dtype, device=centers.device)
     x = torch.linalg.cross(down.expand_as(z), z)
     length = x.norm(dim=-1, keepdim=True)
     if not bool((length > 1e-6).all()):

@@ -26,7 +26,8 @@ def list_photos(folder: Path) -> list[Path]:
 def pose_photos(folder: str | Path) -> list[PosedPhoto]:
     """Find the cameras of a folder's photos; nothing is written into it. The world's axes and unit are arbitrary.
 
-    Photos of one size are taken to share one lens (one focal length, one radial coefficient).
+    Photos of one make and size are taken to share one lens (one focal length, one radial coefficient). Photos that
+    do not fit to the others are left out.
 
     Raises:
         V3DError: pycolmap is not installed, there are too few photos, or they do not fit together.
@@ -43,6 +44,8 @@ def pose_photos(folder: str | Path) -> list[PosedPhoto]:
             f"{folder} has photos but no cameras: `pip install 'v3d[colmap]'` (pycolmap) to find them, or give "
             "a transforms.json or a COLMAP model."
         ) from error
+    pycolmap.logging.minloglevel = 2  # errors only
+    pycolmap.set_random_seed(0)
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
         database, photos = work / "database.db", files[0].parent

@@ -1,0 +1,102 @@
+"""Camera paths from JSON files: a viewer's camera_path.json (nerfstudio), or a transforms.json without images."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from v3d.cameras import Cameras, cat_cameras
+from v3d.errors import V3DError
+from v3d.posed import OPENCV_OPENGL, Lens, checked, frame_lens, frame_pose, rigid, transforms_frames
+
+
+def read_path(file: str | Path) -> Cameras:
+    """The cameras of a path, in the world of the file and with its image size.
+
+    nerfstudio's viewer exports paths in its own, normalised world. Where the `dataparser_transforms.json` of the
+    same training run lies beside the path, this is undone: the path then stands in the world of the COLMAP model, or of
+    the transforms.json that lies there too.
+
+    Raises:
+        V3DError: the file is missing or broken, a pose is not a rigid motion, images differ in size.
+    """
+    file = Path(file)
+    meta = _json(file)
+    if "camera_path" in meta:
+        cameras = _viewer_cameras(file, meta)
+        return _out_of_nerfstudio(cameras, file.parent)
+    out = []
+    for i, frame in enumerate(transforms_frames(file)):
+        where = f"{file.name}, frame {i}"
+        if not (frame.get("w") and frame.get("h")):
+            raise V3DError(f"{where}: a path needs the image size w and h.")
+        lens = frame_lens(frame, (1, 1), where)
+        if not lens.straight:
+            raise V3DError(f"{where}: a path needs pinhole cameras, without distortion.")
+        out.append(lens.camera(frame_pose(frame, where)))
+    return _one_size(file, out)
+
+
+def _viewer_cameras(file: Path, meta: dict[str, Any]) -> Cameras:
+    """Poses with OpenGL axes, row by row; the field of view is the vertical one in degrees."""
+    kind = str(meta.get("camera_type", "perspective"))
+    if kind != "perspective":
+        raise V3DError(f"{file} is a path of {kind} cameras; only perspective ones can be used.")
+    out = []
+    try:
+        width, height = int(meta["render_width"]), int(meta["render_height"])
+        for i, frame in enumerate(meta["camera_path"]):
+            focal = 0.5 * height / math.tan(math.radians(float(frame["fov"])) / 2)
+            lens = checked(Lens(width, height, focal, focal, width / 2, height / 2))
+            pose = torch.tensor(frame["camera_to_world"], dtype=torch.float64).reshape(4, 4)
+            out.append(lens.camera(rigid(pose, f"{file.name}, camera {i}: camera_to_world") @ OPENCV_OPENGL))
+    except (KeyError, TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
+        raise V3DError(f"{file} is not a usable camera path ({error}).") from error
+    return _one_size(file, out)
+
+
+def _out_of_nerfstudio(cameras: Cameras, folder: Path) -> Cameras:
+    """Theirs = scale * transform @ (COLMAP's); transforms.json = applied_transform @ (COLMAP's)."""
+    beside = folder / "dataparser_transforms.json"
+    if not beside.is_file():
+        return cameras
+    meta = _json(beside)
+    transform = rigid(meta.get("transform"), f"{beside.name}: the transform")
+    try:
+        scale = float(meta["scale"])
+        assert scale > 0
+    except (KeyError, TypeError, ValueError, AssertionError) as error:
+        raise V3DError(f"{beside} has no usable scale.") from error
+    back = torch.linalg.inv(transform)
+    transforms = folder / "transforms.json"
+    applied = _json(transforms).get("applied_transform") if transforms.is_file() else None
+    if applied is not None:
+        back = rigid(applied, f"{transforms.name}: the applied_transform") @ back
+    c2w = cameras.c2w.double()
+    c2w[:, :3, 3] /= scale
+    return Cameras((back @ c2w).to(cameras.c2w), cameras.K, cameras.width, cameras.height)
+
+
+def _one_size(file: Path, cameras: list[Cameras]) -> Cameras:
+    if not cameras:
+        raise V3DError(f"{file} has no cameras.")
+    try:
+        return cat_cameras(cameras)
+    except ValueError as error:
+        raise V3DError(f"The cameras of {file} differ in image size.") from error
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        meta = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise V3DError(f"The camera path {file} cannot be read ({error.strerror}).") from error
+    except ValueError as error:
+        raise V3DError(f"{file} is not a JSON file ({error}).") from error
+    if not isinstance(meta, dict):
+        raise V3DError(f"{file} is not a camera path.")
+    return meta

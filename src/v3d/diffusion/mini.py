@@ -15,17 +15,33 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
-from v3d.cameras import ORBIT_VIEWS, orbit
+from v3d.cameras import ORBIT_VIEWS, Cameras, cat_cameras, orbit
 from v3d.diffusion import edm
 from v3d.diffusion.dit import Geometry, OrbitDiT, OrbitDiTConfig
+from v3d.diffusion.front import with_photo
 from v3d.diffusion.pixelnerf import PixelNeRF, Sources, load_pixelnerf
 from v3d.diffusion.vae import VAE, load_vae, unusable_weights
 from v3d.errors import V3DError
 from v3d.runtime import has_fast_bfloat16
 from v3d.views import Views
+from v3d.weights.storage import load_weights
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """V new views.
+
+    Attributes:
+        images: [V, 4, size, size] in about [-1, 1], colour on white, then alpha.
+        guide: the same by PixelNeRF alone.
+        depth: [V, h, w] camera depth by PixelNeRF, 0 where a view is empty.
+    """
+
+    images: Tensor
+    guide: Tensor
+    depth: Tensor
 
 
 @dataclass
@@ -62,7 +78,7 @@ class MiniModel:
         try:
             config = json.loads((folder / "config.json").read_text())
             dit = OrbitDiT(OrbitDiTConfig(**config["dit"]))
-            dit.load_state_dict(load_file(folder / "dit.safetensors"))
+            dit.load_state_dict(load_weights(folder / "dit.safetensors"))
             files = [(folder / f"{name}.safetensors").read_bytes() for name in ("vae", "pixelnerf", "dit")]
             sampling = {k: config["sampling"][k] for k in ("steps", "guidance", "sigma_min", "sigma_max")}
         except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
@@ -91,40 +107,69 @@ class MiniModel:
 
         Args:
             rgba: [S, S, 4] straight-alpha photo in [0, 1], framed by `v3d.photo`.
-            seed: of the initial noise; the same seed gives the same views on the same machine.
-            steps: sampler steps; guidance: classifier-free guidance (1: none).
+            seed, steps, guidance, on_step: see `draw`.
 
         Returns:
             Views [18, size, size] with the generated alpha; view 0 is the photo itself wherever the model
             kept its framing (see `v3d.training.orbits` for when it does not).
         """
+        photo = to_image(rgba, self.size)
+        cameras = orbit(ORBIT_VIEWS, size=self.size)
+        drawn = self.draw(
+            photo[None], cameras[0], cameras, seed=seed, steps=steps, guidance=guidance, on_step=on_step
+        )
+        images = (drawn.images.permute(0, 2, 3, 1) / 2 + 0.5).clamp(0, 1)
+        rgb, alpha = _solid(images[..., :3], images[..., 3])
+        return with_photo(Views(rgb, alpha, cameras), (photo * 0.5 + 0.5).permute(1, 2, 0))
+
+    @torch.no_grad()
+    def draw(
+        self,
+        photos: Tensor,
+        photo_cameras: Cameras,
+        cameras: Cameras,
+        *,
+        seed: int = 0,
+        steps: int | None = None,
+        guidance: float | None = None,
+        on_step: edm.OnStep | None = None,
+    ) -> Drawn:
+        """Posed photos -> new views, drawn together.
+
+        Args:
+            photos: [N, 4, size, size] in [-1, 1], colour on white, then alpha.
+            photo_cameras: theirs.
+            cameras: of the V new views, square.
+            seed: of the initial noise; the same seed gives the same views on the same machine.
+            steps: sampler steps.
+            guidance: classifier-free guidance (1: none).
+            on_step: called with (finished steps, all steps).
+        """
         device = self.dit.position.device
-        photo = to_image(rgba.to(device), self.size)
-        z_photo = self.vae.encode(photo[None])
-        guide = orbit_guide(self.pixelnerf, self.vae, photo)
-        geometry = Geometry.of(orbit(ORBIT_VIEWS), self.dit.grid)[[0, *range(ORBIT_VIEWS)]].to(device)
+        photos = photos.to(device)
+        z_photos = self.vae.encode(photos)
+        z_guide, guide, depth = draw_guide(self.pixelnerf, self.vae, photos, photo_cameras, cameras)
+        geometry = Geometry.of(
+            cat_cameras([photo_cameras.resized(1, 1), cameras.resized(1, 1)]), self.dit.grid
+        )
         guidance = self.guidance if guidance is None else guidance
 
-        latent = (ORBIT_VIEWS, *z_photo.shape[1:])
+        latent = (len(cameras), *z_photos.shape[1:])
         noise = torch.randn(1, *latent, generator=torch.Generator().manual_seed(seed)).to(device)
         sigmas = edm.karras_sigmas(steps or self.steps, self.sigma_min, self.sigma_max)
-        denoise = partial(self._denoise, z_photo=z_photo, guide=guide, geometry=geometry, guidance=guidance)
+        denoise = partial(
+            self._denoise, z_photos=z_photos, guide=z_guide, geometry=geometry.to(device), guidance=guidance
+        )
         z = edm.dpm_solver_2m(denoise, noise, sigmas, on_step)[0]
-
-        images = torch.cat([self.vae.decode(part) for part in z.split(6)]).cpu()
-        images = (images * 0.5 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
-        rgb, alpha = _solid(images[..., :3], images[..., 3])
-        true = (photo * 0.5 + 0.5).permute(1, 2, 0).cpu()
-        if _overlap(true[..., 3], alpha[0]) > 0.85:
-            rgb[0], alpha[0] = true[..., :3], true[..., 3]
-        return Views(rgb, alpha, orbit(ORBIT_VIEWS, size=self.size))
+        images = torch.cat([self.vae.decode(part) for part in z.split(6)])
+        return Drawn(images.cpu(), guide.cpu(), depth.cpu())
 
     def _denoise(
         self,
         x: Tensor,
         sigma: Tensor,
         *,
-        z_photo: Tensor,
+        z_photos: Tensor,
         guide: Tensor,
         geometry: Geometry,
         guidance: float,
@@ -135,7 +180,7 @@ class MiniModel:
 
         def network(inputs: Tensor, c_noise: Tensor) -> Tensor:
             with torch.autocast(x.device.type, torch.bfloat16, enabled=fast):
-                photos = z_photo.expand(len(keep), 1, -1, -1, -1)
+                photos = z_photos.expand(len(keep), *z_photos.shape)
                 guides = guide.expand(len(keep), *guide.shape)
                 return self.dit(inputs, c_noise, photos, keep, geometry, guides).float()
 
@@ -148,14 +193,20 @@ class MiniModel:
 
 
 @torch.no_grad()
-def orbit_guide(pixelnerf: PixelNeRF, vae: VAE, photo: Tensor) -> Tensor:
-    """Latents [18, C, h, w] of PixelNeRF's orbit of a photo [4, S, S] in [-1, 1], drawn at half the photo's size."""
-    size, side = photo.shape[-1], pixelnerf.config.size
-    source = F.interpolate(photo[None], (side, side), mode="bilinear", antialias=True, align_corners=False)
-    cameras = orbit(ORBIT_VIEWS, size=size // 2)
-    images, _ = pixelnerf.images(Sources.of(source, cameras[0].to(photo.device)), cameras)
+def draw_guide(
+    pixelnerf: PixelNeRF, vae: VAE, photos: Tensor, photo_cameras: Cameras, cameras: Cameras
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What PixelNeRF says about new views, from photos [N, 4, S, S] in [-1, 1].
+
+    Returns:
+        latents [V, C, h, w] for the video model, the images [V, 4, S, S] they were made of, drawn at
+        `pixelnerf.config.drawn` pixels and enlarged, and camera depth [V, drawn, drawn].
+    """
+    size, side, drawn = photos.shape[-1], pixelnerf.config.size, pixelnerf.config.drawn
+    sources = F.interpolate(photos, (side, side), mode="bilinear", antialias=True, align_corners=False)
+    images, depth = pixelnerf.images(Sources.of(sources, photo_cameras), cameras.resized(drawn, drawn))
     images = F.interpolate(images, (size, size), mode="bilinear", align_corners=False)
-    return torch.cat([vae.encode(part) for part in images.split(6)])
+    return torch.cat([vae.encode(part) for part in images.split(6)]), images, depth
 
 
 def to_image(rgba: Tensor, size: int) -> Tensor:
@@ -175,8 +226,3 @@ def _solid(rgb: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
     straight = 1 - (1 - rgb) / alpha.clamp_min(0.05)[..., None]
     alpha = ((alpha - 0.5) * 3 + 0.5).clamp(0, 1)
     return straight.clamp(0, 1) * alpha[..., None] + 1 - alpha[..., None], alpha
-
-
-def _overlap(a: Tensor, b: Tensor) -> float:
-    """Soft intersection over union of two alphas."""
-    return float(torch.minimum(a, b).sum() / torch.maximum(a, b).sum().clamp_min(1e-6))

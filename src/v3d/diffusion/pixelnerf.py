@@ -23,7 +23,6 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from v3d.cameras import Cameras
@@ -31,6 +30,7 @@ from v3d.diffusion.vae import unusable_weights
 from v3d.errors import V3DError
 from v3d.runtime import has_fast_bfloat16
 from v3d.weights import MINI
+from v3d.weights.storage import load_weights
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class PixelNeRFConfig:
         hidden: channels of the decoder.
         near, far: camera depths that frusta and rays span, in log steps.
         samples: points on a ray.
+        drawn: side of the images that guide the video model, in pixels.
         opaque: every ray ends on something (scenes); else what is left is the white ground (objects).
     """
 
@@ -58,6 +59,7 @@ class PixelNeRFConfig:
     near: float = 1.0
     far: float = 3.0
     samples: int = 32
+    drawn: int = 64
     opaque: bool = False
 
 
@@ -323,7 +325,7 @@ def load_pixelnerf(folder: str | Path = MINI, device: torch.device | str = "cpu"
     folder = Path(folder)
     try:
         net = PixelNeRF(PixelNeRFConfig(**json.loads((folder / "config.json").read_text())["pixelnerf"]))
-        net.load_state_dict(load_file(folder / "pixelnerf.safetensors"))
+        net.load_state_dict(load_weights(folder / "pixelnerf.safetensors"))
     except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         raise V3DError(unusable_weights(folder, error)) from error
     return net.requires_grad_(False).eval().to(device)

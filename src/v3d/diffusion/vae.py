@@ -13,11 +13,11 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from v3d.errors import V3DError
 from v3d.weights import MINI
+from v3d.weights.storage import load_weights
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def load_vae(folder: str | Path = MINI, device: torch.device | str = "cpu") -> V
     try:
         config = json.loads((folder / "config.json").read_text())["vae"]
         vae = VAE(VAEConfig(**{**config, "widths": tuple(config["widths"])}))
-        vae.load_state_dict(load_file(folder / "vae.safetensors"))
+        vae.load_state_dict(load_weights(folder / "vae.safetensors"))
     except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         raise V3DError(unusable_weights(folder, error)) from error
     return vae.requires_grad_(False).eval().to(device)

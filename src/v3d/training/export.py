@@ -1,4 +1,4 @@
-"""Trained networks -> the folder that `v3d generate --model` and `load_vae` read: fp16 safetensors and config.json."""
+"""Trained networks -> the folder that `v3d generate --model` and `load_vae` read: safetensors and config.json."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
-from torch import Tensor, nn
-
 from v3d.diffusion.dit import OrbitDiT
 from v3d.diffusion.pixelnerf import PixelNeRF
 from v3d.diffusion.vae import VAE
 from v3d.files import atomic, write_json
+from v3d.weights.storage import save_weights
 
 
 @dataclass(frozen=True)
@@ -29,13 +27,13 @@ class Sampling:
 
 def export_vae(vae: VAE, out: Path) -> None:
     """Write `vae.safetensors` and the VAE's part of `config.json`; other parts of the file stay."""
-    _write(vae, out / "vae.safetensors")
+    save_weights(vae, out / "vae.safetensors")
     write_json(out / "config.json", {**_config(out), "vae": asdict(vae.config)})
 
 
 def export_pixelnerf(pixelnerf: PixelNeRF, out: Path) -> None:
     """Write `pixelnerf.safetensors` and its part of `config.json`; other parts of the file stay."""
-    _write(pixelnerf, out / "pixelnerf.safetensors")
+    save_weights(pixelnerf, out / "pixelnerf.safetensors")
     write_json(out / "config.json", {**_config(out), "pixelnerf": asdict(pixelnerf.config)})
 
 
@@ -49,7 +47,7 @@ def export_mini(
     """
     networks = {"vae": vae, "pixelnerf": pixelnerf, "dit": dit}
     for name, network in networks.items():
-        _write(network, out / f"{name}.safetensors")
+        save_weights(network, out / f"{name}.safetensors")
     config = {name: asdict(network.config) for name, network in networks.items()}
     write_json(out / "config.json", {**config, "sampling": asdict(sampling)})
 
@@ -60,12 +58,6 @@ def copy_model(run: Path, out: Path) -> None:
     for path in sorted(files, key=lambda p: p.name == "config.json"):
         with atomic(out / path.relative_to(run / "model")) as temporary:
             shutil.copyfile(path, temporary)
-
-
-def _write(module: nn.Module, path: Path) -> None:
-    state: dict[str, Tensor] = module.state_dict()
-    with atomic(path) as temporary:
-        save_file({k: v.detach().cpu().half().contiguous() for k, v in state.items()}, temporary)
 
 
 def _config(folder: Path) -> dict[str, Any]:

@@ -5,3 +5,4 @@ from __future__ import annotations
 from pathlib import Path
 
 MINI = Path(__file__).parent / "mini"
+MINI_SCENE = Path(__file__).parent / "mini-scene"

@@ -1,0 +1,123 @@
+"""The scene model: new views of a scene from a few posed photos (the paper's scene-level part).
+
+The networks are those of the orbit model, trained on scenes: PixelNeRF pools what all photos say about every new
+view, and the video model draws all new views together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from v3d.cameras import Cameras
+from v3d.diffusion.edm import OnStep
+from v3d.diffusion.mini import MiniModel
+from v3d.errors import V3DError
+from v3d.views import Views
+from v3d.weights import MINI_SCENE
+
+MOST_SOURCES = 8
+
+
+@dataclass(frozen=True)
+class SceneViews:
+    """New views of a scene.
+
+    Attributes:
+        views: [V, size, size], alpha 1.
+        guide: the same as PixelNeRF alone draws them.
+        depth: [V, h, w] camera depth in the normalised world, 0 where unknown.
+    """
+
+    views: Views
+    guide: Views
+    depth: Tensor
+
+
+class SceneModel:
+    """Posed photos -> new views.
+
+    >>> model = SceneModel.load("mini-scene")
+    >>> new = model(photos, cameras, seed=0).views
+    """
+
+    def __init__(self, networks: MiniModel, name: str) -> None:
+        self.networks = networks
+        self.name = name
+
+    @staticmethod
+    def load(name: str | Path = "mini-scene", device: torch.device | str = "cpu") -> SceneModel:
+        """Weights that ship ("mini-scene") or those in a folder.
+
+        Raises:
+            V3DError: there are no usable weights under that name.
+        """
+        folder = MINI_SCENE if name == "mini-scene" else Path(name)
+        return SceneModel(MiniModel.load(folder, device), str(name))
+
+    @property
+    def hash(self) -> str:
+        """Fingerprint of the weights, for reports."""
+        return self.networks.hash
+
+    @property
+    def size(self) -> int:
+        """Pixels of a view's side."""
+        return self.networks.size
+
+    def __call__(
+        self,
+        sources: Views,
+        targets: Cameras,
+        *,
+        seed: int = 0,
+        steps: int | None = None,
+        on_step: OnStep | None = None,
+    ) -> SceneViews:
+        """Draw new views. Photos and new views are reduced to the square in their middle.
+
+        Args:
+            sources: 1 to 8 posed photos in the normalised world (`v3d.scene.normalise`); their order does not matter.
+            targets: cameras of the new views, which are drawn together: a clip of up to about 18.
+            seed: of the initial noise; steps: of the sampler.
+
+        Raises:
+            V3DError: there are no photos, or too many.
+        """
+        if not 1 <= len(sources) <= MOST_SOURCES:
+            raise V3DError(
+                f"The scene model reads 1 to {MOST_SOURCES} photos; {len(sources)} were given. Choose fewer."
+            )
+        photos = square(sources).resized(self.size)
+        cameras = square_cameras(targets).resized(self.size, self.size)
+        images = torch.cat([photos.rgb, torch.ones_like(photos.rgb[..., :1])], -1).permute(0, 3, 1, 2)
+        drawn = self.networks.draw(
+            images * 2 - 1, photos.cameras, cameras, seed=seed, steps=steps, on_step=on_step
+        )
+        return SceneViews(_views(drawn.images, cameras), _views(drawn.guide, cameras), drawn.depth)
+
+
+def square(views: Views) -> Views:
+    """The square in the middle of every view."""
+    H, W = views.rgb.shape[1:3]
+    side = min(H, W)
+    y, x = (H - side) // 2, (W - side) // 2
+    rgb, alpha = (t[:, y : y + side, x : x + side] for t in (views.rgb, views.alpha))
+    return Views(rgb, alpha, square_cameras(views.cameras))
+
+
+def square_cameras(cameras: Cameras) -> Cameras:
+    """The same cameras seen through the square in the middle of their image."""
+    side = min(cameras.width, cameras.height)
+    K = cameras.K.clone()
+    K[:, 0, 2] -= (cameras.width - side) // 2
+    K[:, 1, 2] -= (cameras.height - side) // 2
+    return Cameras(cameras.c2w, K, side, side)
+
+
+def _views(images: Tensor, cameras: Cameras) -> Views:
+    rgb = (images[:, :3] / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).contiguous()
+    return Views(rgb, torch.ones_like(rgb[..., 0]), cameras)

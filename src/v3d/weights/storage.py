@@ -1,0 +1,50 @@
+"""How weights lie on disk: safetensors, large matrices as 8-bit integers with one scale a row.
+
+That halves what the package carries; rounding moves the networks' outputs by less than they move from one noise
+seed to the next (see `tests/diffusion/test_storage.py` for the bound on the matrices themselves).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from v3d.files import atomic
+
+_SCALE = ".scale"
+_LARGE = 4096  # elements; smaller tensors stay float16
+
+
+def save_weights(module: nn.Module, path: Path) -> None:
+    """Write a module's weights: matrices and kernels of 4096 elements or more in 8 bits, the rest in float16."""
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in module.state_dict().items():
+        t = tensor.detach().cpu().float()
+        if t.ndim < 2 or t.numel() < _LARGE:
+            tensors[name] = t.half().contiguous()
+            continue
+        scale = (t.flatten(1).abs().amax(1) / 127).clamp_min(1e-30)
+        rows = t.flatten(1) / scale[:, None]
+        tensors[name] = rows.round().clamp(-127, 127).to(torch.int8).view(t.shape).contiguous()
+        tensors[name + _SCALE] = scale
+    with atomic(path) as temporary:
+        save_file(tensors, temporary)
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """The state dict that `save_weights` wrote (or any safetensors file), 8-bit matrices as float32.
+
+    Raises:
+        OSError, SafetensorError: the file is missing or damaged.
+    """
+    tensors = load_file(path)
+    scales = {name: tensors.pop(name) for name in list(tensors) if name.endswith(_SCALE)}
+    for name, scale in scales.items():
+        rows = tensors[name.removesuffix(_SCALE)]
+        tensors[name.removesuffix(_SCALE)] = (rows.flatten(1).float() * scale[:, None]).view(
+            rows.shape
+        )
+    return tensors

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from v3d.mesh import Mesh
     from v3d.photo import Photo, load_photo
     from v3d.pipeline import Asset, generate, reconstruct
-    from v3d.settings import GenerateSettings, ReconstructSettings
+    from v3d.scene.pipeline import SceneAsset, generate_scene
+    from v3d.settings import GenerateSettings, ReconstructSettings, SceneSettings
     from v3d.splats.gaussians import Splats
     from v3d.views import Views, load_views, save_views
 
@@ -33,7 +34,8 @@ _HOMES = {
     "v3d.mesh": ("Mesh",),
     "v3d.photo": ("Photo", "load_photo"),
     "v3d.pipeline": ("Asset", "generate", "reconstruct"),
-    "v3d.settings": ("GenerateSettings", "ReconstructSettings"),
+    "v3d.scene.pipeline": ("SceneAsset", "generate_scene"),
+    "v3d.settings": ("GenerateSettings", "ReconstructSettings", "SceneSettings"),
     "v3d.splats.gaussians": ("Splats",),
     "v3d.views": ("Views", "load_views", "save_views"),
 }
@@ -46,10 +48,13 @@ __all__ = [
     "Mesh",
     "Photo",
     "ReconstructSettings",
+    "SceneAsset",
+    "SceneSettings",
     "Splats",
     "V3DError",
     "Views",
     "generate",
+    "generate_scene",
     "load_photo",
     "load_views",
     "orbit",

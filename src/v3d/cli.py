@@ -18,9 +18,10 @@ from v3d.evaluation.settings import (
     EvaluateAsset,
     EvaluateGeneration,
     EvaluateReconstruction,
+    EvaluateScenes,
     EvaluateViews,
 )
-from v3d.settings import GenerateSettings, ReconstructSettings
+from v3d.settings import GenerateSettings, ReconstructSettings, SceneSettings
 from v3d.training.commands import render, render_scenes, train
 
 Out = Annotated[Path, arg(aliases=["-o"])]
@@ -103,16 +104,42 @@ def reconstruct(
     _tell_warnings(asset.report["warnings"])
 
 
+def scene(
+    photos: Positional[Path],
+    /,
+    out: Out = Path("out"),
+    settings: OmitArgPrefixes[SceneSettings] = SceneSettings(),  # noqa: B008 (frozen)
+    force: bool = False,
+) -> None:
+    """Posed photos of a scene -> new views along a camera path, a video, 3D Gaussians.
+
+    Args:
+        photos: folder of posed photos: transforms.json (nerfstudio, instant-ngp, ours), COLMAP, CO3D, MVImgNet.
+        out: folder; the scene gets a folder of its own name in it.
+        settings: see `v3d.settings`.
+        force: compute finished stages anew.
+    """
+    from v3d.pipeline import run_name
+    from v3d.progress import ProgressDisplay
+    from v3d.scene import pipeline
+
+    with ProgressDisplay() as show:
+        show.title(f"{photos} -> {out / run_name(photos)}")
+        asset = pipeline.generate_scene(photos, out, settings, force=force, on_progress=show)
+    _tell_warnings(asset.report["warnings"])
+
+
 def evaluate(
     task: OmitArgPrefixes[
         Annotated[EvaluateReconstruction, subcommand("reconstruction", prefix_name=False)]
         | Annotated[EvaluateGeneration, subcommand("generation", prefix_name=False)]
         | Annotated[EvaluateAblation, subcommand("ablation", prefix_name=False)]
+        | Annotated[EvaluateScenes, subcommand("scenes", prefix_name=False)]
         | Annotated[EvaluateViews, subcommand("views", prefix_name=False)]
         | Annotated[EvaluateAsset, subcommand("asset", prefix_name=False)]
     ],
 ) -> None:
-    """Measure reconstruction, generation, ablations, a folder of views or a mesh against the truth; prints tables.
+    """Measure reconstruction, generation, ablations, scenes, a folder of views or a mesh against the truth; prints tables.
 
     Args:
         task: what to measure.
@@ -142,6 +169,7 @@ def convert(v3d: Positional[Path], svd: Positional[Path], /, out: Out = Path("v3
 COMMANDS: dict[str, Callable[..., None]] = {
     "generate": generate,
     "reconstruct": reconstruct,
+    "scene": scene,
     "render": render,
     "render-scenes": render_scenes,
     "train": train,

@@ -77,7 +77,7 @@ def generate(
         raise V3DError(f"There is no photo {photo}.")
     device = pick_device(settings)
     tune_malloc()
-    folder = _other_than(photo.parent, Path(out) / photo.stem)
+    folder = other_than(photo.parent, Path(out) / photo.stem)
     run = RunFolder(folder, settings, force=force, on_progress=on_progress)
     framed, key = photo_stage(run, photo, recentre=settings.recentre)
     views, key = generate_stage(run, framed, key, settings, device)
@@ -114,7 +114,7 @@ def reconstruct(
     if isinstance(views, Views):
         folder, posed = Path(out), views
     else:
-        folder = _other_than(Path(views), Path(out) / run_name(Path(views)))
+        folder = other_than(Path(views), Path(out) / run_name(Path(views)))
         posed = views_from_video(views) if orbit else load_views(views, max_size=MAX_VIEW_SIZE)
     run = RunFolder(folder, settings, force=force, on_progress=on_progress)
     framed = None if photo is None else photo_stage(run, Path(photo), recentre=True)[0]
@@ -127,7 +127,7 @@ def run_name(views: Path) -> str:
     return (views.resolve().parent if views.suffix == ".json" else views.resolve()).stem
 
 
-def _other_than(given: Path, folder: Path) -> Path:
+def other_than(given: Path, folder: Path) -> Path:
     """`folder`, unless the results would replace what was given."""
     home = given.parent if given.suffix == ".json" else given
     if folder.resolve() == home.resolve():

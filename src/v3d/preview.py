@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -79,8 +79,30 @@ def contact_sheet(
         if mesh is not None:
             beside = _raised(cameras[0].resized(side, side), azimuth=-35.0, elevation=15.0)
             panels.append(("Asset", _image(textured(mesh)(beside)[0])))
+    return _sheet(rows, panels, tile)
+
+
+def sheet_of_rows(rows: Mapping[str, Tensor], *, tile: int = 192) -> Image.Image:
+    """Images [V, H, W, 3] below each other under their names; of more than `COLUMNS`, so many evenly spread."""
+    chosen = {
+        name: [images[i * len(images) // COLUMNS] for i in range(COLUMNS)]
+        if len(images) > COLUMNS
+        else images
+        for name, images in rows.items()
+    }
+    return _sheet(
+        [(name, [_crop(rgb, 1.0, tile) for rgb in images]) for name, images in chosen.items()], [], tile
+    )
+
+
+def _sheet(
+    rows: Sequence[tuple[str, list[Image.Image]]], panels: Sequence[tuple[str, Image.Image]], tile: int
+) -> Image.Image:
+    """Large pictures below each other on the left, rows of small ones beside them."""
+    height = max(len(rows), 2) * (tile + _LABEL + _GAP) + _GAP
     left = _GAP + (panels[0][1].width + 2 * _GAP if panels else 0)
-    sheet = Image.new("RGB", (left + len(chosen) * (tile + _GAP), height), "white")
+    columns = max(len(images) for _, images in rows)
+    sheet = Image.new("RGB", (left + columns * (tile + _GAP), height), "white")
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(size=13)
     for k, (name, picture) in enumerate(panels):

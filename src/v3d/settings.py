@@ -47,3 +47,29 @@ class GenerateSettings(ReconstructSettings):
     steps: int | None = None
     guidance: float | None = None
     recentre: bool = True
+
+
+@dataclass(frozen=True)
+class SceneSettings:
+    """How posed photos of a scene become views along a path, and Gaussians.
+
+    Attributes:
+        path: orbit, spiral, dolly, interpolate (between the photos), a path's .json file, or none: Gaussians of the
+            photos alone. By default interpolate, and spiral for a single photo.
+        frames: of the path; a .json path has its own.
+        sources: numbers of the photos to draw from, from 0; by default the 8 that differ most.
+        quality: size of the views that Gaussians are fitted to, and how long.
+        model: mini-scene (ships in the package) or a folder of weights.
+        steps: of the sampler; by default what the model says.
+        seed: of everything random; the same seed gives the same files on the same machine.
+        device: auto takes a CUDA device where there is one.
+    """
+
+    path: str | None = None
+    frames: int = 36
+    sources: tuple[int, ...] = ()
+    quality: Quality = "standard"
+    model: str = "mini-scene"
+    steps: int | None = None
+    seed: int = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -30,11 +30,13 @@ from v3d.evaluation.objects import TestObject, load_objects, object_ids
 from v3d.evaluation.protocol import GENERATION, RECONSTRUCTION, Protocol
 from v3d.evaluation.reconstruct import evaluate_reconstruction, image_scores
 from v3d.evaluation.report import ObjectResult, ResultFile, Scores, make_report, provenance
+from v3d.evaluation.scenes import SceneProtocol, evaluate_scene, load_scenes, scene_ids
 from v3d.evaluation.settings import (
     EvaluateAblation,
     EvaluateAsset,
     EvaluateGeneration,
     EvaluateReconstruction,
+    EvaluateScenes,
     EvaluateViews,
     Evaluation,
     ObjectSource,
@@ -42,10 +44,13 @@ from v3d.evaluation.settings import (
 from v3d.evaluation.sheet import SheetRow, choose_objects, contact_sheet
 from v3d.files import atomic
 from v3d.mesh import Mesh, load_mesh
-from v3d.perceptual import Perceptual
+from v3d.perceptual import Kind, Perceptual
 from v3d.presets import PRESETS
 from v3d.rendering import render
 from v3d.runtime import tune_malloc
+from v3d.scene.draw import SceneDrawer
+from v3d.scene.model import SceneModel
+from v3d.scene.presets import SCENE_PRESETS
 from v3d.training.orbits import photo_of
 from v3d.views import Views, load_views
 
@@ -66,6 +71,8 @@ def evaluate(command: Evaluation, *, on_object: OnObject | None = None) -> dict[
         return _evaluate_generation(command, on_object)
     if isinstance(command, EvaluateAblation):
         return _evaluate_ablation(command, on_object)
+    if isinstance(command, EvaluateScenes):
+        return _evaluate_scenes(command, on_object)
     if isinstance(command, EvaluateViews):
         return _evaluate_views(command)
     return _evaluate_asset(command)
@@ -234,6 +241,32 @@ def _over_objects(
             on_object(item.id, len(file.done & set(ids)), len(ids))
     chosen = set(ids)
     return make_report(title, [r for r in file.results if r.id in chosen], header | provenance(), out)
+
+
+def _evaluate_scenes(command: EvaluateScenes, on_object: OnObject | None) -> dict[str, Any]:
+    protocol = SceneProtocol(sources=command.sources)
+    model: SceneDrawer | None = None
+    if command.model != "none":
+        model = SceneModel.load(command.model, command.device)
+    kinds: list[Kind] = ["vae", "lpips"] if command.lpips else ["vae"]
+    networks = [Perceptual.load(kind) for kind in kinds]
+    header = {
+        "protocol": protocol.as_dict(),
+        "settings": asdict(command.settings),
+        "preset": asdict(SCENE_PRESETS[command.settings.quality]),
+        "model": command.model,
+        "model_hash": model.hash if model else None,
+        "perceptual": [network.name for network in networks],
+    }
+    ids = scene_ids(command.scenes, command.limit)
+    file = ResultFile(command.out / "results.jsonl", header)
+    left = [name for name in ids if name not in file.done]
+    for scene in load_scenes(command.scenes, left, protocol):
+        file.add(evaluate_scene(scene, protocol, command.settings, model, networks))
+        if on_object:
+            on_object(scene.id, len(file.done & set(ids)), len(ids))
+    results = [r for r in file.results if r.id in ids]
+    return make_report("Held-out views of scenes", results, header | provenance(), command.out)
 
 
 def _evaluate_views(command: EvaluateViews) -> dict[str, Any]:

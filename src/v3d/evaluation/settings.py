@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from tyro.conf import Positional
+
 from v3d.settings import Quality
 
 Sampler = Literal["euler", "heun", "dpm_solver_2m"]
@@ -210,4 +212,53 @@ class EvaluateAsset:
     size: int | None = None
 
 
-Evaluation = EvaluateReconstruction | EvaluateGeneration | EvaluateAblation | EvaluateViews | EvaluateAsset
+@dataclass(frozen=True)
+class SceneEvaluationSettings:
+    """How scenes are drawn and fitted.
+
+    Attributes:
+        splats: also fit Gaussians, to the photos alone and with the generated views, and judge their renders.
+        quality: of their fit, as in `v3d scene`.
+        steps: of the sampler; None takes the model's own.
+        seed: of every random choice.
+    """
+
+    splats: bool = True
+    quality: Quality = "draft"
+    steps: int | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class EvaluateScenes:
+    """Views of scenes from 1, 3 and 6 posed photos, compared with views that nobody was shown.
+
+    Attributes:
+        scenes: folders of rendered scenes (`v3d render-scenes`), and captures: folders of posed photos.
+        out: folder of `results.jsonl`, `report.json` and `report.md`; a started one is continued.
+        settings: sampler and Gaussians.
+        model: "mini-scene" or a folder of weights; "none" measures the baselines alone.
+        sources: numbers of photos.
+        limit: at most so many scenes, evenly spread over the list; 0 takes all.
+        lpips: also measure LPIPS, which needs VGG16's weights (see `v3d doctor`).
+        device: where the model runs.
+    """
+
+    scenes: Positional[tuple[Path, ...]]
+    out: Path
+    settings: SceneEvaluationSettings = field(default_factory=SceneEvaluationSettings)
+    model: str = "mini-scene"
+    sources: tuple[int, ...] = (1, 3, 6)
+    limit: int = 0
+    lpips: bool = False
+    device: str = "cpu"
+
+
+Evaluation = (
+    EvaluateReconstruction
+    | EvaluateGeneration
+    | EvaluateAblation
+    | EvaluateScenes
+    | EvaluateViews
+    | EvaluateAsset
+)

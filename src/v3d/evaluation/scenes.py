@@ -1,0 +1,226 @@
+"""Held-out views of scenes: what 1, 3 or 6 posed photos are worth, against views that nobody was shown."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from v3d.cameras import Cameras
+from v3d.errors import V3DError
+from v3d.evaluation.metrics import psnr, ssim
+from v3d.evaluation.report import ObjectResult
+from v3d.evaluation.settings import SceneEvaluationSettings
+from v3d.perceptual import Perceptual
+from v3d.run import digest
+from v3d.scene.draw import SceneDrawer, draw_path, spread
+from v3d.scene.fit import fit_scene
+from v3d.scene.model import SceneViews, square
+from v3d.scene.presets import SCENE_PRESETS
+from v3d.splats.gaussians import Splats
+from v3d.splats.rasterize import rasterize
+from v3d.views import Views
+
+
+@dataclass(frozen=True)
+class SceneProtocol:
+    """Which views are shown and which are asked for.
+
+    Sources are the views that differ most (`v3d.scene.draw.spread`), so fewer are a part of more; targets are the
+    views that are never a source, the same for every number of sources.
+
+    Attributes:
+        version: changes whenever numbers would.
+        size: pixels of a view's side; photos that are not square lose their ends.
+        views: at most so many of a scene, evenly spread over its list.
+        sources: numbers of source views.
+    """
+
+    version: str = "scenes-1"
+    size: int = 128
+    views: int = 24
+    sources: tuple[int, ...] = (1, 3, 6)
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def split(self, cameras: Cameras) -> tuple[list[int], list[int]]:
+        """Sources, best first, and targets.
+
+        Raises:
+            V3DError: no view would be left to ask for.
+        """
+        most = max(self.sources)
+        if len(cameras) <= most:
+            raise V3DError(
+                f"A scene of {len(cameras)} views leaves none to compare with after {most} sources; give scenes of more views."
+            )
+        sources = spread(cameras, most)
+        return sources, [i for i in range(len(cameras)) if i not in sources]
+
+
+@dataclass(frozen=True)
+class TestScene:
+    """A scene in the normalised world.
+
+    Attributes:
+        id: unique name.
+        views: square.
+        real: photos; else rendered.
+    """
+
+    __test__ = False  # not a test case, whatever pytest makes of the name
+
+    id: str
+    views: Views
+    real: bool
+
+    @property
+    def hash(self) -> str:
+        """Fingerprint of the images and cameras."""
+        return digest([self.views.rgb, self.views.cameras])
+
+
+def scene_ids(paths: Sequence[Path], limit: int = 0) -> list[str]:
+    """Names of the scenes of shard folders and captures, in order; at most `limit`, evenly spread (0: all)."""
+    names = [name for path in paths for name in _names(path)]
+    if limit and len(names) > limit:
+        names = [names[i * len(names) // limit] for i in range(limit)]
+    return names
+
+
+def load_scenes(paths: Sequence[Path], ids: Sequence[str], protocol: SceneProtocol) -> Iterator[TestScene]:
+    """The scenes of these names, one at a time.
+
+    Raises:
+        V3DError: a capture cannot be read.
+    """
+    from v3d.scene.normalise import normalise
+    from v3d.scene.readers import find_photos, read_photos
+    from v3d.training.scene_data import SceneShards
+
+    for path in paths:
+        shards = SceneShards(path) if _holds_shards(path) else None
+        for k, name in enumerate(_names(path)):
+            if name not in ids:
+                continue
+            if shards is not None:
+                rgb, cameras, _ = shards[k]
+                views = Views(rgb.float() / 255, torch.ones(rgb.shape[:3]), cameras)
+                views = views[_evenly(len(views), protocol.views)]
+            else:
+                photos = find_photos(path)
+                photos = [photos[i] for i in _evenly(len(photos), protocol.views)]
+                views = square(read_photos(photos, max_size=4 * protocol.size))
+                views = Views(views.rgb, views.alpha, normalise(views.cameras)[0])
+            if views.cameras.width != protocol.size:
+                views = views.resized(protocol.size)
+            yield TestScene(name, views, real=shards is None)
+
+
+def evaluate_scene(
+    scene: TestScene,
+    protocol: SceneProtocol,
+    settings: SceneEvaluationSettings,
+    model: SceneDrawer | None,
+    networks: Sequence[Perceptual] = (),
+) -> ObjectResult:
+    """Every method from every number of sources; `perceptual` metrics go by the names of their networks.
+
+    Methods, each after "k from": 'nearest source view'; 'PixelNeRF RGB alone' and 'generated' (with a model);
+    'splats of the sources' and 'splats of sources and generated' (with `settings.splats`).
+    """
+    order, asked = protocol.split(scene.views.cameras)
+    truth = scene.views[asked]
+    features = [network.prepare(truth.rgb) for network in networks]
+    result = ObjectResult(scene.id, scene.hash, scene.real, {}, {})
+
+    def judge(views: Views) -> dict[str, float]:
+        scores = {
+            "psnr": float(psnr(views.rgb, truth.rgb).mean()),
+            "ssim": float(ssim(views.rgb, truth.rgb).mean()),
+        }
+        with torch.no_grad():
+            for network, target in zip(networks, features, strict=True):
+                scores[network.name] = float(network(views.rgb, target))
+        return scores
+
+    for count in protocol.sources:
+        for method, draw in _methods(scene.views[order[:count]], truth.cameras, settings, model).items():
+            name = f"{count} {'photo' if count == 1 else 'photos'}: {method}"
+            try:
+                start = time.process_time()
+                views = draw()
+                seconds = time.process_time() - start
+                result.scores[name] = judge(views) | {"seconds": seconds}
+            except V3DError as error:
+                result.failures[name] = str(error)
+    return result
+
+
+def _methods(
+    sources: Views, targets: Cameras, settings: SceneEvaluationSettings, model: SceneDrawer | None
+) -> dict[str, Callable[[], Views]]:
+    """What draws the targets from the sources, by name; later ones use what earlier ones made."""
+    fit = SCENE_PRESETS[settings.quality].fit
+    drawn: list[SceneViews] = []
+
+    def generated() -> Views:
+        assert model is not None
+        drawn.append(draw_path(model, sources, targets, seed=settings.seed, steps=settings.steps))
+        return drawn[0].views.resized(targets.width)
+
+    def splats(more: SceneViews | None) -> Views:
+        generated, depth = (None, None) if more is None else (more.views, more.depth)
+        return _rendered(fit_scene(sources, generated, depth, fit, seed=settings.seed), targets)
+
+    methods: dict[str, Callable[[], Views]] = {
+        "nearest source view": lambda: nearest_source(sources, targets)
+    }
+    if model is not None:
+        methods["generated"] = generated
+        methods["PixelNeRF RGB alone"] = lambda: drawn[0].guide.resized(targets.width)
+    if settings.splats:
+        methods["splats of the photos"] = lambda: splats(None)
+    if settings.splats and model is not None:
+        methods["splats of photos and generated"] = lambda: splats(drawn[0])
+    return methods
+
+
+def nearest_source(sources: Views, targets: Cameras) -> Views:
+    """The baseline that shows the source whose camera is nearest.
+
+    The distance of two cameras is that of their centres plus that of their unit viewing directions (in the
+    normalised world, where the farthest camera stands at 1.5).
+    """
+    distance = torch.cdist(targets.centers, sources.cameras.centers)
+    distance = distance + torch.cdist(targets.c2w[:, :3, 2], sources.cameras.c2w[:, :3, 2])
+    nearest = distance.argmin(1).tolist()
+    return Views(sources.rgb[nearest], sources.alpha[nearest], targets)
+
+
+@torch.no_grad()
+def _rendered(splats: Splats, cameras: Cameras) -> Views:
+    images = rasterize(splats, cameras)
+    return Views(images.over(1.0).clamp(0, 1), images.alpha, cameras)
+
+
+def _names(path: Path) -> list[str]:
+    """`folder-00007` for the scenes of a shard folder, the folder's name for a capture."""
+    if not _holds_shards(path):
+        return [path.stem if path.suffix == ".json" else path.resolve().name]
+    from v3d.training.scene_data import SceneShards
+
+    return [f"{path.resolve().name}-{i:05d}" for i in range(len(SceneShards(path)))]
+
+
+def _holds_shards(path: Path) -> bool:
+    return path.is_dir() and any(path.glob("scenes-*.safetensors"))
+
+
+def _evenly(count: int, most: int) -> list[int]:
+    return [i * count // min(most, count) for i in range(min(most, count))]

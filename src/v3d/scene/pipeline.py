@@ -1,0 +1,250 @@
+"""A few posed photos -> a scene: views along a camera path (the paper's third part), then Gaussians.
+
+photos -> normalised world -> views, clip by clip -> Gaussians of photos and views -> videos. Finished stages are
+kept in the run's folder, see `v3d.run`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from v3d.cameras import Cameras
+from v3d.errors import V3DError
+from v3d.files import atomic
+from v3d.pipeline import other_than, run_name
+from v3d.posed import PosedPhoto
+from v3d.preview import sheet_of_rows
+from v3d.run import OnProgress, RunFolder, Stage, file_digest, save_tensors
+from v3d.runtime import tune_malloc
+from v3d.scene.draw import SceneDrawer, draw_path, spread
+from v3d.scene.fit import fit_scene
+from v3d.scene.model import MOST_SOURCES, SceneModel, SceneViews
+from v3d.scene.normalise import Normalisation, normalise
+from v3d.scene.path_files import read_path
+from v3d.scene.paths import dolly_path, orbit_path, spiral_path, through_path
+from v3d.scene.presets import SCENE_PRESETS, ScenePreset
+from v3d.scene.readers import find_photos, read_photos, read_scene
+from v3d.settings import ReconstructSettings, SceneSettings
+from v3d.splats.files import load_ply, save_ply
+from v3d.splats.gaussians import Splats
+from v3d.stages import pick_device, splat_renderer
+from v3d.video import save_video
+from v3d.views import Views, save_views
+
+_DEPTH = ".stages/depth.safetensors"
+PATHS: dict[str, Callable[[Cameras, int], Cameras]] = {
+    "orbit": orbit_path,
+    "spiral": spiral_path,
+    "dolly": dolly_path,
+    "interpolate": through_path,
+}
+CLOSED = ("orbit", "spiral")
+
+
+@dataclass(frozen=True)
+class SceneAsset:
+    """What a run made, in the normalised world (z up, the farthest photo at 1.5).
+
+    Attributes:
+        folder: where its files are.
+        given: the photos, without lens distortion.
+        views: generated along the path; None for `--path none`.
+        splats: of the scene.
+        report: what `report.json` says; `report["stages"]["read"]["normalisation"]` has the way to the photos'
+            own world.
+    """
+
+    folder: Path
+    given: Views
+    views: Views | None
+    splats: Splats
+    report: dict[str, Any]
+
+
+def generate_scene(
+    path: str | Path,
+    out: str | Path,
+    settings: SceneSettings | None = None,
+    *,
+    model: SceneDrawer | None = None,
+    force: bool = False,
+    on_progress: OnProgress | None = None,
+) -> SceneAsset:
+    """Make views along a camera path and Gaussians of a scene, in the folder `out/<name of the input>`.
+
+    Args:
+        path: posed photos, in any format that `v3d.scene.readers` knows.
+        model: in place of the one that the settings name, for example one that is already loaded.
+        force: compute finished stages anew.
+        on_progress: called as the stages go on, see `v3d.run.OnProgress`.
+
+    Raises:
+        V3DError: the photos, the path, the weights or the folder cannot be used.
+    """
+    settings = settings or SceneSettings()
+    path = Path(path)
+    device = pick_device(ReconstructSettings(device=settings.device))
+    preset = SCENE_PRESETS[settings.quality]
+    photos = find_photos(path)
+    kind = settings.path or ("interpolate" if len(photos) > 1 else "spiral")
+    _check(settings, kind, len(photos))
+    file = read_path(kind) if kind.endswith(".json") else None  # in the photos' own world
+    tune_malloc()
+    if model is None and kind != "none":
+        model = SceneModel.load(settings.model, device)
+    folder = other_than(path, Path(out) / run_name(path))
+    run = RunFolder(folder, settings, force=force, on_progress=on_progress)
+    given, key = read_stage(run, photos, preset)
+    if file is not None:
+        placed = run.report["stages"]["read"]["normalisation"]["matrix"]
+        route = Normalisation(torch.tensor(placed, dtype=torch.float64)).apply(file)
+    else:  # Gaussians of photos alone are shown from between the photos
+        route = PATHS["interpolate" if kind == "none" else kind](given.cameras, settings.frames)
+    drawn, depth, keys = None, None, [key]
+    if model is not None and kind != "none":
+        sources = list(settings.sources) or spread(given.cameras, MOST_SOURCES)
+        (drawn, depth), key = views_stage(run, given[sources], route, kind in CLOSED, key, model, settings)
+        keys.append(key)
+    splats, key = splats_stage(run, given, drawn, depth, keys, preset, settings.seed, device)
+    video_stage(run, given, drawn, splats, route, [*keys, key], preset)
+    return SceneAsset(run.path, given, drawn, splats, run.report)
+
+
+def read_stage(run: RunFolder, photos: Sequence[PosedPhoto], preset: ScenePreset) -> tuple[Views, str]:
+    """The photos as views without lens distortion, in the normalised world."""
+
+    def compute(stage: Stage) -> Views:
+        views = read_photos(photos, max_size=preset.view_size)
+        cameras, normalisation = normalise(views.cameras)
+        stage.facts |= {"photos": len(views), "normalisation": normalisation.to_json()}
+        return Views(views.rgb, views.alpha, cameras)
+
+    return run.stage(
+        "read",
+        inputs=[[[file_digest(p.file), p.c2w, p.lens] for p in photos], preset.view_size],
+        files=["given/views", "given/transforms.json"],
+        compute=compute,
+        save=lambda views: save_views(views, run / "given"),
+        load=lambda: read_scene(run / "given", max_size=None),
+    )
+
+
+def views_stage(
+    run: RunFolder,
+    sources: Views,
+    route: Cameras,
+    closed: bool,
+    key: str,
+    model: SceneDrawer,
+    settings: SceneSettings,
+) -> tuple[tuple[Views, Tensor], str]:
+    """Views along the path, and their depth [V, h, w]."""
+
+    def compute(stage: Stage) -> SceneViews:
+        stage.facts["model"] = {"name": settings.model, "hash": model.hash}
+        return draw_path(
+            model, sources, route, closed=closed, seed=settings.seed, steps=settings.steps, on_step=stage.step
+        )
+
+    def save(drawn: SceneViews) -> None:
+        save_views(drawn.views, run.path)
+        save_tensors(run / _DEPTH, {"depth": drawn.depth.float()})
+
+    return run.stage(
+        "views",
+        inputs=[key, sources.cameras, route, closed, model.hash, settings.seed, settings.steps],
+        files=["views", "transforms.json", _DEPTH],
+        compute=compute,
+        save=save,
+        load=lambda: (read_scene(run.path, max_size=None), load_file(run / _DEPTH)["depth"]),
+    )
+
+
+def splats_stage(
+    run: RunFolder,
+    given: Views,
+    drawn: Views | None,
+    depth: Tensor | None,
+    keys: list[str],
+    preset: ScenePreset,
+    seed: int,
+    device: str,
+) -> tuple[Splats, str]:
+    """Gaussians of the photos and the generated views."""
+
+    def compute(stage: Stage) -> Splats:
+        near, more = given.to(device), None if drawn is None else drawn.to(device)
+        deep = None if depth is None else depth.to(device)
+        splats = fit_scene(near, more, deep, preset.fit, on_step=stage.step, seed=seed).to("cpu")
+        stage.facts |= {"gaussians": len(splats), "device": device}
+        return splats
+
+    return run.stage(
+        "splats",
+        inputs=[keys, preset.fit, seed],
+        files=["splats.ply"],
+        compute=compute,
+        save=lambda splats: save_ply(run / "splats.ply", splats),
+        load=lambda: load_ply(run / "splats.ply"),
+    )
+
+
+def video_stage(
+    run: RunFolder,
+    given: Views,
+    drawn: Views | None,
+    splats: Splats,
+    route: Cameras,
+    keys: list[str],
+    preset: ScenePreset,
+) -> None:
+    """The generated views and the Gaussians along the path as videos, and one sheet of everything."""
+    draw = splat_renderer(splats)
+    scale = preset.video_size / max(route.width, route.height)
+    # Even sides: the video format asks for them.
+    width, height = (2 * max(1, round(side * scale / 2)) for side in (route.width, route.height))
+
+    def compute(stage: Stage) -> Tensor:
+        return draw(route.resized(width, height))
+
+    def save(frames: Tensor) -> None:
+        rows = {"Photos": given.rgb}
+        if drawn is not None:
+            rows["Views"] = drawn.rgb
+            save_video(drawn.rgb, run / "views.mp4")
+        save_video(frames, run / "splats.mp4")
+        with atomic(run / "preview.png") as temporary:
+            sheet_of_rows(rows | {"Gaussians": frames}).save(temporary)
+
+    run.stage(
+        "video",
+        inputs=[keys, route, preset.video_size],
+        files=["preview.png", "splats.mp4", *(["views.mp4"] if drawn is not None else [])],
+        compute=compute,
+        save=save,
+        load=lambda: None,
+    )
+
+
+def _check(settings: SceneSettings, kind: str, photos: int) -> None:
+    """One sentence about settings that do not fit the photos."""
+    if kind not in PATHS and kind != "none" and not kind.endswith(".json"):
+        raise V3DError(f"There is no path {kind!r}; choose {', '.join(PATHS)}, none, or a .json file.")
+    if kind == "none" and photos < 2:
+        raise V3DError(
+            "One photo alone makes no Gaussians of a scene; choose a --path to generate views along."
+        )
+    if settings.frames < 1:
+        raise V3DError("A path needs at least one frame; give --frames 1 or more.")
+    if len(settings.sources) > MOST_SOURCES:
+        raise V3DError(f"{len(settings.sources)} sources were given; the model takes at most {MOST_SOURCES}.")
+    missing = [i for i in settings.sources if not 0 <= i < photos]
+    if missing:
+        raise V3DError(f"There is no photo number {missing[0]}: there are {photos}, counted from 0.")

@@ -1,0 +1,227 @@
+"""The whole of `v3d scene` on small renders of a room, with a model that knows the truth in place of the network."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from room_scene import ring, seen
+
+from v3d import cli
+from v3d.cameras import Cameras
+from v3d.diffusion.edm import OnStep
+from v3d.errors import V3DError
+from v3d.evaluation.metrics import psnr
+from v3d.files import write_json
+from v3d.scene import pipeline
+from v3d.scene.draw import CLIP, MOST_ANCHORS, draw_path, spread
+from v3d.scene.model import MOST_SOURCES, SceneViews
+from v3d.scene.normalise import Normalisation, normalise
+from v3d.scene.presets import SCENE_PRESETS
+from v3d.settings import SceneSettings
+from v3d.stages import splat_renderer
+from v3d.views import Views, save_views
+
+SIZE = 32
+WIDE = 44  # photos are wider than the model's squares
+
+
+class Oracle:
+    """Draws what is really there; its guide is darker. Keeps what it was asked."""
+
+    size = SIZE
+    hash = "oracle"
+
+    def __init__(self, normalisation: Normalisation) -> None:
+        self.back = normalisation.invert()
+        self.asked: list[tuple[Views, Cameras, int]] = []
+
+    def __call__(
+        self,
+        sources: Views,
+        targets: Cameras,
+        *,
+        seed: int = 0,
+        steps: int | None = None,
+        on_step: OnStep | None = None,
+    ) -> SceneViews:
+        self.asked.append((sources, targets, seed))
+        views, depth = seen(self.back.apply(targets))
+        if on_step:
+            on_step(1, 1)
+        depth = depth[:, ::4, ::4].contiguous() / self.back.scale
+        placed = Views(views.rgb, views.alpha, targets)
+        return SceneViews(placed, replace(placed, rgb=views.rgb * 0.8), depth)
+
+
+@pytest.fixture(scope="module")
+def cameras() -> Cameras:
+    """Ten of a ring, in a world of its own scale and origin."""
+    square = ring(10, SIZE)
+    K = square.K.clone()
+    K[:, 0, 2] = WIDE / 2
+    return Cameras(square.c2w, K, WIDE, SIZE)
+
+
+@pytest.fixture(scope="module")
+def folder(cameras: Cameras, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("captures") / "room"
+    save_views(seen(cameras)[0], folder)
+    return folder
+
+
+@pytest.fixture
+def oracle(cameras: Cameras) -> Oracle:
+    return Oracle(normalise(cameras)[1])
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    draft = SCENE_PRESETS["draft"]
+    fit = replace(draft.fit, points=1500, fit=replace(draft.fit.fit, iterations=80, densify=None))
+    monkeypatch.setitem(SCENE_PRESETS, "standard", replace(draft, fit=fit, video_size=WIDE))
+
+
+def reused(asset: pipeline.SceneAsset) -> dict[str, bool]:
+    return {name: record["reused"] for name, record in asset.report["stages"].items()}
+
+
+def test_photos_become_views_and_gaussians(folder: Path, oracle: Oracle, tmp_path: Path) -> None:
+    settings = SceneSettings(frames=6, sources=(0, 4, 9))
+    asset = pipeline.generate_scene(folder, tmp_path, settings, model=oracle)
+    assert asset.folder == tmp_path / "room"
+    names = {p.name for p in asset.folder.iterdir()}
+    assert {
+        "views",
+        "transforms.json",
+        "views.mp4",
+        "splats.ply",
+        "splats.mp4",
+        "preview.png",
+        "report.json",
+    } <= names
+    assert asset.views is not None
+    assert asset.views.rgb.shape == (6, SIZE, SIZE, 3)
+    assert asset.given.rgb.shape == (10, SIZE, WIDE, 3)
+    assert float(asset.given.cameras.centers.norm(dim=-1).max()) == pytest.approx(1.5, abs=1e-4)
+    assert [len(sources) for sources, _, _ in oracle.asked] == [3]
+
+    drawn = splat_renderer(asset.splats)(asset.given.cameras)
+    assert psnr(drawn, asset.given.rgb).mean() > 15
+
+    report = json.loads((asset.folder / "report.json").read_text())
+    assert list(report["stages"]) == ["read", "views", "splats", "video"]
+    assert report["stages"]["read"]["photos"] == 10
+    matrix = torch.tensor(report["stages"]["read"]["normalisation"]["matrix"], dtype=torch.float64)
+    back = Normalisation(matrix).invert().apply(asset.given.cameras)
+    torch.testing.assert_close(back.c2w, ring(10).c2w, atol=1e-4, rtol=0)
+
+
+def test_a_second_run_loads_and_a_changed_setting_costs_what_depends_on_it(
+    folder: Path, oracle: Oracle, tmp_path: Path
+) -> None:
+    settings = SceneSettings(path="spiral", frames=3)
+    first = pipeline.generate_scene(folder, tmp_path, settings, model=oracle)
+    second = pipeline.generate_scene(folder, tmp_path, settings, model=oracle)
+    assert all(reused(second).values()) and len(oracle.asked) == 1
+    assert torch.equal(first.splats.means, second.splats.means)
+    assert first.views is not None and second.views is not None
+    assert torch.equal(first.views.rgb, second.views.rgb)
+    other = pipeline.generate_scene(folder, tmp_path, replace(settings, frames=4), model=oracle)
+    assert reused(other) == {"read": True, "views": False, "splats": False, "video": False}
+    forced = pipeline.generate_scene(folder, tmp_path, settings, model=oracle, force=True)
+    assert not any(reused(forced).values())
+
+
+def test_photos_alone(folder: Path, tmp_path: Path) -> None:
+    asset = pipeline.generate_scene(folder, tmp_path, SceneSettings(path="none", frames=4))
+    assert asset.views is None
+    names = {p.name for p in asset.folder.iterdir()}
+    assert "splats.mp4" in names and not {"views", "views.mp4", "transforms.json"} & names
+    assert list(asset.report["stages"]) == ["read", "splats", "video"]
+    assert psnr(splat_renderer(asset.splats)(asset.given.cameras), asset.given.rgb).mean() > 15
+
+
+def test_a_path_from_a_file_is_in_the_world_of_the_photos(
+    folder: Path, cameras: Cameras, oracle: Oracle, tmp_path: Path
+) -> None:
+    save_views(seen(cameras[[2, 3]])[0], tmp_path / "path")
+    settings = SceneSettings(path=str(tmp_path / "path/transforms.json"))
+    asset = pipeline.generate_scene(folder, tmp_path / "out", settings, model=oracle)
+    assert asset.views is not None
+    torch.testing.assert_close(asset.views.cameras.c2w, asset.given.cameras.c2w[[2, 3]], atol=1e-5, rtol=0)
+
+
+def test_long_paths_are_drawn_anchors_first(oracle: Oracle) -> None:
+    """Every clip between anchors sees those next to it beside the photos, and the path comes back in order."""
+    placed = Cameras(ring(10, SIZE).c2w, ring(10, SIZE).K, SIZE, SIZE)
+    path = oracle.back.invert().apply(ring(40, 8))
+    photos = replace(seen(placed)[0], cameras=oracle.back.invert().apply(placed))
+    drawn = draw_path(oracle, photos, path, seed=5)
+    torch.testing.assert_close(drawn.views.cameras.c2w, path.c2w)
+    assert len(drawn.depth) == len(drawn.guide) == len(drawn.views) == 40
+    assert len(oracle.asked) > 2
+    first, *later = oracle.asked
+    assert len(first[0]) == MOST_SOURCES and len(first[1]) == CLIP
+    photo_places = photos.cameras.centers
+    for sources, targets, _ in later:
+        assert len(sources) == MOST_SOURCES and len(targets) <= CLIP
+        own = torch.cdist(sources.cameras.centers, photo_places).amin(1) < 1e-4
+        assert MOST_SOURCES - MOST_ANCHORS <= int(own.sum()) < MOST_SOURCES
+    assert len({seed for _, _, seed in oracle.asked}) == len(oracle.asked)  # no noise is used twice
+
+
+def test_sources_that_differ_most() -> None:
+    cameras = ring(20)
+    chosen = spread(cameras, 5)
+    assert len(set(chosen)) == 5 and {0, 19} <= set(chosen[:4])
+    assert spread(cameras, 3) == chosen[:3]
+    assert sorted(spread(cameras[[3, 7]], 8)) == [0, 1]
+    assert spread(cameras[[4]], 8) == [0]
+    # Cameras in one place that look in different directions differ, too.
+    turned = Cameras(cameras.c2w.clone(), cameras.K, 64, 64)
+    turned.c2w[:, :3, 3] = 0
+    assert {0, 19} <= set(spread(turned, 3))
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (SceneSettings(path="helix"), "no path 'helix'"),
+        (SceneSettings(frames=0), "at least one frame"),
+        (SceneSettings(sources=(0, 10)), "no photo number 10"),
+        (SceneSettings(sources=tuple(range(9))), "at most 8"),
+        (SceneSettings(model="nowhere/at/all"), "nowhere"),
+        (SceneSettings(path="nowhere.json"), "nowhere.json"),
+    ],
+)
+def test_unusable_settings(folder: Path, tmp_path: Path, settings: SceneSettings, told: str) -> None:
+    with pytest.raises(V3DError, match=told) as caught:
+        pipeline.generate_scene(folder, tmp_path, settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_one_photo(folder: Path, cameras: Cameras, tmp_path: Path) -> None:
+    save_views(seen(cameras[[4]])[0], tmp_path / "one")
+    with pytest.raises(V3DError, match="One photo alone"):
+        pipeline.generate_scene(tmp_path / "one", tmp_path / "out", SceneSettings(path="none"))
+    oracle = Oracle(normalise(cameras[[4]])[1])
+    asset = pipeline.generate_scene(tmp_path / "one", tmp_path / "out", SceneSettings(frames=3), model=oracle)
+    assert asset.views is not None and len(asset.given) == 1
+    with pytest.raises(V3DError, match="would replace"):
+        pipeline.generate_scene(tmp_path / "one", tmp_path, model=oracle)
+
+
+def test_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["scene", str(folder), "-o", str(tmp_path), "--path", "none", "--frames", "2"]
+    assert cli.main(arguments) == 0
+    assert "splats: " in capsys.readouterr().err
+    assert (tmp_path / "room/splats.ply").is_file()
+    assert cli.main(["scene", str(tmp_path / "none"), "-o", str(tmp_path)]) == 2
+    write_json(tmp_path / "empty/transforms.json", {"frames": []})
+    assert cli.main(["scene", str(tmp_path / "empty"), "-o", str(tmp_path / "x")]) == 2
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("v3d:")]
+    assert len(told) == 2

@@ -231,13 +231,42 @@ def transforms_frames(path: Path) -> list[dict[str, Any]]:
     return frames
 
 
-def read_transforms(path: Path) -> list[PosedPhoto]:
+def read_transforms(path: Path, missing: list[Path] | None = None) -> list[PosedPhoto]:
     """The photos of a transforms.json: ours, nerfstudio's or instant-ngp's.
 
+    Args:
+        missing: takes the files that do not exist, whose frames are then left out.
+
     Raises:
-        V3DError: the file is broken, an image is missing, a pose is not a rigid motion, a camera is unknown.
+        V3DError: the file is broken, a pose is not a rigid motion, a camera is unknown; an image does not
+            exist and `missing` is not given.
     """
-    return [_posed(path, frame) for frame in transforms_frames(path)]
+    photos = []
+    for frame in transforms_frames(path):
+        name = frame.get("file_path")
+        if not isinstance(name, str):
+            raise V3DError(f"A frame of {path} has no file_path.")
+        file = next((f for suffix in _SUFFIXES if (f := path.parent / (name + suffix)).is_file()), None)
+        where = f"{path.name}, {name}"
+        c2w = frame_pose(frame, where)
+        if file is not None:
+            lens = frame_lens(frame, image_size(file, upright=False), where)
+            mask = frame.get("mask_path")
+            photos.append(PosedPhoto(file, c2w, lens, path.parent / mask if isinstance(mask, str) else None))
+        else:
+            absent(path.parent / name, path, missing)
+    return photos
+
+
+def absent(photo: Path, listed: Path, missing: list[Path] | None) -> None:
+    """Note a photo that does not exist in `missing`.
+
+    Raises:
+        V3DError: there is no such list.
+    """
+    if missing is None:
+        raise V3DError(f"{photo}, listed in {listed.name}, does not exist.")
+    missing.append(photo)
 
 
 def frame_pose(frame: Mapping[str, Any], where: str) -> Tensor:
@@ -286,17 +315,3 @@ def checked(lens: Lens) -> Lens:
     if min(lens.width, lens.height) < 1:
         raise ValueError("the image has no pixels")
     return lens
-
-
-def _posed(path: Path, frame: Mapping[str, Any]) -> PosedPhoto:
-    name = frame.get("file_path")
-    if not isinstance(name, str):
-        raise V3DError(f"A frame of {path} has no file_path.")
-    where = f"{path.name}, {name}"
-    c2w = frame_pose(frame, where)
-    file = next((f for suffix in _SUFFIXES if (f := path.parent / (name + suffix)).is_file()), None)
-    if file is None:
-        raise V3DError(f"{path.parent / name}, listed in {path.name}, does not exist.")
-    mask = frame.get("mask_path")
-    lens = frame_lens(frame, image_size(file, upright=False), where)
-    return PosedPhoto(file, c2w, lens, path.parent / mask if isinstance(mask, str) else None)

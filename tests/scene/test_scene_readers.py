@@ -214,19 +214,21 @@ def test_photos_without_cameras(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         read_scene(tmp_path, max_size=None)
 
 
-@pytest.mark.parametrize("make", [transforms_folder, colmap_folder])
-def test_missing_photo(tmp_path: Path, make: object) -> None:
+@pytest.mark.parametrize("make", [transforms_folder, colmap_folder, co3d_folder])
+def test_missing_photos(tmp_path: Path, make: object) -> None:
     assert callable(make)
-    make(tmp_path)
-    (tmp_path / "images/1.png").unlink()
-    with pytest.raises(V3DError, match=r"1\.png"):
-        read_scene(tmp_path, max_size=None)
-
-
-def test_missing_photo_of_co3d(tmp_path: Path) -> None:
-    folder = co3d_folder(tmp_path)
-    (folder / "images/frame000001.jpg").unlink()
-    with pytest.raises(V3DError, match=r"frame000001\.jpg.*does not exist"):
+    folder = make(tmp_path)
+    files = sorted((folder / "images").iterdir())
+    files[1].unlink()
+    with pytest.warns(
+        UserWarning, match=f"1 of the 3 photos .* do not exist and are left out, {files[1].name}"
+    ):
+        views = read_scene(folder, max_size=None)
+    torch.testing.assert_close(views.cameras.centers, torch.tensor(EYES[[0, 2]]).float(), atol=1e-5, rtol=0)
+    assert offsets(views).max() < EXACT
+    for file in files[::2]:
+        file.unlink()
+    with pytest.raises(V3DError, match=f"None of the 3 photos .*{files[0].name}"):
         read_scene(folder, max_size=None)
 
 

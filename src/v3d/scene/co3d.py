@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from v3d.errors import V3DError
-from v3d.posed import Lens, PosedPhoto, checked, rigid
+from v3d.posed import Lens, PosedPhoto, absent, checked, rigid
 
 ANNOTATIONS = "frame_annotations.jgz"
 _BLOCK = 1 << 20
@@ -29,16 +30,17 @@ def find_annotations(folder: Path) -> Path | None:
     return next((f for f in (folder / ANNOTATIONS, folder.parent / ANNOTATIONS) if f.is_file()), None)
 
 
-def read_co3d(folder: Path) -> list[PosedPhoto]:
+def read_co3d(folder: Path, missing: list[Path] | None = None) -> list[PosedPhoto]:
     """The photos of one sequence in the order of their frame numbers.
 
     Args:
         folder: CATEGORY/SEQUENCE, beside the category's frame_annotations.jgz; the category itself if the
             file has one sequence only.
+        missing: takes the photos that do not exist, which are then left out.
 
     Raises:
-        V3DError: the annotations are broken or have no such sequence, a photo is missing, a pose is not a
-            rigid motion.
+        V3DError: the annotations are broken or have no such sequence, a pose is not a rigid motion; a photo
+            does not exist and `missing` is not given.
     """
     file = find_annotations(folder)
     if file is None:
@@ -55,12 +57,19 @@ def read_co3d(folder: Path) -> list[PosedPhoto]:
             raise V3DError(f"{category} has several sequences; give one of its folders.")
     if not frames:
         raise V3DError(f"{file} has no frame of the sequence {folder.name}.")
-    photos = [_photo(file, frame) for frame in frames]
-    return [photo for _, photo in sorted(photos, key=lambda item: item[0])]
+    photos = []
+    for _, name, c2w, lens in sorted((_entry(file, frame) for frame in frames), key=lambda entry: entry[0]):
+        roots = (file.parent.parent, file.parent)  # names begin with the category
+        image = next((root / name for root in roots if (root / name).is_file()), None)
+        if image is not None:
+            photos.append(PosedPhoto(image, c2w, lens))
+        else:
+            absent(roots[0] / name, file, missing)
+    return photos
 
 
-def _photo(file: Path, frame: dict[str, Any]) -> tuple[int, PosedPhoto]:
-    """Frame number and photo of one annotation."""
+def _entry(file: Path, frame: dict[str, Any]) -> tuple[int, str, Tensor, Lens]:
+    """Frame number, name of the photo, c2w and lens of one annotation."""
     try:
         number, name = int(frame["frame_number"]), str(frame["image"]["path"])
         height, width = (int(side) for side in frame["image"]["size"])
@@ -76,11 +85,7 @@ def _photo(file: Path, frame: dict[str, Any]) -> tuple[int, PosedPhoto]:
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise V3DError(f"{file} has a frame without a usable image and viewpoint ({error}).") from error
     c2w = rigid(torch.cat([R @ _FLIP, -(R @ T)[:, None]], 1), where)
-    roots = (file.parent.parent, file.parent)  # names begin with the category
-    image = next((root / name for root in roots if (root / name).is_file()), None)
-    if image is None:
-        raise V3DError(f"{roots[0] / name}, listed in {file.name}, does not exist.")
-    return number, PosedPhoto(image, c2w, lens)
+    return number, name, c2w, lens
 
 
 def _half_units(kind: str, width: int, height: int) -> tuple[float, float]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from v3d.errors import V3DError
-from v3d.posed import Lens, PosedPhoto, checked, rigid
+from v3d.posed import Lens, PosedPhoto, absent, checked, rigid
 
 _MODELS = ("", "sparse", "sparse/0", "colmap/sparse/0")
 
@@ -76,16 +76,17 @@ def find_model(folder: Path) -> Path | None:
     return None
 
 
-def read_colmap(model: Path, root: Path | None = None) -> list[PosedPhoto]:
+def read_colmap(model: Path, root: Path | None = None, missing: list[Path] | None = None) -> list[PosedPhoto]:
     """The photos of a model in the order of their names.
 
     Args:
         model: the folder with cameras and images, .bin (preferred) or .txt.
         root: where the photos are, in `images/` or as they are; by default around `model`, up to three folders up.
+        missing: takes the photos that do not exist, which are then left out.
 
     Raises:
-        V3DError: a file is broken or cut short, a camera model is not known, a photo is missing, a pose is
-            not a rigid motion.
+        V3DError: a file is broken or cut short, a camera model is not known, a pose is not a rigid motion; a
+            photo does not exist and `missing` is not given.
     """
     binary = (model / "cameras.bin").is_file() and (model / "images.bin").is_file()
     suffix = ".bin" if binary else ".txt"
@@ -100,10 +101,12 @@ def read_colmap(model: Path, root: Path | None = None) -> list[PosedPhoto]:
             )
         candidates = (folder / name for top in around for folder in (top / "images", top))
         file = next((candidate for candidate in candidates if candidate.is_file()), None)
-        if file is None:
-            raise V3DError(f"The photo {name}, listed in {images_file}, is not in an images folder near it.")
-        photos.append(PosedPhoto(file, _c2w(numbers, f"{images_file}: the pose of {name}"), lenses[camera]))
-    if not photos:
+        c2w = _c2w(numbers, f"{images_file}: the pose of {name}")
+        if file is not None:
+            photos.append(PosedPhoto(file, c2w, lenses[camera]))
+        else:
+            absent(around[0] / "images" / name, images_file, missing)
+    if not photos and not missing:
         raise V3DError(f"{images_file} lists no posed photo.")
     return photos
 

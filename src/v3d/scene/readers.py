@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import statistics
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -48,21 +49,41 @@ def read_scene(path: str | Path, *, max_size: int | None) -> Views:
 def find_photos(path: str | Path) -> list[PosedPhoto]:
     """The photos of a scene and their cameras, in the order of the file (transforms.json) or of their names.
 
+    Photos that do not exist are left out with a warning: a few photos of a large capture are a common way to
+    give a scene.
+
     Raises:
-        V3DError: nothing known is there, a file is broken, a photo is missing, a camera model is not known, a
-            pose is not a rigid motion.
+        V3DError: nothing known is there, a file is broken, no photo exists, a camera model is not known, a pose is not
+            a rigid motion.
     """
     path = Path(path)
     if not path.exists():
         raise V3DError(f"{path} does not exist.")
+    missing: list[Path] = []
+    photos = _read_cameras(path, missing)
+    if missing and not photos:
+        raise V3DError(
+            f"None of the {len(missing)} photos of {path} exists; the first would be {missing[0]}."
+        )
+    if missing:
+        warnings.warn(
+            f"{len(missing)} of the {len(missing) + len(photos)} photos of {path} do not exist and are left out, "
+            f"{missing[0].name} among them.",
+            stacklevel=2,
+        )
+    return photos
+
+
+def _read_cameras(path: Path, missing: list[Path]) -> list[PosedPhoto]:
+    """The photos by whatever describes them; those that do not exist go into `missing`."""
     transforms = transforms_file(path)
     if transforms is not None:
-        return read_transforms(transforms)
+        return read_transforms(transforms, missing)
     model = find_model(path)
     if model is not None:
-        return read_colmap(model)
+        return read_colmap(model, missing=missing)
     if find_annotations(path) is not None:
-        return read_co3d(path)
+        return read_co3d(path, missing)
     if list_photos(path):
         return pose_photos(path)
     raise V3DError(

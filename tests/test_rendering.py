@@ -10,7 +10,15 @@ import trimesh
 import v3d.rendering as rendering
 from v3d.cameras import orbit
 from v3d.mesh import Mesh
-from v3d.rendering import Light, interpolate, rasterize_mesh, rasterize_uv, render, sample_texture
+from v3d.rendering import (
+    Light,
+    interpolate,
+    rasterize_mesh,
+    rasterize_triangles,
+    rasterize_uv,
+    render,
+    sample_texture,
+)
 
 
 def from_trimesh(mesh: trimesh.Trimesh) -> Mesh:
@@ -69,14 +77,33 @@ def test_barycentrics_are_perspective_correct():
     torch.testing.assert_close(fragments.barycentric[hit].sum(-1), torch.ones(int(hit.sum())))
 
 
-def test_fragments_equal_a_plain_loop(monkeypatch):
-    """Random triangle soup against the definition, with chunks so small that triangles are spread over many."""
+def test_the_compiled_loop_finds_the_same_faces(monkeypatch):
+    """Several views, several triangles a pixel, equally near ones, and the flat case of texture maps."""
+    generator = torch.Generator().manual_seed(4)
+    corners = torch.rand(3, 60, 3, 3, generator=generator) * 40 - 5
+    corners[..., 2] = 1 + corners[..., 2].abs()
+    corners[:, 30:] = corners[:, :30]  # each once more, just as near: the first counts
+    compiled = [rasterize_triangles(corners, 24, 32, perspective=p) for p in (True, False)]
+    monkeypatch.setattr(rendering, "_nearest_compiled", rendering._nearest)
+    plain = [rasterize_triangles(corners, 24, 32, perspective=p) for p in (True, False)]
+    for a, b in zip(compiled, plain, strict=True):
+        assert int((a.face != b.face).sum()) <= 2  # a pixel centre on an edge may differ
+        assert int((a.face >= 0).sum()) > 500 and int(a.face.max()) < 30
+    empty = rasterize_triangles(torch.zeros(2, 0, 3, 3), 4, 4)
+    assert empty.face.shape == (2, 4, 4) and bool((empty.face == -1).all())
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_fragments_equal_a_plain_loop(monkeypatch, compiled):
+    """Random triangle soup against the definition; in torch with chunks so small that triangles are spread over many."""
     generator = torch.Generator().manual_seed(3)
     vertices = torch.randn(40, 3, generator=generator, dtype=torch.float32) * 0.5
     mesh = Mesh(vertices, torch.randint(0, 40, (30, 3), generator=generator))
     camera = orbit(1, size=24, azimuth=31.0)
     chunks = rendering._chunks
     monkeypatch.setattr(rendering, "_chunks", lambda counts, budget: chunks(counts, 50))
+    if not compiled:
+        monkeypatch.setattr(rendering, "_nearest_compiled", rendering._nearest)
     fragments = rasterize_mesh(mesh, camera)
 
     pixels, z = (x[0].double() for x in camera.project(vertices))

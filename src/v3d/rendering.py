@@ -1,6 +1,6 @@
-"""A z-buffer mesh renderer in plain torch: training data, pixel -> surface maps, depth and previews.
+"""A z-buffer mesh renderer in torch: training data, pixel -> surface maps, depth and previews.
 
-It needs no graphics library and runs on any torch device. Visibility is exact at pixel centres; edges
+It needs no graphics library and runs on any torch device; on the CPU its inner loop is compiled. Visibility is exact at pixel centres; edges
 are smoothed by rendering `supersample` times larger and averaging.
 """
 
@@ -87,6 +87,45 @@ def rasterize_triangles(corners: Tensor, height: int, width: int, *, perspective
         visible &= z.amin(1) > NEAR
     ids = visible.nonzero()[:, 0]
     size, low = size[ids].long(), low[ids].long()
+    on_cpu = device.type == "cpu" and corners.dtype == torch.float32
+    nearest = (_nearest_compiled if on_cpu else _nearest)(
+        xy, z, area, low, size, ids, (V, height, width), perspective
+    )
+    hit = (nearest >= 0).nonzero()[:, 0]
+    face_of_hit = nearest[hit]
+    global_face = torch.div(hit, height * width, rounding_mode="floor") * faces + face_of_hit
+    pixel = hit % (height * width)
+    centre = torch.stack([pixel % width, torch.div(pixel, width, rounding_mode="floor")], -1) + 0.5
+    w = _barycentric(xy[global_face], area[global_face], centre)
+    depth = torch.zeros(len(nearest), device=device)
+    if perspective:
+        w = w / z[global_face]
+        depth[hit] = 1 / w.sum(-1)
+        w = w * depth[hit, None]
+    barycentric = torch.zeros(len(nearest), 3, device=device)
+    barycentric[hit] = w
+    shape = (V, height, width)
+    return Fragments(nearest.view(shape), barycentric.view(*shape, 3), depth.view(shape))
+
+
+def _nearest(
+    xy: Tensor,
+    z: Tensor,
+    area: Tensor,
+    low: Tensor,
+    size: Tensor,
+    ids: Tensor,
+    shape: tuple[int, int, int],
+    perspective: bool,
+) -> Tensor:
+    """Number, within its view, of the nearest triangle at every pixel [V * H * W], -1 where there is none.
+
+    `low` and `size` [M, 2] are the ranges of pixels of the visible triangles `ids` [M] among those of all views;
+    `shape` is (V, H, W).
+    """
+    device = xy.device
+    V, height, width = shape
+    faces = len(xy) // V
     counts = size.prod(-1)
 
     key = torch.full((V * height * width,), _EMPTY, dtype=torch.int64, device=device)
@@ -106,23 +145,24 @@ def rasterize_triangles(corners: Tensor, height: int, width: int, *, perspective
         pixel = (torch.div(face, faces, rounding_mode="floor") * height + y) * width + x
         key.scatter_reduce_(0, pixel, packed, "amin")
 
-    hit = (key != _EMPTY).nonzero()[:, 0]
-    face_of_hit = key[hit] & 0xFFFFFFFF
-    face = torch.full_like(key, -1)
-    face[hit] = face_of_hit
-    global_face = torch.div(hit, height * width, rounding_mode="floor") * faces + face_of_hit
-    pixel = hit % (height * width)
-    centre = torch.stack([pixel % width, torch.div(pixel, width, rounding_mode="floor")], -1) + 0.5
-    w = _barycentric(xy[global_face], area[global_face], centre)
-    depth = torch.zeros(len(key), device=device)
-    if perspective:
-        w = w / z[global_face]
-        depth[hit] = 1 / w.sum(-1)
-        w = w * depth[hit, None]
-    barycentric = torch.zeros(len(key), 3, device=device)
-    barycentric[hit] = w
-    shape = (V, height, width)
-    return Fragments(face.view(shape), barycentric.view(*shape, 3), depth.view(shape))
+    return torch.where(key != _EMPTY, key & 0xFFFFFFFF, -1)
+
+
+def _nearest_compiled(
+    xy: Tensor,
+    z: Tensor,
+    area: Tensor,
+    low: Tensor,
+    size: Tensor,
+    ids: Tensor,
+    shape: tuple[int, int, int],
+    perspective: bool,
+) -> Tensor:
+    """The same as `_nearest`, on the CPU."""
+    from v3d.zbuffer import nearest_faces  # the compiler is not loaded before it is needed
+
+    arrays = [x.detach().contiguous().numpy() for x in (xy, z, area, low, size, ids)]
+    return torch.from_numpy(nearest_faces(*arrays, shape, perspective)).flatten()
 
 
 def rasterize_mesh(mesh: Mesh, cameras: Cameras) -> Fragments:

@@ -241,10 +241,10 @@ class PixelNeRF(nn.Module):
         )
         plane = (z / c.near).log() / math.log(c.far / c.near)
         where = torch.cat([uv, plane[..., None]], -1) * 2 - 1  # [B, N, P, 3]
-        seen = ((where.abs() <= 1).all(-1) & (x[..., 2] > 0)).float()  # [B, N, P]
+        seen = ((where.abs() <= 1).all(-1) & (x[..., 2] > 0)).to(points.dtype)  # [B, N, P]
 
         where = where.flatten(0, 1)
-        h = _sample(frusta.volumes.flatten(0, 1).float(), where[:, None, None]).unflatten(
+        h = _sample(frusta.volumes.flatten(0, 1).to(points.dtype), where[:, None, None]).unflatten(
             0, (B, N)
         )  # [B, N, P, C]
         photo = _sample(s.images[:, :, :3].flatten(0, 1), where[:, None, :, :2]).unflatten(0, (B, N))
@@ -254,7 +254,7 @@ class PixelNeRF(nn.Module):
         variance = ((h - mean[:, None]).square() * m).sum(1) / count
         pooled = torch.cat([mean, (variance + 1e-4).sqrt() - 1e-2, seen.mean(1)[..., None]], -1)
         hidden = F.silu(self.pooled(pooled.to(self.pooled.weight.dtype)))  # [B, P, hidden]
-        out = self.decoded(hidden).float()
+        out = self.decoded(hidden).to(points.dtype)
         density = 8 * F.softplus(2 * out[..., 0] - 1) * seen.amax(1)
         votes = torch.cat([h[..., 0] + (seen - 1) * 1e4, out[:, None, :, 1]], 1).softmax(1)[..., None]
         colours = torch.cat([photo * 0.5 + 0.5, out[:, None, :, 2:].sigmoid()], 1)
@@ -289,7 +289,7 @@ class EncoderBlock(nn.Module):
 
 def patch_rays(sources: Sources, tokens: int) -> Tensor:
     """Plücker rays [B, N, tokens^2, 6] (moment, unit direction) of patch centres, rows first."""
-    at = (torch.arange(tokens, device=sources.K.device) + 0.5) / tokens
+    at = (torch.arange(tokens, dtype=sources.K.dtype, device=sources.K.device) + 0.5) / tokens
     pixels = torch.stack(
         [at.repeat(tokens), at.repeat_interleave(tokens), torch.ones_like(at).repeat(tokens)]
     )

@@ -9,11 +9,12 @@ from typing import Annotated, Literal
 
 from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional, arg, subcommand
 
-from v3d.training.recipe import OrbitRecipe, PixelNeRFRecipe, SVDRecipe, VAERecipe
+from v3d.training.recipe import OrbitRecipe, PixelNeRFRecipe, SceneRecipe, SVDRecipe, VAERecipe
 from v3d.training.settings import RenderSettings, SceneSettings
 
 Out = Annotated[Path, arg(aliases=["-o"])]
-_VAE, _PIXELNERF, _ORBIT, _SVD = VAERecipe(), PixelNeRFRecipe(), OrbitRecipe(), SVDRecipe()
+_VAE, _PIXELNERF, _ORBIT = VAERecipe(), PixelNeRFRecipe(), OrbitRecipe()
+_SCENE, _SVD = SceneRecipe(), SVDRecipe()
 
 
 def render(
@@ -130,6 +131,19 @@ class TrainOrbit:
 
 
 @dataclass(frozen=True)
+class TrainScene:
+    """The scene model: new views from a few posed photos.
+
+    Attributes:
+        recipe: see `v3d.training.recipe`.
+        session: where and how long.
+    """
+
+    recipe: OmitArgPrefixes[SceneRecipe] = _SCENE
+    session: OmitArgPrefixes[Session] = Session()
+
+
+@dataclass(frozen=True)
 class TrainSVD:
     """Stable Video Diffusion's UNet, tuned on orbits as the paper does (a large GPU, docs/training.md).
 
@@ -190,6 +204,11 @@ def train(
             | Annotated[
                 TrainOrbit,
                 subcommand("orbit-smoke", default=TrainOrbit(OrbitRecipe.smoke()), description=SMOKE),
+            ]
+            | Annotated[TrainScene, subcommand("scene")]
+            | Annotated[
+                TrainScene,
+                subcommand("scene-smoke", default=TrainScene(SceneRecipe.smoke()), description=SMOKE),
             ]
             | Annotated[TrainSVD, subcommand("svd")]
             | Annotated[Resume, subcommand("resume")]

@@ -45,11 +45,10 @@ def export_mini(
     Raises:
         V3DError: the folder cannot be written.
     """
-    networks = {"vae": vae, "pixelnerf": pixelnerf, "dit": dit}
-    for name, network in networks.items():
+    for name, network in (("vae", vae), ("pixelnerf", pixelnerf), ("dit", dit)):
         save_weights(network, out / f"{name}.safetensors")
-    config = {name: asdict(network.config) for name, network in networks.items()}
-    write_json(out / "config.json", {**config, "sampling": asdict(sampling)})
+    networks = {"vae": asdict(vae.config), "pixelnerf": asdict(pixelnerf.config), "dit": asdict(dit.config)}
+    write_json(out / "config.json", {**networks, "sampling": asdict(sampling)})
 
 
 def copy_model(run: Path, out: Path) -> None:

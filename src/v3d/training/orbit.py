@@ -105,7 +105,7 @@ class OrbitTask:
             ]
         )
         geometry = self.geometry[[0, *frames.tolist()]]
-        raw = partial(_network, network, photo=photo, keep=keep, geometry=geometry, guide=guide)
+        raw = partial(raw_network, network, photos=photo[:, None], keep=keep, geometry=geometry, guide=guide)
         denoise = partial(EDM.denoise, raw)
         loss = edm_loss(denoise, x0, sigma, noise, EDM)
         return {"loss": loss} | {
@@ -140,7 +140,9 @@ class OrbitTask:
         precision = self.world.precision(self.recipe.precision)
 
         def denoise(x: Tensor, sigma: Tensor, photo: Tensor = photos, guide: Tensor = guides) -> Tensor:
-            raw = partial(_network, network, photo=photo, keep=keep, geometry=geometry, guide=guide)
+            raw = partial(
+                raw_network, network, photos=photo[:, None], keep=keep, geometry=geometry, guide=guide
+            )
             with torch.autocast(device.type, torch.bfloat16, enabled=precision == torch.bfloat16):
                 return EDM.denoise(raw, x, sigma)
 
@@ -194,17 +196,17 @@ def psnr(mse: Tensor) -> float:
     return float((-10 * mse.clamp_min(1e-10).log10()).mean())
 
 
-def _network(
+def raw_network(
     net: nn.Module,
     x: Tensor,
     c_noise: Tensor,
     *,
-    photo: Tensor,
+    photos: Tensor,
     keep: Tensor,
     geometry: Geometry,
     guide: Tensor,
 ) -> Tensor:
     """The raw network in the precision of its weights; inputs and output are float32."""
     dtype = next(net.parameters()).dtype
-    out: Tensor = net(x.to(dtype), c_noise, photo[:, None].to(dtype), keep, geometry, guide.to(dtype))
+    out: Tensor = net(x.to(dtype), c_noise, photos.to(dtype), keep, geometry, guide.to(dtype))
     return out.float()

@@ -30,12 +30,14 @@ class Clip:
     Attributes:
         sources: [N, 4, S, S] in [0, 1], colour on white, then alpha; `source_cameras`: theirs.
         targets: [V, 4, S, S]; `target_cameras`: theirs.
+        depth: [V, h, w] camera depth of the targets, 0 where unknown; None for orbits, whose silhouettes say enough.
     """
 
     sources: Tensor
     source_cameras: Cameras
     targets: Tensor
     target_cameras: Cameras
+    depth: Tensor | None = None
 
 
 class PixelNeRFTask:
@@ -62,6 +64,7 @@ class PixelNeRFTask:
             near=recipe.near,
             far=recipe.far,
             samples=recipe.samples,
+            drawn=recipe.drawn,
             opaque=recipe.of == "scenes",
         )
         torch.manual_seed(recipe.seed)
@@ -95,19 +98,24 @@ class PixelNeRFTask:
                 self.data, self.order[draw.position + j], count, draw.done < r.photos_only_after, g
             )
             sources.append(Sources.of(clip.sources * 2 - 1, clip.source_cameras))
-            origins, directions, colours = draw_rays(clip, r.pixels, r.rays, g)
+            origins, directions, colours, depth = draw_rays(clip, r.pixels, r.rays, g)
             jitter = torch.rand(len(origins), 1, generator=g)
             rays.append(torch.cat([origins, directions, jitter], -1))
-            truth.append(colours)
+            truth.append(torch.cat([colours, depth], -1))
         batch = Sources(*(torch.cat([getattr(s, n) for s in sources]) for n in ("images", "w2c", "K")))
         origins, directions, jitter = torch.stack(rays).to(draw.device).split([3, 3, 1], -1)
         out: Rendered = network(batch.to(draw.device), origins, directions, jitter)
-        error = torch.cat([out.rgb, out.alpha[..., None]], -1) - torch.stack(truth).to(draw.device)
-        return {
-            "loss": error.square().mean((1, 2)),
-            "alpha": error[..., 3].square().mean(1),
+        colours, depth = torch.stack(truth).to(draw.device).split([4, 1], -1)
+        error = torch.cat([out.rgb, out.alpha[..., None]], -1) - colours
+        known = depth[..., 0] > 0
+        ratio = out.depth.clamp_min(1e-3) / depth[..., 0].where(known, out.depth.detach().clamp_min(1e-3))
+        astray = (ratio.log().abs() * known).mean(1)
+        values = {
+            "loss": error.square().mean((1, 2)) + r.depth_loss * astray,
             "psnr of rays": -10 * error[..., :3].square().mean((1, 2)).log10(),
         }
+        extra = {"depth": astray} if r.of == "scenes" else {"alpha": error[..., 3].square().mean(1)}
+        return values | extra
 
     def _draw(
         self, data: OrbitShards | SceneShards, i: int, count: int, any_front: bool, g: torch.Generator
@@ -173,10 +181,10 @@ def orbit_clip(data: OrbitShards, i: int, views: int, any_front: bool, generator
 
 def scene_clip(data: SceneShards, i: int, count: int, views: int, generator: torch.Generator) -> Clip:
     """`count` random views of a scene as sources, `views` others as targets."""
-    rgb, cameras, _ = data[i]
+    rgb, cameras, depth = data[i]
     chosen = torch.randperm(len(rgb), generator=generator)[: count + views]
-    x = _opaque(rgb[chosen])
-    return Clip(x[:count], cameras[chosen[:count]], x[count:], cameras[chosen[count:]])
+    x, new = opaque(rgb[chosen]), chosen[count:]
+    return Clip(x[:count], cameras[chosen[:count]], x[count:], cameras[new], depth[new].float())
 
 
 def whole_clip(data: OrbitShards | SceneShards, i: int) -> Clip:
@@ -189,30 +197,31 @@ def whole_clip(data: OrbitShards | SceneShards, i: int) -> Clip:
     last = len(rgb) - 1
     given = [0, last // 2, last]
     others = [k for k in range(len(rgb)) if k not in given]
-    x = _opaque(rgb)
+    x = opaque(rgb)
     return Clip(x[given], cameras[given], x[others], cameras[others])
 
 
 def draw_rays(
     clip: Clip, pixels: int, rays: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Origins and directions [V * rays, 3] of random pixels of the targets, and what they show [V * rays, 4].
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Rays through random pixels of the targets, which are reduced to `pixels` a side first.
 
-    The targets are reduced to `pixels` a side first. Colours are premultiplied by alpha.
+    Returns:
+        origins and directions [V * rays, 3], what they show [V * rays, 4] (colour premultiplied by alpha), and camera
+        depth [V * rays, 1], 0 where unknown.
     """
     x = F.avg_pool2d(clip.targets, clip.targets.shape[-1] // pixels)
-    x = torch.cat([x[:, :3] - (1 - x[:, 3:]), x[:, 3:]], 1).flatten(2).mT  # [V, pixels^2, 4]
+    x = torch.cat([x[:, :3] - (1 - x[:, 3:]), x[:, 3:]], 1)
+    depth = x.new_zeros(len(x), 1, 1) if clip.depth is None else clip.depth
+    depth = F.interpolate(depth[:, None], (pixels, pixels), mode="nearest")
+    maps = [*clip.target_cameras.resized(pixels, pixels).rays(), *(t.movedim(1, -1) for t in (x, depth))]
     at = torch.randint(pixels**2, (len(x), rays, 1), generator=generator)
-    origins, directions = clip.target_cameras.resized(pixels, pixels).rays()
-    drawn = [
-        t.gather(1, at.expand(-1, -1, t.shape[-1]))
-        for t in (origins.flatten(1, 2), directions.flatten(1, 2), x)
-    ]
-    origins, directions, colours = (t.flatten(0, 1) for t in drawn)
-    return origins, directions, colours
+    drawn = [t.flatten(1, 2).gather(1, at.expand(-1, -1, t.shape[-1])).flatten(0, 1) for t in maps]
+    origins, directions, colours, depth = drawn
+    return origins, directions, colours, depth
 
 
-def _opaque(rgb: Tensor) -> Tensor:
+def opaque(rgb: Tensor) -> Tensor:
     """uint8 [V, H, W, 3] -> [V, 4, H, W] in [0, 1] with alpha 1."""
     x = rgb.permute(0, 3, 1, 2).float() / 255
     return torch.cat([x, torch.ones_like(x[:, :1])], 1)

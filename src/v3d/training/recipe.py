@@ -122,6 +122,8 @@ class PixelNeRFRecipe(Recipe):
         near: least camera depth, in the world's units.
         far: largest.
         samples: points on a ray.
+        drawn: side of the images that guide the video model, in pixels.
+        depth_loss: weight of |ln(depth / true depth)|, where the data say the depth (scenes).
     """
 
     batch: int = 16
@@ -143,12 +145,23 @@ class PixelNeRFRecipe(Recipe):
     near: float = 1.0
     far: float = 3.0
     samples: int = 24
+    drawn: int = 64
+    depth_loss: float = 0.05
 
     @staticmethod
     def scenes() -> PixelNeRFRecipe:
         """One to four sources; depths from a camera's feet to the end of the ground."""
         return PixelNeRFRecipe(
-            of="scenes", sources=4, batch=8, width=192, depth=5, planes=40, near=0.1, far=10.0, samples=40
+            of="scenes",
+            sources=4,
+            batch=8,
+            width=192,
+            depth=5,
+            planes=40,
+            near=0.1,
+            far=10.0,
+            samples=40,
+            drawn=48,
         )
 
     @staticmethod
@@ -233,6 +246,65 @@ class OrbitRecipe(Recipe):
 
 
 @dataclass(frozen=True)
+class SceneRecipe(Recipe):
+    """OrbitDiT on new views of scenes (`v3d render-scenes`), from several posed photos.
+
+    Attributes:
+        vae: folder of a trained VAE; None takes the one that ships.
+        pixelnerf: folder of a PixelNeRF trained on scenes, whose views are the guide; None takes the one that ships.
+        source_counts: numbers of photos, one drawn for each step.
+        targets: views drawn together.
+        width: channels of a token, a multiple of 64.
+        depth: transformer blocks.
+        patch: latents of a token's side.
+        drop: how often photos and guide are withheld (classifier-free guidance).
+        P_mean: of the noise law ln sigma ~ N(P_mean, P_std^2).
+        P_std: of the same.
+        guidance: of the samples shown, and the exported model's default.
+        sampler_steps: the same.
+    """
+
+    data: Path = Path("scenes/train")
+    batch: int = 16
+    optimizer: Literal["adamw", "muon"] = "muon"
+    warmup: int = 50
+    vae: Path | None = None
+    pixelnerf: Path | None = None
+    source_counts: tuple[int, ...] = (1, 3, 6)
+    targets: int = 4
+    width: int = 192
+    depth: int = 6
+    patch: int = 2
+    drop: float = 0.1
+    P_mean: float = 0.5
+    P_std: float = 1.6
+    guidance: float = 1.0
+    sampler_steps: int = 8
+
+    def grid(self, latent_size: int) -> int:
+        """Patches of a view's side."""
+        return latent_size // self.patch
+
+    @staticmethod
+    def smoke() -> SceneRecipe:
+        """Seconds on a CPU: shows that everything runs and the loss falls."""
+        return SceneRecipe(
+            steps=40,
+            batch=4,
+            optimizer="adamw",
+            learning_rate=3e-3,
+            ema=0.95,
+            warmup=5,
+            log_steps=10,
+            source_counts=(1, 2),
+            targets=2,
+            width=64,
+            depth=2,
+            sampler_steps=2,
+        )
+
+
+@dataclass(frozen=True)
 class SVDRecipe(Recipe):
     """The UNet of Stable Video Diffusion (or V3D's, to go on with it) on 18-view orbits, as the paper tunes it.
 
@@ -241,6 +313,8 @@ class SVDRecipe(Recipe):
         accumulate: parts of each process's share; batch divided by the number of processes leaves one orbit at a time.
         model: folder that `v3d convert` wrote, a diffusers folder of SVD, or such a hub id; where the tuning starts.
         size: pixels of a view's side; orbits of another size are resized.
+        layers: that train: all as in the paper, or the temporal ones alone (43 % of the weights), which needs half the
+            memory.
         checkpointing: compute activations again in the backward pass instead of keeping them.
         random_front: begin each orbit at a random one of its views.
         drop: how often the photo's latent is withheld, and, drawn separately, its CLIP embedding.
@@ -263,6 +337,7 @@ class SVDRecipe(Recipe):
     log_steps: int = 10
     model: str = "official"
     size: int = 512
+    layers: Literal["all", "temporal"] = "all"
     checkpointing: bool = True
     random_front: bool = True
     drop: float = 0.2
@@ -278,6 +353,7 @@ RECIPES: dict[str, type[Recipe]] = {
     "vae": VAERecipe,
     "pixelnerf": PixelNeRFRecipe,
     "orbit": OrbitRecipe,
+    "scene": SceneRecipe,
     "svd": SVDRecipe,
 }
 

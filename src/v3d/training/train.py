@@ -13,7 +13,8 @@ from v3d.training.checkpoint import FILE, Progress, read_recipe
 from v3d.training.loop import OnLine, Task
 from v3d.training.orbit import OrbitTask
 from v3d.training.pixelnerf import PixelNeRFTask
-from v3d.training.recipe import OrbitRecipe, PixelNeRFRecipe, Recipe, SVDRecipe, VAERecipe
+from v3d.training.recipe import OrbitRecipe, PixelNeRFRecipe, Recipe, SceneRecipe, SVDRecipe, VAERecipe
+from v3d.training.scene import SceneTask
 from v3d.training.vae import VAETask
 from v3d.training.world import ALONE, World
 from v3d.weights import MINI
@@ -72,6 +73,8 @@ def make_task(recipe: Recipe, world: World = ALONE, init: Path | None = None) ->
         return VAETask(recipe, world, init)
     if isinstance(recipe, PixelNeRFRecipe):
         return PixelNeRFTask(recipe, world, init)
+    if isinstance(recipe, SceneRecipe):
+        return SceneTask(recipe, world, init)
     if isinstance(recipe, SVDRecipe):
         if init is not None:
             raise V3DError(

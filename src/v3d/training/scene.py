@@ -1,0 +1,167 @@
+"""Training of the scene model: denoise the latents of new views, given posed photos and PixelNeRF's guide."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from v3d.diffusion.dit import Geometry, OrbitDiT, OrbitDiTConfig
+from v3d.diffusion.edm import NoiseLaw, Preconditioning, edm_loss
+from v3d.diffusion.mini import MiniModel
+from v3d.diffusion.pixelnerf import load_pixelnerf
+from v3d.diffusion.vae import load_vae
+from v3d.errors import V3DError
+from v3d.scene.model import SceneModel
+from v3d.training.dataset import Order
+from v3d.training.export import Sampling, export_mini
+from v3d.training.loop import Draw
+from v3d.training.orbit import psnr, raw_network
+from v3d.training.pixelnerf import opaque
+from v3d.training.recipe import SceneRecipe
+from v3d.training.scene_data import SceneShards
+from v3d.training.scene_latents import SceneLatents, encode_scenes
+from v3d.training.world import ALONE, World
+from v3d.views import Views
+from v3d.weights import MINI, MINI_SCENE
+
+EDM = Preconditioning()
+_VALIDATION, _SHOWN = 24, 4
+
+
+class SceneTask:
+    """See `v3d.training.loop.Task`."""
+
+    network: nn.Module
+
+    def __init__(self, recipe: SceneRecipe, world: World = ALONE, init: Path | None = None) -> None:
+        """Encode the data and make the network.
+
+        Args:
+            init: folder of a scene model to start from; its sizes must be the recipe's.
+
+        Raises:
+            V3DError: data or weights are missing or do not fit.
+        """
+        self.recipe, self.world = recipe, world
+        self.vae = load_vae(recipe.vae or MINI, world.device)
+        self.pixelnerf = load_pixelnerf(recipe.pixelnerf or MINI_SCENE, world.device)
+        self._load()
+        self._validation_shards = None if recipe.validation is None else SceneShards(recipe.validation)
+        if self._validation_shards is not None and recipe.validation is not None:
+            self._validation = self._encode(self._validation_shards, recipe.validation)[:_VALIDATION]
+        channels, size = self.scenes[0].views.shape[1], self.scenes[0].views.shape[-1]
+        config = OrbitDiTConfig(channels, size, recipe.patch, recipe.width, recipe.depth)
+        torch.manual_seed(recipe.seed)
+        net = OrbitDiT(config) if init is None else MiniModel.load(init).dit.requires_grad_(True).train()
+        if net.config != config:
+            raise V3DError(
+                f"The network in {init} is {net.config}, the recipe's is {config}; change the recipe."
+            )
+        self.network = net.to(world.device)
+        self.law = NoiseLaw(recipe.P_mean, recipe.P_std)
+
+    def _encode(self, shards: SceneShards, folder: Path) -> list[SceneLatents]:
+        r = self.recipe
+        return encode_scenes(shards, folder, self.vae, self.pixelnerf, r.source_counts, r.targets)
+
+    def _load(self) -> None:
+        """The data; the first process encodes what is not in the cache."""
+        if not self.world.main:
+            self.world.wait()
+        self.scenes = self._encode(SceneShards(self.recipe.data), self.recipe.data)
+        if self.world.main:
+            self.world.wait()
+        self.order = Order(len(self.scenes), self.recipe.seed)
+
+    def refresh(self) -> None:
+        if len(SceneShards(self.recipe.data)) > len(self.scenes):
+            self._load()
+
+    def batch_size(self, done: float) -> int:
+        return self.recipe.batch
+
+    def losses(self, network: nn.Module, draw: Draw) -> dict[str, Tensor]:
+        r, g = self.recipe, draw.generator()
+        k = int(torch.randint(len(r.source_counts), (), generator=g))
+        keep = (torch.rand(draw.batch, generator=g) >= r.drop)[draw.samples].to(draw.device)
+        sigma = self.law.sample(draw.batch, g)[draw.samples].to(draw.device)
+        scenes = [self.scenes[self.order[draw.position + j]] for j in draw.samples]
+        photos, x0, guide, geometry = self._batch(scenes, k, draw.device)
+        noise = torch.stack(
+            [
+                torch.randn(x0.shape[1:], generator=draw.sample_generator(j, draw.device), device=draw.device)
+                for j in draw.samples
+            ]
+        )
+        raw = partial(raw_network, network, photos=photos, keep=keep, geometry=geometry, guide=guide)
+        return {"loss": edm_loss(partial(EDM.denoise, raw), x0, sigma, noise, EDM)}
+
+    def _batch(
+        self, scenes: list[SceneLatents], k: int, device: torch.device
+    ) -> tuple[Tensor, Tensor, Tensor, Geometry]:
+        """Photos [B, N, ...], views [B, T, ...], guides and cameras for the k-th number of sources."""
+        n, grid = self.recipe.source_counts[k], self.recipe.grid(scenes[0].views.shape[-1])
+        views = torch.stack([s.views[s.chosen[k]] for s in scenes]).to(device).float()
+        guide = torch.stack([s.guides[k] for s in scenes]).to(device).float()
+        geometry = Geometry.stack([Geometry.of(s.cameras[s.chosen[k]], grid) for s in scenes])
+        return views[:, :n], views[:, n:], guide, geometry.to(device)
+
+    def export(self, network: nn.Module, folder: Path) -> None:
+        assert isinstance(network, OrbitDiT)
+        sampling = Sampling(steps=self.recipe.sampler_steps, guidance=self.recipe.guidance)
+        export_mini(self.vae, self.pixelnerf, network, folder, sampling)
+
+    @torch.no_grad()
+    def validate(self, network: nn.Module) -> tuple[dict[str, float], Tensor | None]:
+        """For every number of sources the RMSE, in latents, of D(x, 80) and of the guide; and whole samples."""
+        if self._validation_shards is None:
+            return {}, None
+        assert isinstance(network, OrbitDiT)
+        device = next(network.parameters()).device
+        values: dict[str, float] = {}
+        for k, n in enumerate(self.recipe.source_counts):
+            photos, views, guide, geometry = self._batch(self._validation, k, device)
+            noise = torch.randn(views.shape, generator=torch.Generator().manual_seed(0)).to(device)
+            keep = torch.ones(len(views), dtype=torch.bool, device=device)
+            raw = partial(raw_network, network, photos=photos, keep=keep, geometry=geometry, guide=guide)
+            estimate = EDM.denoise(raw, views + 80 * noise, torch.full((len(views),), 80.0, device=device))
+            values[f"D80 of {n}"] = (estimate - views).square().mean().sqrt().item()
+            values[f"guide of {n}"] = (guide - views).square().mean().sqrt().item()
+            loss = edm_loss(
+                partial(EDM.denoise, raw), views, torch.ones(len(views), device=device), noise, EDM
+            )
+            values[f"loss1 of {n}"] = loss.mean().item()
+        scores, picture = self._samples(network)
+        return values | scores, picture
+
+    def _samples(self, network: OrbitDiT) -> tuple[dict[str, float], Tensor]:
+        """PSNR of views sampled from three photos, and rows: the photos, then truth, guide and sample of four views."""
+        assert self._validation_shards is not None
+        sampling = Sampling()
+        networks = MiniModel(
+            vae=self.vae,
+            pixelnerf=self.pixelnerf,
+            dit=network,
+            size=8 * network.config.latent_size,
+            steps=self.recipe.sampler_steps,
+            guidance=self.recipe.guidance,
+            sigma_min=sampling.sigma_min,
+            sigma_max=sampling.sigma_max,
+            hash="",
+        )
+        rows, scores = [], []
+        for i in range(min(_SHOWN, len(self._validation_shards))):
+            rgb, cameras, _ = self._validation_shards[i]
+            last = len(rgb) - 1
+            given, new = [0, last // 2, last], [last // 6, last // 3, 2 * last // 3, 5 * last // 6]
+            x = opaque(rgb).permute(0, 2, 3, 1)
+            views = Views(x[..., :3], x[..., 3], cameras)
+            drawn = SceneModel(networks, "")(views[given], cameras[new])
+            scores.append((drawn.views.rgb - views.rgb[new]).square().mean())
+            rows.append(
+                torch.cat([*views.rgb[given], *views.rgb[new], *drawn.guide.rgb, *drawn.views.rgb], 1)
+            )
+        return {"psnr": psnr(torch.stack(scores))}, torch.cat(rows)

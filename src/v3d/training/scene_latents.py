@@ -1,0 +1,94 @@
+"""The latent cache of scenes: every view encoded once, and the guides of a few choices of source photos."""
+
+from __future__ import annotations
+
+import logging
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from v3d.cameras import Cameras
+from v3d.diffusion.mini import draw_guide
+from v3d.diffusion.pixelnerf import PixelNeRF
+from v3d.diffusion.vae import VAE
+from v3d.files import atomic
+from v3d.runtime import has_fast_bfloat16
+from v3d.training.latents import fingerprint
+from v3d.training.pixelnerf import opaque
+from v3d.training.scene_data import SceneShards
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SceneLatents:
+    """One scene.
+
+    Attributes:
+        views: [V, C, h, w] float16.
+        cameras: of the V views.
+        chosen: for every number of sources, [N + T] numbers of the source views, then of the target views.
+        guides: for every number of sources, [T, C, h, w] of the targets.
+    """
+
+    views: Tensor
+    cameras: Cameras
+    chosen: list[Tensor]
+    guides: list[Tensor]
+
+
+def encode_scenes(
+    shards: SceneShards,
+    folder: Path,
+    vae: VAE,
+    pixelnerf: PixelNeRF,
+    counts: Sequence[int],
+    targets: int,
+) -> list[SceneLatents]:
+    """Latents of every scene, from the cache in `folder` where it has them; its names tell networks and choices apart.
+
+    Args:
+        counts: numbers of source photos.
+        targets: views to be drawn from each choice.
+    """
+    mark = fingerprint(nn.ModuleList([vae, pixelnerf])) + "-" + "-".join(map(str, (*counts, targets)))
+    scenes = []
+    for i in range(len(shards)):
+        cache = folder / f".latents-{mark}" / f"{i:06d}.safetensors"
+        _, cameras, _ = shards[i]
+        try:
+            tensors = load_file(cache)
+        except (OSError, SafetensorError):
+            tensors = _encode(shards, i, vae, pixelnerf, counts, targets)
+            with atomic(cache) as temporary:
+                save_file(tensors, temporary)
+        chosen, guides = ([tensors[f"{name}{n}"] for n in counts] for name in ("chosen", "guides"))
+        scenes.append(SceneLatents(tensors["views"], cameras, chosen, guides))
+    return scenes
+
+
+@torch.no_grad()
+def _encode(
+    shards: SceneShards, i: int, vae: VAE, pixelnerf: PixelNeRF, counts: Sequence[int], targets: int
+) -> dict[str, Tensor]:
+    rgb, cameras, _ = shards[i]
+    generator = torch.Generator().manual_seed(zlib.crc32(f"{i} {len(rgb)}".encode()))
+    device = next(vae.parameters()).device
+    x = (opaque(rgb) * 2 - 1).to(device)
+    with torch.autocast(device.type, torch.bfloat16, enabled=device.type != "cpu" or has_fast_bfloat16()):
+        tensors = {"views": vae.encode(x)}
+        for n in counts:
+            chosen = torch.randperm(len(rgb), generator=generator)[: n + targets]
+            tensors[f"chosen{n}"] = chosen
+            tensors[f"guides{n}"], _, _ = draw_guide(
+                pixelnerf, vae, x[chosen[:n]], cameras[chosen[:n]], cameras[chosen[n:]]
+            )
+    return {
+        name: (t.half() if t.is_floating_point() else t).cpu().contiguous() for name, t in tensors.items()
+    }

@@ -1,0 +1,160 @@
+"""PixelNeRF: projection, volume rendering and pooling against what they must be."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from v3d.cameras import Cameras, cat_cameras, orbit
+from v3d.diffusion.pixelnerf import Frusta, PixelNeRF, PixelNeRFConfig, Sources
+
+TINY = PixelNeRFConfig(
+    size=16, patch=4, width=64, depth=2, grid=8, planes=6, channels=4, hidden=8, samples=12
+)
+FREE = 5.0  # an output of the decoder for "dense"
+
+
+def pictures(count: int) -> Tensor:
+    return torch.rand(count, 4, 16, 16, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+def awake(net: PixelNeRF) -> PixelNeRF:
+    generator = torch.Generator().manual_seed(0)
+    for p in net.parameters():
+        p.data = p.data + 0.1 * torch.randn(p.shape, generator=generator)
+    return net
+
+
+def rays(cameras: Cameras) -> tuple[Tensor, Tensor]:
+    origins, directions = cameras.rays()
+    return origins.reshape(1, -1, 3), directions.reshape(1, -1, 3)
+
+
+def constant(net: PixelNeRF, density: float, photo: bool) -> PixelNeRF:
+    """A network that says the same everywhere: this decoder output for density; the photo's colour or grey."""
+    with torch.no_grad():
+        for p in (net.frustum.weight, net.frustum.bias, net.decoded.weight, net.decoded.bias):
+            p.zero_()
+        net.decoded.bias[0] = density
+        net.decoded.bias[1] = -50.0 if photo else 50.0
+    return net
+
+
+def test_the_order_of_sources_does_not_matter() -> None:
+    net = awake(PixelNeRF(TINY))
+    cameras = cat_cameras([orbit(8, size=16, elevation=e)[k] for k, e in ((0, 0.0), (2, 30.0), (5, 10.0))])
+    images, order = pictures(3), [2, 0, 1]
+    origins, directions = rays(orbit(7, size=8, elevation=15.0)[3])
+    a = net(Sources.of(images, cameras), origins, directions)
+    b = net(Sources.of(images[order], cameras[order]), origins, directions)
+    for x, y in zip(vars(a).values(), vars(b).values(), strict=True):
+        torch.testing.assert_close(x, y, atol=1e-5, rtol=1e-5)
+    c = net(Sources.of(images, cameras[order]), origins, directions)
+    assert not torch.allclose(a.rgb, c.rgb, atol=1e-3)  # which camera took which photo does matter
+
+
+def test_a_dense_world_seen_from_the_source_is_the_photo() -> None:
+    """With the photo's colour everywhere, any density: a ray through a source pixel projects onto that pixel."""
+    net = constant(PixelNeRF(TINY), FREE, photo=True)
+    cameras = orbit(5, size=16, elevation=25.0)[2]
+    images = pictures(1)
+    out = net(Sources.of(images, cameras), *rays(cameras))
+    expected = (images[0, :3] / 2 + 0.5).flatten(1).T
+    torch.testing.assert_close(out.alpha, torch.ones_like(out.alpha), atol=1e-4, rtol=0)
+    torch.testing.assert_close(out.rgb[0], expected, atol=1e-3, rtol=0)
+
+
+def test_opacity_of_constant_density_is_beer_lamberts() -> None:
+    net = constant(PixelNeRF(replace(TINY, samples=400)), -1.0, photo=False)
+    cameras = orbit(5, size=16)[0]
+    out = net(Sources.of(pictures(1), cameras), *rays(cameras))
+    density = 8 * math.log1p(math.exp(2 * -1.0 - 1))
+    length = 2 * rays(cameras)[1].norm(dim=-1)  # near 1 to far 3
+    torch.testing.assert_close(out.alpha, 1 - torch.exp(-density * length), atol=5e-3, rtol=0)
+    opaque = PixelNeRF(replace(TINY, opaque=True))
+    seen = constant(opaque, -20.0, photo=False)(Sources.of(pictures(1), cameras), *rays(cameras))
+    torch.testing.assert_close(seen.alpha, torch.ones_like(seen.alpha))
+    assert float(seen.depth.min().detach()) > 2.8  # all weight is on the last sample
+
+
+def test_what_no_source_sees_is_empty() -> None:
+    net = constant(PixelNeRF(TINY), FREE, photo=False)
+    cameras = orbit(2, size=16)
+    sources = Sources.of(pictures(1), cameras[0])
+    points = torch.tensor([[[0.0, 0.0, 0.0], [2.5, 0.0, 0.0], [0.0, 1.5, 0.0], [-1.5, 0.0, 0.0]]])
+    density, _ = net.decode(net.encode(sources), points)  # in view, behind the camera, beside, beyond far
+    assert (density[0] > 0).tolist() == [True, False, False, False]
+
+
+def test_pooling_is_mean_and_deviation_over_the_sources_that_see_a_point() -> None:
+    net = awake(PixelNeRF(TINY))
+    cameras = orbit(3, size=16)
+    sources = Sources.of(pictures(3), cameras)
+    frusta = net.encode(sources)
+    point = torch.zeros(1, 1, 3)
+    at = torch.tensor([[[[[0.0, 0.0, 2 * math.log(2) / math.log(3) - 1]]]]])  # middle pixel, depth 2
+    h = torch.cat(
+        [torch.nn.functional.grid_sample(v[None], at, align_corners=False) for v in frusta.volumes[0]]
+    )
+    h = h.flatten(1)  # [3, C]
+    deviation = (h.var(0, correction=0) + 1e-4).sqrt() - 1e-2
+    hidden = torch.nn.functional.silu(net.pooled(torch.cat([h.mean(0), deviation, torch.ones(1)])))
+    density, _ = net.decode(frusta, point)
+    expected = 8 * torch.nn.functional.softplus(2 * net.decoded(hidden)[0] - 1)
+    torch.testing.assert_close(density[0, 0], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_gradients_of_a_ray_agree_with_finite_differences() -> None:
+    net = awake(PixelNeRF(TINY)).double()
+    cameras = orbit(2, size=16, elevation=10.0)
+    f64 = Cameras(cameras.c2w.double(), cameras.K.double(), 16, 16)
+    sources = Sources.of(pictures(2).double(), f64)
+    volumes = net.encode(sources).volumes.detach().requires_grad_(True)
+    origins, directions = (t[:, 100:104] for t in rays(Cameras(f64.c2w[1:], f64.K[1:], 16, 16)))
+    look = torch.randn(4, 5, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+
+    def value(v: Tensor) -> Tensor:
+        out = net.render(Frusta(sources, v), origins, directions)
+        return (torch.cat([out.rgb[0], out.alpha[0, :, None], out.depth[0, :, None]], -1) * look).sum()
+
+    (gradient,) = torch.autograd.grad(value(volumes), volumes)
+    step = torch.randn(volumes.shape, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    h = 1e-5
+    numeric = (value(volumes + h * step) - value(volumes - h * step)) / (2 * h)
+    assert float((gradient * step).sum()) == pytest.approx(float(numeric.detach()), rel=1e-5)
+
+
+def test_skipping_empty_space_draws_the_same_image() -> None:
+    torch.manual_seed(0)
+    net = PixelNeRF(TINY)
+    with torch.no_grad():  # a ball of density: the frustum's bias is one value a plane and cell of a token
+        net.decoded.weight[0] = 3.0
+        net.decoded.bias[0] = -4.0
+        net.frustum.weight.mul_(20)
+    cameras = orbit(4, size=32)
+    sources = Sources.of(pictures(1), cameras[0].resized(16, 16))
+    images, depth = net.images(sources, cameras)
+    net.requires_grad_(False)
+    frusta = net.encode(sources)
+    for v in range(4):
+        whole = net.render(frusta, *rays(cameras[v]))
+        alpha = images[v, 3].flatten() / 2 + 0.5
+        assert float((alpha - whole.alpha[0]).abs().mean()) < 0.02
+    assert depth.shape == (4, 32, 32) and images.shape == (4, 4, 32, 32)
+
+
+def test_rays_of_patches_pass_through_their_centres() -> None:
+    from v3d.diffusion.pixelnerf import patch_rays
+
+    cameras = orbit(3, size=16, elevation=20.0, fov=40.0)
+    plucker = patch_rays(Sources.of(pictures(3), cameras), 4)[0]
+    origins, directions = cameras.resized(4, 4).rays()
+    directions = torch.nn.functional.normalize(directions.flatten(1, 2), dim=-1)
+    torch.testing.assert_close(plucker[..., 3:], directions, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        plucker[..., :3], torch.linalg.cross(origins.flatten(1, 2), directions), atol=1e-5, rtol=1e-5
+    )

@@ -1,0 +1,114 @@
+"""Training for scenes: PixelNeRF and the scene model learn, load, and their caches belong to their networks."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from v3d.cameras import orbit
+from v3d.diffusion.pixelnerf import PixelNeRF, PixelNeRFConfig, load_pixelnerf
+from v3d.diffusion.vae import VAE, VAEConfig, load_vae
+from v3d.scene.model import SceneModel
+from v3d.training.export import export_pixelnerf, export_vae
+from v3d.training.pixelnerf import Clip, draw_rays, scene_clip
+from v3d.training.recipe import PixelNeRFRecipe, SceneRecipe
+from v3d.training.scene_data import SceneShards, render_scenes
+from v3d.training.scene_latents import encode_scenes
+from v3d.training.settings import SceneSettings
+from v3d.training.train import train
+from v3d.views import Views
+
+TINY = PixelNeRFConfig(
+    size=32, width=64, depth=1, grid=8, planes=4, near=0.1, far=8.0, samples=6, drawn=16, opaque=True
+)
+
+
+@pytest.fixture(scope="module")
+def scenes(meshes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four scenes of six views at 32 pixels."""
+    out = tmp_path_factory.mktemp("scenes")
+    render_scenes([meshes], out, SceneSettings(scenes=4, per_shard=2, views=6, size=32))
+    return out
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small untrained VAE and PixelNeRF."""
+    folder = tmp_path_factory.mktemp("networks")
+    torch.manual_seed(0)
+    export_vae(VAE(VAEConfig(latent_channels=4, widths=(8, 8, 16), blocks=1)), folder)
+    export_pixelnerf(PixelNeRF(TINY), folder)
+    return folder
+
+
+def losses(folder: Path) -> dict[int, float]:
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return {line["step"]: line["loss"] for line in lines if "loss" in line}
+
+
+def test_pixelnerf_learns_scenes(scenes: Path, tmp_path: Path) -> None:
+    recipe = replace(
+        PixelNeRFRecipe.smoke(), data=scenes, validation=scenes, of="scenes", sources=2, size=32, pixels=16
+    )
+    recipe = replace(recipe, patch=4, views=2, near=0.1, far=8.0)
+    lines: list[dict[str, float]] = []
+    train(recipe, tmp_path, device="cpu", on_line=lines.append)
+    curve = losses(tmp_path)
+    assert curve[recipe.steps] < 0.9 * curve[recipe.log_steps]
+    assert load_pixelnerf(tmp_path / "model").config.opaque
+    assert "psnr of repeating" in lines[-1]
+
+
+def test_the_scene_model_learns_and_draws(scenes: Path, networks: Path, tmp_path: Path) -> None:
+    recipe = replace(SceneRecipe.smoke(), data=scenes, validation=scenes, vae=networks, pixelnerf=networks)
+    lines: list[dict[str, float]] = []
+    train(recipe, tmp_path, device="cpu", on_line=lines.append)
+    curve = losses(tmp_path)
+    assert curve[recipe.steps] < 0.9 * curve[recipe.log_steps]
+    assert {"D80 of 1", "guide of 2", "psnr"} <= lines[-1].keys()
+
+    model = SceneModel.load(tmp_path / "model")
+    rgb, cameras, _ = SceneShards(scenes)[0]
+    photos = Views(rgb[:3].float() / 255, torch.ones(3, 32, 32), cameras[:3])
+    a = model(photos, cameras[3:5], seed=1)
+    b = model(photos[[2, 0, 1]], cameras[3:5], seed=1)
+    assert a.views.rgb.shape == (2, 32, 32, 3) and a.depth.shape == (2, 16, 16)
+    torch.testing.assert_close(a.guide.rgb, b.guide.rgb, atol=2e-2, rtol=0)  # bfloat16 where the CPU has it
+    assert float((a.views.rgb - b.views.rgb).abs().mean()) < 5e-3
+
+
+def test_choices_are_cached_for_their_networks(scenes: Path, networks: Path, tmp_path: Path) -> None:
+    shards, vae, nerf = SceneShards(scenes), load_vae(networks), load_pixelnerf(networks)
+    first = encode_scenes(shards, tmp_path, vae, nerf, (1, 2), 3)
+    assert len(first) == 4 and [len(c) for c in first[0].chosen] == [4, 5]
+    assert first[0].guides[1].shape == (3, 4, 4, 4)
+    files = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.safetensors")}
+    again = encode_scenes(shards, tmp_path, vae, nerf, (1, 2), 3)
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.safetensors")} == files
+    assert all(torch.equal(a.guides[1], b.guides[1]) for a, b in zip(first, again, strict=True))
+    encode_scenes(shards, tmp_path, vae, nerf, (1,), 3)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_rays_are_drawn_with_the_colours_of_their_pixels() -> None:
+    """A picture whose colour is its pixel's place: rays projected back must land where their colour says."""
+    size = 16
+    y, x = torch.meshgrid(*(torch.arange(size) / size for _ in range(2)), indexing="ij")
+    image = torch.stack([x, y, torch.zeros_like(x), torch.ones_like(x)])[None]
+    cameras = orbit(3, size=size, elevation=20.0)[1]
+    clip = Clip(image, cameras, image, cameras, x[None] + 1)
+    origins, directions, colours, depth = draw_rays(clip, size, 50, torch.Generator().manual_seed(0))
+    pixels, _ = cameras.project(origins + 2 * directions)
+    torch.testing.assert_close(pixels[0] - 0.5, colours[:, :2] * size, atol=1e-3, rtol=0)
+    torch.testing.assert_close(depth[:, 0], colours[:, 0] + 1)
+
+
+def test_sources_and_targets_of_a_scene_are_different_views(scenes: Path) -> None:
+    clip = scene_clip(SceneShards(scenes), 0, 2, 3, torch.Generator().manual_seed(0))
+    centers = torch.cat([clip.source_cameras.centers, clip.target_cameras.centers])
+    assert len(clip.sources) == 2 and len(clip.targets) == 3
+    assert len(torch.unique(centers.round(decimals=4), dim=0)) == 5

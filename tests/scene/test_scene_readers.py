@@ -24,9 +24,11 @@ from posed_folders import (
     transforms_folder,
 )
 
+from v3d.cameras import Cameras, intrinsics, look_at
 from v3d.errors import V3DError
 from v3d.scene import co3d
 from v3d.scene.readers import common_size, find_photos, read_photos, read_scene
+from v3d.views import save_views
 
 EXACT = 0.12  # pixels: what the dots' drawing and resampling leave
 
@@ -101,6 +103,15 @@ def test_reconstruction_written_by_colmap(tmp_path: Path) -> None:
         place.mkdir(parents=True)
         (model.write_binary if kind == "bin" else model.write_text)(place)
         check(place)
+
+
+def test_saved_views_come_back(tmp_path: Path) -> None:
+    views = read_scene(transforms_folder(tmp_path / "a"), max_size=None)
+    save_views(views, tmp_path / "b")
+    again = read_scene(tmp_path / "b", max_size=None)
+    assert (again.rgb - views.rgb).abs().max() < 0.5001 / 255
+    assert torch.equal(again.alpha, views.alpha)
+    assert torch.equal(again.cameras.c2w, views.cameras.c2w) and torch.equal(again.cameras.K, views.cameras.K)
 
 
 # Sizes, lenses, alpha
@@ -345,3 +356,41 @@ def test_broken_annotations(tmp_path: Path) -> None:
     file.write_bytes(gzip.compress(gzip.decompress(whole)[:-300]))
     with pytest.raises(V3DError, match="cut short"):
         read_scene(folder, max_size=None)
+
+
+@pytest.mark.slow
+def test_cameras_of_raw_photos_are_found(tmp_path: Path) -> None:
+    """Photos of two walls in a corner: the cameras come out as they stood, up to a similarity."""
+    pytest.importorskip("pycolmap")
+    count, width, height = 5, 320, 240
+    phi = torch.deg2rad(torch.arange(count) * 7.0 - 17.0)
+    eyes = torch.stack([2.5 * phi.sin(), -2.5 * phi.cos(), 0.3 + 0.1 * (torch.arange(count) % 3)], -1)
+    K = intrinsics(50.0, width, height).repeat(count, 1, 1)
+    truth = Cameras(look_at(eyes, (0.0, 0.3, 0.0)), K, width, height)
+    origins, directions = truth.rays()
+    noise = torch.rand(2, 3, 256, 256, generator=torch.Generator().manual_seed(0))
+    texture = (noise + torch.nn.functional.avg_pool2d(noise, 7, 1, 3)).clamp(0.6, 1.4) - 0.4
+    layers, depths = [], []
+    for wall, normal in zip(texture, ([-0.6, 0.8, 0.0], [0.6, 0.8, 0.0]), strict=True):
+        n = torch.tensor(normal)
+        along = torch.linalg.cross(n, torch.tensor([0.0, 0.0, 1.0]))
+        depth = (0.8 - (origins @ n)) / (directions @ n)
+        point = origins + depth[..., None] * directions
+        grid = torch.stack([point @ along, point[..., 2]], -1) / 2
+        layers.append(
+            torch.nn.functional.grid_sample(wall.expand(count, -1, -1, -1), grid, align_corners=False)
+        )
+        depths.append(torch.where(depth > 0, depth, torch.inf))
+    photos = torch.where((depths[0] < depths[1])[:, None], *layers).permute(0, 2, 3, 1)
+    for i, photo in enumerate(photos):
+        Image.fromarray((photo * 255).byte().numpy()).save(tmp_path / f"{i}.png")
+    found = find_photos(tmp_path)
+    assert [photo.file.name for photo in found] == [f"{i}.png" for i in range(count)]
+    a = torch.stack([photo.c2w for photo in found])
+    turn = truth.c2w[:, :3, :3].double() @ a[:, :3, :3].mT  # one turn for all
+    away = (turn @ turn[0].T - torch.eye(3)).flatten(1).norm(dim=-1)
+    assert float(away.max()) < 0.02
+    spans = [torch.cdist(c.double(), c.double()) for c in (a[:, :3, 3], eyes)]
+    ratio = spans[0] / spans[0].sum() - spans[1] / spans[1].sum()
+    assert float(ratio.abs().max() * count) < 0.005
+    assert found[0].lens.fx == pytest.approx(K[0, 0, 0].item(), rel=0.1)

@@ -233,6 +233,8 @@ class SceneEvaluationSettings:
 class EvaluateScenes:
     """Views of scenes from 1, 3 and 6 posed photos, compared with views that nobody was shown.
 
+    LPIPS is measured where VGG16's weights are (see `v3d doctor`), the distance of V3D's own features always.
+
     Attributes:
         scenes: folders of rendered scenes (`v3d render-scenes`), and captures: folders of posed photos.
         out: folder of `results.jsonl`, `report.json` and `report.md`; a started one is continued.
@@ -240,7 +242,6 @@ class EvaluateScenes:
         model: "mini-scene" or a folder of weights; "none" measures the baselines alone.
         sources: numbers of photos.
         limit: at most so many scenes, evenly spread over the list; 0 takes all.
-        lpips: also measure LPIPS, which needs VGG16's weights (see `v3d doctor`).
         device: where the model runs.
     """
 
@@ -250,7 +251,6 @@ class EvaluateScenes:
     model: str = "mini-scene"
     sources: tuple[int, ...] = (1, 3, 6)
     limit: int = 0
-    lpips: bool = False
     device: str = "cpu"
 
 

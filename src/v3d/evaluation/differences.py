@@ -29,11 +29,11 @@ def paired_difference(
     """Percentile bootstrap over objects of the mean difference; pairs that are not finite are left out.
 
     Objects differ far more from each other than conditions do, so differences are taken object by object, and
-    whole pairs are drawn again. None where no pair is left.
+    whole pairs are drawn again. None where fewer than two pairs are left: one says nothing of its spread.
     """
     d = np.asarray(values, np.float64) - np.asarray(base, np.float64)
     d = d[np.isfinite(d)]
-    if len(d) == 0:
+    if len(d) < 2:
         return None
     draws = np.random.default_rng(seed).integers(len(d), size=(RESAMPLES, len(d)))
     tail = 100 * (1 - confidence) / 2

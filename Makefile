@@ -27,6 +27,7 @@ lint: setup
 bench: setup
 	$(RUN)/python benchmarks/rasterizer.py
 	$(RUN)/python benchmarks/dit.py
+	$(RUN)/python benchmarks/training.py
 
 clean:
 	rm -rf $(VENV) out

@@ -142,17 +142,20 @@ def training(recipe: str, data: Path, out: Path, count: int, seconds: float) -> 
         port = str(probe.getsockname()[1])
     launch = {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "WORLD_SIZE": str(count)}
     launch |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}  # what accelerate launch would set
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-m", "v3d", "train", recipe, *arguments],
-            env={**os.environ, **launch, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        for rank in range(count)
-    ]
-    if any(process.wait() for process in started):
-        raise SystemExit(f"v3d train failed: v3d train {recipe} {' '.join(arguments)}")
+    told = out.with_suffix(".txt")
+    with told.open("w") as file:
+        started = [
+            subprocess.Popen(
+                [sys.executable, "-m", "v3d", "train", recipe, *arguments],
+                env={**os.environ, **launch, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+                stdout=file,
+                stderr=file,
+            )
+            for rank in range(count)
+        ]
+    codes = [process.wait() for process in started]
+    if any(codes):
+        raise SystemExit(f"v3d train {recipe} {' '.join(arguments)} failed:\n{told.read_text()}")
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     steps = [line for line in lines if "samples" in line]
     if len(steps) < 4:

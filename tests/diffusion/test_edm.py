@@ -90,6 +90,46 @@ def test_samplers_converge_with_their_order(sampler: object, order: int) -> None
     assert errors[0] / errors[1] > 2**order * 0.75
 
 
+def mixture_denoiser(means: Tensor, width: float) -> edm.Denoiser:
+    """The exact `D` for equally likely N(means [K, D], width^2 I)."""
+
+    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+        variance = (width**2 + sigma**2)[:, None]
+        weights = (-(x[:, None] - means).square().sum(-1) / (2 * variance)).softmax(-1)
+        return (width**2 * x + sigma[:, None] ** 2 * (weights @ means)) / variance
+
+    return denoise
+
+
+def mixture_errors(sampler: edm.Sampler, grids: list[Tensor], sigma_max: float) -> list[float]:
+    """RMSE over draws from a mixture against many Heun steps, for each grid."""
+    generator = torch.Generator().manual_seed(0)
+    means = torch.randn(6, 8, dtype=torch.float64, generator=generator)
+    noise = torch.randn(64, 8, dtype=torch.float64, generator=generator)
+    denoise = mixture_denoiser(means, 0.3)
+    exact = edm.heun(denoise, noise, edm.karras_sigmas(1200, sigma_max=sigma_max))
+    return [float((sampler(denoise, noise, grid) - exact).square().mean().sqrt()) for grid in grids]
+
+
+@pytest.mark.parametrize(
+    ("sampler", "order"),
+    [(edm.euler, 1), (edm.heun, 2), (edm.dpm_solver_2m, 2)],
+    ids=["euler", "heun", "dpm"],
+)
+def test_samplers_converge_with_their_order_on_a_mixture(sampler: edm.Sampler, order: int) -> None:
+    """Nonlinear, with branches: the error falls as steps^-order, measured over two doublings."""
+    grids = [edm.karras_sigmas(steps, sigma_max=80.0) for steps in (60, 240)]
+    coarse, fine = mixture_errors(sampler, grids, 80.0)
+    assert math.log(coarse / fine, 4) == pytest.approx(order, abs=0.35)
+
+
+def test_dpm_solver_needs_fewer_steps_than_euler() -> None:
+    """16 steps of DPM-Solver++(2M) are no worse than the paper's 25 Euler steps, on the paper's noise range."""
+    (euler,) = mixture_errors(edm.euler, [edm.karras_sigmas(25)], 700.0)
+    (dpm,) = mixture_errors(edm.dpm_solver_2m, [edm.karras_sigmas(16)], 700.0)
+    assert dpm < 1.05 * euler
+
+
 def test_samplers_report_steps_and_take_one() -> None:
     seen: list[tuple[int, int]] = []
     noise = torch.zeros(1, 2)

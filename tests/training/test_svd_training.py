@@ -26,7 +26,7 @@ from v3d.training.checkpoint import FILE
 from v3d.training.dataset import OrbitShards
 from v3d.training.loop import Draw
 from v3d.training.recipe import SVDRecipe, from_json, to_json
-from v3d.training.svd import SVDTask, together, withheld
+from v3d.training.svd import SVDTask, is_temporal, together, withheld
 from v3d.training.svd_latents import LatentCache, OrbitLatents
 from v3d.training.train import make_task, resume_training, train
 
@@ -318,6 +318,27 @@ def test_a_batch_in_parts_and_checkpointing_change_nothing(recipe: SVDRecipe) ->
     assert whole.keys() == parts.keys() and largest > 0
     for name, gradient in whole.items():
         torch.testing.assert_close(parts[name], gradient, atol=1e-4 * largest, rtol=1e-3, msg=name)
+
+
+def test_frozen_layers_stay_and_cost_one_copy(recipe: SVDRecipe, tmp_path: Path) -> None:
+    """Only temporal layers train; resumed, the run repeats; the checkpoint holds the rest once."""
+    tuned = replace(recipe, layers="temporal", precision="bfloat16", steps=2, save_minutes=0.0)
+    train(tuned, tmp_path / "run", device="cpu")
+    before = unet_of(recipe.model).state_dict()
+    after = load_file(tmp_path / "run" / FILE)
+    kept = load_file(tmp_path / "run/model/unet/diffusion_pytorch_model.safetensors")
+    changed = {name for name in before if not torch.equal(before[name].half(), kept[name])}
+    assert changed and all(is_temporal(name) for name in changed)
+    frozen = {name for name in before if not is_temporal(name)}
+    assert not any(f"ema.{name}" in after for name in frozen) and len(frozen) > 50
+    assert all(after[f"network.{name}"].dtype == torch.bfloat16 for name in frozen)
+    assert all(after[f"network.{name}"].dtype == torch.float32 for name in changed)
+    train(replace(tuned, steps=1, warmup=1), tmp_path / "half", device="cpu")
+    two = replace(tuned, steps=2)
+    train(two, tmp_path / "half", resume=True, device="cpu")
+    assert losses(tmp_path / "half") == losses(tmp_path / "run")
+    again = load_file(tmp_path / "half" / FILE)
+    assert all(torch.equal(again[name], after[name]) for name in after)
 
 
 def test_gradients_reach_every_weight_that_matters(recipe: SVDRecipe) -> None:

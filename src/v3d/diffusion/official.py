@@ -107,8 +107,10 @@ def weights_folder(source: str | Path) -> Path:
     return folder if folder.is_dir() else _download(str(source))
 
 
-def save_networks(unet: nn.Module, base: Path, out: Path) -> None:
-    """Write a folder that `load_networks` reads: this UNet in float16, everything else as in the folder `base`.
+def save_networks(unet: dict[str, Tensor], base: Path, out: Path) -> None:
+    """Write a folder that `load_networks` reads: these tensors of the UNet, everything else as in the folder `base`.
+
+    The UNet is written in float16.
 
     Raises:
         V3DError: the folder cannot be written.
@@ -121,7 +123,11 @@ def save_networks(unet: nn.Module, base: Path, out: Path) -> None:
         if not target.exists():
             with atomic(target) as temporary:
                 shutil.copyfile(path, temporary)
-    tensors = {k: v.detach().to("cpu", torch.float16).contiguous() for k, v in unet.state_dict().items()}
+    tensors: dict[str, Tensor] = {}
+    for path in weight_files(base / "unet"):
+        with open_checkpoint(path) as weights:
+            tensors |= {name: weights[name] for name in weights if name not in unet}
+    tensors = {k: v.detach().to("cpu", torch.float16).contiguous() for k, v in (tensors | unet).items()}
     with atomic(out / "unet/diffusion_pytorch_model.safetensors") as temporary:
         save_file(tensors, temporary, {"format": "pt"})
 

@@ -46,8 +46,10 @@ def save_checkpoint(
     optimizers: Sequence[torch.optim.Optimizer],
 ) -> None:
     """Write `folder/checkpoint.safetensors`: weights, averaged weights, optimiser, progress and recipe."""
-    tensors = {f"network.{k}": v for k, v in network.state_dict().items()}
-    tensors |= {f"ema.{k}": v for k, v in ema.state_dict().items()}
+    weights, average = network.state_dict(), ema.state_dict()
+    tensors = {f"network.{k}": v for k, v in weights.items()}
+    # Frozen weights are the same tensors in both, and are written once.
+    tensors |= {f"ema.{k}": v for k, v in average.items() if v.data_ptr() != weights[k].data_ptr()}
     for n, optimizer in enumerate(optimizers):
         for i, state in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer{n}.{i}.{k}": v for k, v in state.items()}
@@ -77,7 +79,7 @@ def load_checkpoint(
     try:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         network.load_state_dict(_under("network", tensors))
-        ema.load_state_dict(_under("ema", tensors))
+        ema.load_state_dict(_under("network", tensors) | _under("ema", tensors))
         for n, optimizer in enumerate(optimizers):
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
             state = {i: _in_layout(_under(f"optimizer{n}.{i}", tensors), p) for i, p in enumerate(parameters)}

@@ -3,7 +3,8 @@
 Three ideas keep it exact. All randomness of a step is a function of the seed and of the step (and sample), so a
 resumed run repeats an uninterrupted one, and a batch can be cut into parts, over processes or one after the other,
 without changing what is drawn. Processes sum their gradients and agree on the clock in one message a step.
-Weights are float32; the arithmetic runs on a copy of them, in bfloat16 where the machine is fast at it.
+Weights are float32; the arithmetic runs on a copy of them, in bfloat16 where the machine is fast at it. Frozen weights
+(`requires_grad` off) exist once, in the precision of the arithmetic.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class Task(Protocol):
     """What is trained; `v3d.training.vae`, `orbit` and `svd` say how.
 
     Attributes:
-        network: float32, on the run's device.
+        network: float32, on the run's device; parameters that do not require gradients stay as they are.
     """
 
     network: nn.Module
@@ -122,9 +123,11 @@ def run(
     if not recipe.steps and minutes is None:
         raise V3DError("Say how long to train: --minutes 60, or --steps 10000.")
     network = task.network
-    fast = copy.deepcopy(network).to(world.precision(recipe.precision))
+    frozen = {id(p): p for p in network.parameters() if not p.requires_grad}  # shared by the copies
+    fast = copy.deepcopy(network, dict(frozen)).to(world.precision(recipe.precision))
     compute: nn.Module = torch.compile(fast) if recipe.compile else fast  # type: ignore[assignment]
-    ema = copy.deepcopy(network).requires_grad_(False)
+    ema = copy.deepcopy(network, dict(frozen)).requires_grad_(False)
+    trained = [p for p in network.parameters() if p.requires_grad]
     optimizers = make_optimizers(network, recipe)
     progress = load_checkpoint(out, network, ema, optimizers) if resume else Progress()
     _copy(network, fast)
@@ -159,7 +162,7 @@ def run(
 
             batch = task.batch_size(done)
             parts = world.size * recipe.accumulate
-            gradients = [torch.zeros_like(p) for p in network.parameters()]
+            gradients = [torch.zeros_like(p) for p in trained]
             for part in range(world.rank * recipe.accumulate, (world.rank + 1) * recipe.accumulate):
                 samples = list(range(part, batch, parts))
                 if not samples:
@@ -175,9 +178,9 @@ def run(
                 device=world.device,
             )
             world.sum_([*gradients, clock])
-            for p, g in zip(network.parameters(), gradients, strict=True):
+            for p, g in zip(trained, gradients, strict=True):
                 p.grad = g
-            norm = nn.utils.clip_grad_norm_(network.parameters(), recipe.clip)
+            norm = nn.utils.clip_grad_norm_(trained, recipe.clip)
             finite = bool(norm.isfinite())
             if finite:  # one bad batch must not spoil the weights for good
                 for optimizer in optimizers:
@@ -226,9 +229,10 @@ def make_optimizers(network: nn.Module, recipe: Recipe) -> list[torch.optim.Opti
     muon = recipe.optimizer == "muon"
     if muon and not hasattr(torch.optim, "Muon"):
         raise V3DError(f"torch {torch.__version__} has no Muon; install torch 2.9 or say --optimizer adamw.")
-    matrices = [p for name, p in network.named_parameters() if muon and is_hidden_matrix(name, p)]
+    trained = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
+    matrices = [p for name, p in trained if muon and is_hidden_matrix(name, p)]
     chosen = {id(p) for p in matrices}
-    rest = [p for p in network.parameters() if id(p) not in chosen]
+    rest = [p for _, p in trained if id(p) not in chosen]
     rate, decay = recipe.learning_rate, recipe.weight_decay
     optimizers: list[torch.optim.Optimizer] = [
         torch.optim.AdamW(rest, lr=rate, betas=(0.9, recipe.beta2), weight_decay=decay, fused=True)
@@ -248,7 +252,8 @@ def schedule(recipe: Recipe, step: int, done: float) -> float:
 
 def _take_gradients(fast: nn.Module, gradients: list[Tensor]) -> None:
     """Add the copy's gradients to `gradients`, in float32, and clear them."""
-    for p, total in zip(fast.parameters(), gradients, strict=True):
+    trained = (p for p in fast.parameters() if p.requires_grad)
+    for p, total in zip(trained, gradients, strict=True):
         if p.grad is not None:
             total += p.grad
             p.grad = None

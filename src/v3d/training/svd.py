@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from v3d.cameras import ORBIT_VIEWS
 from v3d.diffusion import edm
@@ -66,8 +68,10 @@ class SVDTask:
         unet = self.networks.unet.to(world.device)
         use_single_token_attention(unet)
         if recipe.checkpointing:
-            unet.enable_gradient_checkpointing()
-        self.network = unet.requires_grad_(True).train()
+            recompute_blocks(unet)
+        for name, p in unet.named_parameters():
+            p.requires_grad_(recipe.layers == "all" or is_temporal(name))
+        self.network = unet.train()
         self.law = edm.NoiseLaw(recipe.P_mean, recipe.P_std)
 
     def _encode(self, shards: OrbitShards) -> LatentCache:
@@ -130,7 +134,9 @@ class SVDTask:
 
     def export(self, network: nn.Module, folder: Path) -> None:
         """A folder as `v3d convert` writes it, with this UNet; VAE and CLIP tower are those of the recipe's model."""
-        save_networks(network, self.folder, folder)
+        trained = {name for name, p in self.network.named_parameters() if p.requires_grad}
+        tuned = {name: tensor for name, tensor in network.state_dict().items() if name in trained}
+        save_networks(tuned, self.folder, folder)
 
     @torch.no_grad()
     def validate(self, network: nn.Module) -> tuple[dict[str, float], Tensor | None]:
@@ -174,6 +180,34 @@ class SVDTask:
     def _images(self, i: int) -> tuple[Tensor, Tensor]:
         views, photo = self._validation_shards[i]
         return views, photo[None]
+
+
+def is_temporal(name: str) -> bool:
+    """Whether a parameter of the UNet mixes frames (or says how much they are mixed)."""
+    return "temporal_" in name or ".time_pos_embed." in name or ".time_mixer." in name
+
+
+def recompute_blocks(unet: nn.Module) -> None:
+    """Let every residual and attention block of the UNet keep its inputs alone for the backward pass, in place.
+
+    diffusers' own checkpointing leaves the temporal transformers out, which are most of the activations.
+    """
+    for module in unet.modules():
+        if type(module).__name__ in ("SpatioTemporalResBlock", "TransformerSpatioTemporalModel"):
+            module.__class__ = _recomputing(type(module))
+
+
+@cache
+def _recomputing(kind: Any) -> Any:
+    """A class rather than a wrapped method, so that deep copies of a module compute with their own weights."""
+
+    class Recomputing(kind):  # type: ignore[misc]
+        def forward(self, *args: Any, **kwargs: Any) -> Any:
+            if not torch.is_grad_enabled():
+                return super().forward(*args, **kwargs)
+            return checkpoint(super().forward, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
+
+    return Recomputing
 
 
 def withheld(conditions: Conditions, *, embedding: bool, latent: bool) -> Conditions:

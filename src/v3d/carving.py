@@ -14,11 +14,11 @@ from torch import Tensor
 from v3d.cameras import Cameras
 from v3d.errors import V3DError
 from v3d.mesh import Mesh
-from v3d.rendering import rasterize_mesh
 from v3d.splats.densify import morton_order
 from v3d.splats.gaussians import Splats
 from v3d.surface.extract import marching_cubes
 from v3d.surface.grid import Grid, empty_grid
+from v3d.surface.unseen import facing
 from v3d.views import Views
 
 COARSE = 64
@@ -193,26 +193,16 @@ def _hull(silhouettes: Tensor, cameras: Cameras, low: Tensor, high: Tensor, reso
 
 def _seen_colors(points: Tensor, normals: Tensor, mesh: Mesh, views: Views, tolerance: float) -> Tensor:
     """Colours [P, 3] of surface points from the views in which they are not hidden behind the mesh."""
-    cameras = views.cameras
-    pixels, depth = cameras.project(points)
-    to_camera = F.normalize(cameras.centers[:, None] - points, dim=-1)
-    cosine = (to_camera * normals).sum(-1).clamp_min(0)
-    nearest = rasterize_mesh(mesh, cameras).depth
-    nearest = torch.where(nearest > 0, nearest, math.inf)
-
-    size = torch.tensor([cameras.width, cameras.height]).to(pixels)
+    cosine = facing(points, normals, mesh, views.cameras, tolerance=tolerance)
+    pixels, _ = views.cameras.project(points)
+    size = torch.tensor([views.cameras.width, views.cameras.height]).to(pixels)
     grid = (pixels / size * 2 - 1)[:, :, None]
-    inside = (grid.abs() < 1).all(-1)[..., 0] & (depth > 0)
-    # The z-buffer is read at the nearest pixel centre, where a slanted surface lies deeper or nearer.
-    slope = (depth / cameras.K[:, :1, 0]) / cosine.clamp_min(0.1)
-    front = F.grid_sample(nearest[:, None], grid, mode="nearest", align_corners=False)[:, 0, :, 0]
     image = torch.cat([views.rgb, views.alpha[..., None]], -1).permute(0, 3, 1, 2)
     sampled = F.grid_sample(image, grid, padding_mode="border", align_corners=False)[..., 0].permute(0, 2, 1)
     rgb, alpha = sampled[..., :3], sampled[..., 3]
     # Views are composited on white: take the white back out where an edge pixel mixes it in.
     rgb = ((rgb - (1 - alpha[..., None])) / alpha[..., None].clamp_min(0.25)).clamp(0, 1)
-    weight = cosine**2 * alpha * inside * (depth < front + tolerance + slope)
-    weight = weight * (alpha > 0.5)
+    weight = cosine**2 * alpha * (alpha > 0.5)
     total = weight.sum(0)
     color = (rgb * weight[..., None]).sum(0) / total.clamp_min(1e-8)[:, None]
 

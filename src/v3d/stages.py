@@ -182,7 +182,7 @@ def mesh_stage(
     """The zero surface as triangles, textured from the views and, at its own resolution, the photo."""
 
     def compute(stage: Stage) -> Mesh:
-        mesh = unwrap(extract_mesh(sdf, faces=preset.faces), size=preset.texture_size)
+        mesh = unwrap(extract_mesh(sdf, cameras=views.cameras, faces=preset.faces), size=preset.texture_size)
         agreement = outline_agreement(mesh, views)
         stage.facts |= {"faces": len(mesh.faces), "outline_iou": round(agreement, 3)}
         if agreement < 0.7:

@@ -148,6 +148,29 @@ def test_fit_stays_on_a_surface_that_already_explains_the_views() -> None:
     assert float(fitted.sample(equator).abs().mean()) < 0.4 * fitted.voxel
 
 
+def test_small_objects_are_fitted_at_a_finer_scale_within_the_same_lattice() -> None:
+    voxels = []
+    for radius in (0.3, 0.6):
+        views = ball_views(orbit(6, size=96), radius)
+        settings = replace(QUICK, stages=(Stage(1.0, 1, (0.8, 0.35)),), image_size=96, nodes=20_000)
+        sdf = fit_surface(views, carve(views, resolution=48), settings)
+        assert 10_000 < sdf.values.numel() <= 20_000
+        voxels.append(sdf.voxel)
+    assert voxels[0] < 0.7 * voxels[1]
+
+
+def test_a_coarse_stage_does_not_lose_what_is_thinner_than_its_voxels() -> None:
+    cameras = orbit(6, size=96)
+    views = ball_views(cameras, 0.4)
+    grid = empty_grid([97, 97, 97], torch.full((3,), -0.8), 1.6 / 96)
+    x = grid.points()
+    mast = torch.maximum(x[..., :2].norm(dim=-1) - 0.022, (x[..., 2] - 0.5).abs() - 0.2)
+    hull = replace(grid, values=torch.minimum(x.norm(dim=-1) - 0.4, mast))
+    settings = replace(QUICK, stages=(Stage(5.0, 1, (0.8, 0.5)), Stage(1.0, 1, (0.8, 0.35))), image_size=96)
+    sdf = fit_surface(views, hull, settings)
+    assert float(sdf.sample(torch.tensor([[0.0, 0.0, 0.6]]))) < 0
+
+
 def test_normals_turn_the_surface() -> None:
     # Textureless views of a ball; the normals say that it is one, the faceted hull of 4 views is not.
     views = ball_views(orbit(4, size=48))

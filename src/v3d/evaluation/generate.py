@@ -108,7 +108,8 @@ def asset_scores(
         silhouettes = float(silhouette_consistency(views, mesh).mean())
         warp = float(warp_consistency(views, mesh).nanmean())
         if settings.mesh == "surface":
-            mesh = extract_mesh(fit_surface(views, hull, seed=settings.seed), faces=settings.faces)
+            sdf = fit_surface(views, hull, seed=settings.seed)
+            mesh = extract_mesh(sdf, cameras=views.cameras, faces=settings.faces)
     except V3DError:
         return {
             "consistency.iou": float("nan"),

@@ -149,7 +149,7 @@ class Case:
         if preset.surface is not None:
             normals = normal_images(splats, views.cameras)
             sdf = fit_surface(views, sdf, preset.surface, normals=normals, seed=self.settings.seed)
-        mesh = unwrap(extract_mesh(sdf, faces=preset.faces), size=preset.texture_size)
+        mesh = unwrap(extract_mesh(sdf, cameras=views.cameras, faces=preset.faces), size=preset.texture_size)
         mesh = project_views(mesh, views, size=preset.texture_size)
         if preset.refine is not None:
             mesh = refine_texture(mesh, views, preset.refine)

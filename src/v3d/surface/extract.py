@@ -1,4 +1,4 @@
-"""Signed distance field -> clean triangle mesh: marching cubes, specks and shells, smoothing, decimation."""
+"""Signed distance field -> clean triangle mesh: marching cubes, specks and shells, smoothing, cover, decimation."""
 
 from __future__ import annotations
 
@@ -11,18 +11,21 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 from skimage import measure
 
+from v3d.cameras import Cameras
 from v3d.errors import V3DError
 from v3d.mesh import Mesh
 from v3d.surface.grid import Grid
+from v3d.surface.unseen import cover_unseen
 
 SPECK = 0.02  # parts below this share of the largest part's volume are dropped
 
 
-def extract_mesh(sdf: Grid, *, faces: int = 20_000) -> Mesh:
+def extract_mesh(sdf: Grid, *, cameras: Cameras | None = None, faces: int = 20_000) -> Mesh:
     """The zero surface as a closed mesh of at most `faces` triangles, oriented outward.
 
     Marching cubes; parts smaller than `SPECK` of the largest and inner shells are dropped; Taubin
-    smoothing takes the lattice's steps away without shrinking; quadric decimation to the budget.
+    smoothing takes the lattice's steps away without shrinking; what none of the `cameras` sees gets the simplest
+    cover (see `v3d.surface.unseen`); quadric decimation to the budget.
     Every edge of the result has exactly two faces that run through it in opposite directions. Should quadrics tear
     the surface, it is decimated by manifold3d, whose result is closed; then the budget is met only
     as far as its tolerances allow.
@@ -34,11 +37,10 @@ def extract_mesh(sdf: Grid, *, faces: int = 20_000) -> Mesh:
     vertices, triangles = mesh.vertices.cpu().double().numpy(), mesh.faces.cpu().numpy()
     vertices, triangles = _solid_parts(vertices, triangles)
     vertices = _taubin(vertices, triangles)
+    if cameras is not None:
+        vertices = cover_unseen(_mesh(vertices, triangles, sdf), cameras, sdf).vertices.cpu().double().numpy()
     vertices, triangles = _decimate(vertices, triangles, faces)
-    return Mesh(
-        torch.from_numpy(vertices).float().to(sdf.values.device),
-        torch.from_numpy(triangles).long().to(sdf.values.device),
-    )
+    return _mesh(vertices, triangles, sdf)
 
 
 def marching_cubes(sdf: Grid) -> Mesh:
@@ -56,6 +58,11 @@ def marching_cubes(sdf: Grid) -> Mesh:
     vertices, triangles, _, _ = measure.marching_cubes(values, 0.0)
     positions = torch.from_numpy(vertices - 1).to(sdf.origin) * sdf.voxel + sdf.origin
     return Mesh(positions, torch.from_numpy(triangles.astype(np.int64)).to(sdf.origin.device))
+
+
+def _mesh(vertices: NDArray[np.float64], triangles: NDArray[np.int64], sdf: Grid) -> Mesh:
+    device = sdf.values.device
+    return Mesh(torch.from_numpy(vertices).float().to(device), torch.from_numpy(triangles).long().to(device))
 
 
 def is_closed(triangles: NDArray[np.int64]) -> bool:

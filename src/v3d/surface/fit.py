@@ -1,11 +1,13 @@
 """Hull -> surface: a NeuS whose network is two voxel grids, one of signed distance and one of colour.
 
 The hull bounds the object and starts the field, so the fit only has to repair what silhouettes cannot show:
-concave sides, and views that disagree. Two stages, coarse to fine.
+concave sides, and views that disagree. Coarse stages carve, fine ones follow the outlines; what a coarse one
+hands on is its correction of the hull, so that parts thinner than its voxels are not lost.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -23,6 +25,8 @@ from v3d.views import Views
 WINDOW_STEP = 0.75  # voxels between samples along a ray
 RELOCATE_EVERY = 100  # steps between looking where the surface is
 COLOR_FIRST = 40  # steps before the surface moves: colours that are still wrong would push it outward
+MARGIN = 4.0  # coarsest voxels around the hull
+REGULARIZE_EVERY = 4  # steps; dense losses change slowly, and cost as much as the rendering
 BAND = 6.0  # voxels on either side of the surface in which the regularizers act
 
 
@@ -47,7 +51,9 @@ class SurfaceSettings:
     """Settings of `fit_surface`; weights multiply the losses of the same name.
 
     Attributes:
-        image_size: views are reduced to this many pixels; finer images than voxels only add noise.
+        image_size: views are reduced to at most this many pixels, or as many fewer as keep the lattice within
+            `nodes`; finer images than voxels only add noise.
+        nodes: of the finest lattice, at most; thin and small objects are fitted at a finer scale than large ones.
         rays: per step, of the object's inside and of its outline each.
         samples: per ray, `WINDOW_STEP` voxels apart around the surface.
         sobolev: box-filter passes over the gradient of the distance field.
@@ -58,7 +64,8 @@ class SurfaceSettings:
     """
 
     stages: tuple[Stage, ...] = (Stage(1.0, 300, (0.8, 0.35)),)
-    image_size: int = 128
+    image_size: int = 192
+    nodes: int = 600_000
     rays: int = 2048
     samples: int = 10
     sobolev: int = 4
@@ -106,9 +113,8 @@ def fit_surface(
     """
     settings = settings or SurfaceSettings()
     tune_malloc()
-    small = views
-    if max(views.cameras.width, views.cameras.height) > settings.image_size:
-        small = views.resized(settings.image_size)
+    size = _image_size(views.cameras, hull, settings)
+    small = views.resized(size) if max(views.cameras.width, views.cameras.height) > size else views
     pixels = _pixels(small, normals)
     rays = camera_rays(small.cameras, ((small.alpha > 0.5).flatten() | pixels.edge).view_as(small.alpha))
     generator = torch.Generator().manual_seed(seed)
@@ -121,14 +127,26 @@ def fit_surface(
             on_step(done, total)
 
     footprint = _footprint(small.cameras, hull)
-    sdf = _tight(hull, settings.stages[0].voxel * footprint)
-    color = torch.zeros(sdf.values.numel(), 3, device=sdf.values.device)
+    low, high = _box(hull, MARGIN * footprint * max(stage.voxel for stage in settings.stages))
+    sdf = color = correction = None
     for stage in settings.stages:
-        finer = sdf.resampled(stage.voxel * footprint)
-        index, weight = trilinear(sdf.shape, sdf.origin, sdf.voxel, finer.points().reshape(-1, 3))
-        color = gather(color, index, weight)
-        floor = hull.sample(finer.points()) - settings.slack * footprint
-        sdf = _fit_stage(finer, floor, color, stage, small.cameras, rays, pixels, settings, generator, tick)
+        voxel = stage.voxel * footprint
+        lattice = empty_grid(_shape(low, high, voxel), low, voxel)
+        points = lattice.points()
+        told = hull.sample(points)
+        if correction is None or color is None:
+            start, color = told, torch.zeros(told.numel(), 3, device=told.device)
+        else:
+            start = told + correction.sample(points)
+            index, weight = trilinear(
+                correction.shape, correction.origin, correction.voxel, points.reshape(-1, 3)
+            )
+            color = gather(color, index, weight)
+        lattice = replace(lattice, values=start)
+        floor = told - settings.slack * footprint
+        sdf = _fit_stage(lattice, floor, color, stage, small.cameras, rays, pixels, settings, generator, tick)
+        correction = replace(sdf, values=sdf.values - told)
+    assert sdf is not None
     return sdf
 
 
@@ -161,6 +179,7 @@ def _fit_stage(
         if step % RELOCATE_EVERY == 0:
             hit = first_hit(current, cameras, rays)
             band = regularize.band(field, BAND * sdf.voxel)
+            share = float(band.max())  # 1 / (nodes in the band)
             solid = _Shuffle(((alpha > 0.99) & (hit > 0)).nonzero()[:, 0], generator)
             edge = _Shuffle(
                 (pixels.edge[rays.pixel] | ((alpha > 0.5) & (hit == 0))).nonzero()[:, 0], generator
@@ -181,24 +200,25 @@ def _fit_stage(
         loss = loss + settings.mask * outline
 
         values.grad = None
-        adam.zero_grad(set_to_none=False)
+        adam.zero_grad()
         loss.backward()
         assert values.grad is not None
         gradient = values.grad.view(sdf.shape)
-        if step % 2 == 0:  # half as often at twice the weight: the dense losses change slowly
+        if step % REGULARIZE_EVERY == 0:
             regularize.add_gradients(
                 gradient,
                 field,
                 sdf.voxel,
                 band,
-                eikonal=2 * settings.eikonal,
-                laplacian=2 * settings.laplacian,
+                eikonal=REGULARIZE_EVERY * settings.eikonal,
+                laplacian=REGULARIZE_EVERY * settings.laplacian,
             )
         gradient = regularize.sobolev(gradient, filters)
         # One step size for the whole field: Adam's own for every node would blow the noise on sides
         # that no camera sees up to full steps.
         velocity.lerp_(gradient, 0.1)
-        power += 0.02 * (float((gradient[1:-1, 1:-1, 1:-1] ** 2 * band).sum()) - power)
+        flat = gradient.flatten()  # the few nodes with a gradient outside the band hardly count
+        power += 0.02 * (float(flat @ flat) * share - power)
         rms = (power / (1 - 0.98 ** (step + 1))) ** 0.5
         rate = settings.distance_rate * sdf.voxel * decay
         if step >= COLOR_FIRST:
@@ -291,11 +311,25 @@ def _footprint(cameras: Cameras, hull: Grid) -> float:
     return float((depth[:, 0] / cameras.K[:, 0, 0]).mean())
 
 
-def _tight(hull: Grid, voxel: float) -> Grid:
-    """The hull on a lattice of another node distance, over its own box and four voxels more."""
+def _image_size(cameras: Cameras, hull: Grid, settings: SurfaceSettings) -> int:
+    """The most pixels, up to `settings.image_size`, at which the finest lattice stays within `settings.nodes`."""
+    voxels = [stage.voxel for stage in settings.stages]
+    for size in range(settings.image_size, 16, -4):
+        footprint = _footprint(cameras.resized(size, size), hull)
+        low, high = _box(hull, MARGIN * footprint * max(voxels))
+        if math.prod(_shape(low, high, footprint * min(voxels))) <= settings.nodes:
+            return size
+    return 16
+
+
+def _box(hull: Grid, margin: float) -> tuple[Tensor, Tensor]:
+    """Low and high corners [3] of the hull's inside, widened by `margin`."""
     inside = (hull.values < 0).nonzero()
-    low = hull.origin + hull.voxel * inside.amin(0) - 4 * voxel
-    high = hull.origin + hull.voxel * inside.amax(0) + 4 * voxel
-    shape = ((high - low) / voxel).ceil().long() + 1
-    grid = empty_grid(shape.tolist(), low, voxel)
-    return replace(grid, values=hull.sample(grid.points()))
+    low = hull.origin + hull.voxel * inside.amin(0) - margin
+    high = hull.origin + hull.voxel * inside.amax(0) + margin
+    return low, high
+
+
+def _shape(low: Tensor, high: Tensor, voxel: float) -> list[int]:
+    """Nodes along every axis of a lattice over the box."""
+    return (((high - low) / voxel).ceil().long() + 1).tolist()

@@ -54,6 +54,7 @@ class MiniModel:
         steps, guidance: sampling defaults.
         sigma_min, sigma_max: ends of the Karras grid.
         hash: of the weight files, for reports.
+        sampler: a function of `v3d.diffusion.edm`.
     """
 
     vae: VAE
@@ -65,6 +66,7 @@ class MiniModel:
     sigma_min: float
     sigma_max: float
     hash: str
+    sampler: edm.Sampler = edm.dpm_solver_2m
 
     @staticmethod
     def load(folder: str | Path, device: torch.device | str = "cpu") -> MiniModel:
@@ -160,7 +162,7 @@ class MiniModel:
         denoise = partial(
             self._denoise, z_photos=z_photos, guide=z_guide, geometry=geometry.to(device), guidance=guidance
         )
-        z = edm.dpm_solver_2m(denoise, noise, sigmas, on_step)[0]
+        z = self.sampler(denoise, noise, sigmas, on_step)[0]
         images = torch.cat([self.vae.decode(part) for part in z.split(6)])
         return Drawn(images.cpu(), guide.cpu(), depth.cpu())
 

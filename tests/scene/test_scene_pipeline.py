@@ -59,7 +59,7 @@ class Oracle:
 
 @pytest.fixture(scope="module")
 def cameras() -> Cameras:
-    """Ten of a ring, in a world of its own scale and origin."""
+    """Ten of a ring, wider than high."""
     square = ring(10, SIZE)
     K = square.K.clone()
     K[:, 0, 2] = WIDE / 2
@@ -70,6 +70,9 @@ def cameras() -> Cameras:
 def folder(cameras: Cameras, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("captures") / "room"
     save_views(seen(cameras)[0], folder)
+    transforms = json.loads((folder / "transforms.json").read_text())
+    transforms["frames"].append(transforms["frames"][0] | {"file_path": "views/lost.png"})
+    write_json(folder / "transforms.json", transforms)
     return folder
 
 
@@ -115,6 +118,8 @@ def test_photos_become_views_and_gaussians(folder: Path, oracle: Oracle, tmp_pat
     report = json.loads((asset.folder / "report.json").read_text())
     assert list(report["stages"]) == ["read", "views", "splats", "video"]
     assert report["stages"]["read"]["photos"] == 10
+    (warning,) = report["warnings"]
+    assert "lost.png" in warning
     matrix = torch.tensor(report["stages"]["read"]["normalisation"]["matrix"], dtype=torch.float64)
     back = Normalisation(matrix).invert().apply(asset.given.cameras)
     torch.testing.assert_close(back.c2w, ring(10).c2w, atol=1e-4, rtol=0)

@@ -24,8 +24,8 @@ from v3d.views import Views
 
 NEAR, FAR = 0.3, 12.0
 """Nearest depth looked for and the radius of the far shell, in a world whose farthest camera stands at 1.5."""
-R = 1.5
-OPACITY = 0.5
+R = 1.5  # voxels have one size within this radius and grow beyond it
+OPACITY = 0.5  # at the start
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class SceneFitSettings:
     """
 
     points: int = 20_000
-    given_weight: float = 3.0
+    given_weight: float = 2.0
     fit: FitSettings = field(
         default_factory=lambda: FitSettings(
             iterations=1500, opacity=0.0, densify=DensifySettings(split=0.03, max_count=60_000)
@@ -71,7 +71,9 @@ def fit_scene(
     groups, weights = [given], [1.0] * len(given)
     if generated is not None:
         groups.append(generated)
-        weights = [settings.given_weight] * len(given) + [1.0] * len(generated)
+        share = (settings.given_weight * len(given) + len(generated)) / (len(given) + len(generated))
+        # Mean 1: what densification counts as a strong pull does not depend on the weight.
+        weights = [settings.given_weight / share] * len(given) + [1 / share] * len(generated)
     return fit(
         [replace(group, alpha=torch.ones_like(group.alpha)) for group in groups],
         initial,

@@ -6,6 +6,7 @@ kept in the run's folder, see `v3d.run`.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,7 +93,9 @@ def generate_scene(
     path = Path(path)
     device = pick_device(ReconstructSettings(device=settings.device))
     preset = SCENE_PRESETS[settings.quality]
-    photos = find_photos(path)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        photos = find_photos(path)
     kind = settings.path or ("interpolate" if len(photos) > 1 else "spiral")
     _check(settings, kind, len(photos))
     file = read_path(kind) if kind.endswith(".json") else None  # in the photos' own world
@@ -101,7 +104,7 @@ def generate_scene(
         model = SceneModel.load(settings.model, device)
     folder = other_than(path, Path(out) / run_name(path))
     run = RunFolder(folder, settings, force=force, on_progress=on_progress)
-    given, key = read_stage(run, photos, preset)
+    given, key = read_stage(run, photos, [str(warning.message) for warning in told], preset)
     if file is not None:
         placed = run.report["stages"]["read"]["normalisation"]["matrix"]
         route = Normalisation(torch.tensor(placed, dtype=torch.float64)).apply(file)
@@ -117,10 +120,13 @@ def generate_scene(
     return SceneAsset(run.path, given, drawn, splats, run.report)
 
 
-def read_stage(run: RunFolder, photos: Sequence[PosedPhoto], preset: ScenePreset) -> tuple[Views, str]:
+def read_stage(
+    run: RunFolder, photos: Sequence[PosedPhoto], told: Sequence[str], preset: ScenePreset
+) -> tuple[Views, str]:
     """The photos as views without lens distortion, in the normalised world."""
 
     def compute(stage: Stage) -> Views:
+        stage.warnings.extend(told)
         views = read_photos(photos, max_size=preset.view_size)
         cameras, normalisation = normalise(views.cameras)
         stage.facts |= {"photos": len(views), "normalisation": normalisation.to_json()}

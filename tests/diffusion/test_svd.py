@@ -170,6 +170,33 @@ def test_half_precision_follows_float32(folder, model):
     assert (found[1] - found[0]).std() < 0.1 * found[0].std()
 
 
+@torch.no_grad()
+def test_8_bit_matrices_change_little_and_take_half(folder, model):
+    """The error of rounding to 8 bits is below that of bfloat16 arithmetic; a moved network computes the same."""
+    pytest.importorskip("torchao")
+    small = replace(SVDModel.load(folder, dtype=torch.float32, int8=True), views=VIEWS, size=SIZE)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1, VIEWS, 8, LATENT, LATENT, generator=generator)
+    context = torch.randn(1, 1, 24, generator=generator)
+    inputs = (x, torch.tensor([0.3]), context, torch.tensor([[1.0, 300.0, 0.02]]))
+    expected = model.networks.unet(*inputs).sample
+    found = small.networks.unet(*inputs).sample
+    assert 0 < float((found - expected).std() / expected.std()) < 0.02
+    matrices = [m.weight for m in small.networks.unet.modules() if isinstance(m, torch.nn.Linear)]
+    assert len(matrices) > 50 and all(type(w.data).__name__ != "Tensor" for w in matrices)
+    low = replace(small, memory="low")
+    conditions = low.condition(torch.zeros(1, 3, SIZE, SIZE), torch.Generator().manual_seed(0))
+    noise = torch.randn(1, VIEWS, 4, LATENT, LATENT, generator=generator)
+    latents = low.sample(conditions, noise, steps=2)
+    assert bool(latents.isfinite().all())
+
+
+def test_8_bit_weights_without_torchao_are_one_sentence(folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchao.quantization", None)
+    with pytest.raises(V3DError, match=r"v3d\[int8\]"):
+        SVDModel.load(folder, int8=True)
+
+
 def test_the_time_estimate_is_near_the_truth(model, photo):
     import time
 

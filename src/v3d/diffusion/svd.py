@@ -54,7 +54,7 @@ class SVDModel:
             time; "low" keeps one network there at a time, guides in two passes and decodes frame by frame.
         views: frames of the orbit.
         size: pixels of a view's side.
-        sampler: `edm.euler` as in the paper; `edm.dpm_solver_2m` needs about half the steps (benchmarks/samplers.py).
+        sampler: `edm.euler` as in the paper; `edm.dpm_solver_2m` wants fewer steps (docs/official_weights.md).
     """
 
     networks: OfficialNetworks

@@ -190,18 +190,18 @@ def is_temporal(name: str) -> bool:
 def recompute_blocks(unet: nn.Module) -> None:
     """Let every residual and attention block of the UNet keep its inputs alone for the backward pass, in place.
 
-    diffusers' own checkpointing leaves the temporal transformers out, which are most of the activations.
+    diffusers' own checkpointing leaves the temporal transformers out.
     """
     for module in unet.modules():
         if type(module).__name__ in ("SpatioTemporalResBlock", "TransformerSpatioTemporalModel"):
-            module.__class__ = _recomputing(type(module))
+            module.__class__ = _recomputing(type(module))  # type: ignore[arg-type]
 
 
 @cache
 def _recomputing(kind: Any) -> Any:
     """A class rather than a wrapped method, so that deep copies of a module compute with their own weights."""
 
-    class Recomputing(kind):  # type: ignore[misc]
+    class Recomputing(kind):
         def forward(self, *args: Any, **kwargs: Any) -> Any:
             if not torch.is_grad_enabled():
                 return super().forward(*args, **kwargs)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from v3d.settings import Quality, ReconstructSettings
 from v3d.splats.fit import FitSettings
-from v3d.surface.fit import SurfaceSettings
+from v3d.surface.fit import Stage, SurfaceSettings
 from v3d.texture.refine import RefineSettings
 
 
@@ -69,7 +69,11 @@ PRESETS: dict[Quality, Preset] = {
         gaussians=40_000,
         splats=FitSettings(iterations=4000),
         perceptual=True,
-        surface=SurfaceSettings(image_size=256),
+        surface=SurfaceSettings(
+            stages=(Stage(1.5, 300, (0.8, 0.5)), Stage(1.0, 300, (0.65, 0.35))),
+            image_size=384,
+            nodes=1_500_000,
+        ),
         faces=40_000,
         texture_size=2048,
         refine=RefineSettings(sweeps=8),

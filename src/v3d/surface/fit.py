@@ -64,7 +64,7 @@ class SurfaceSettings:
     """
 
     stages: tuple[Stage, ...] = (Stage(1.0, 300, (0.8, 0.35)),)
-    image_size: int = 192
+    image_size: int = 256
     nodes: int = 600_000
     rays: int = 2048
     samples: int = 10

@@ -1,12 +1,14 @@
 """What the UNet of SVD and V3D knows of a photo: its CLIP embedding, its VAE latent, and three numbers.
 
+For scenes it also knows what PixelNeRF draws of every view (the guide), as further input channels: `widen_for_guide`.
+
 The sampler (`v3d.diffusion.svd`) and the training (`v3d.training.svd`) build their conditions from here and run the
 network through `run_unet`, so both mean the same by them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -26,15 +28,41 @@ class Conditions:
         embedding: [B, 1, C] CLIP image embedding.
         latent: [B, 4, h, w] VAE latent, not scaled, with noise of standard deviation 0.02.
         time_ids: [B, 3] frames per second, motion bucket, noise augmentation.
+        guide: [B, V, 4, h, w] latents, not scaled, of PixelNeRF's images of the V views, for a widened network.
     """
 
     embedding: Tensor
     latent: Tensor
     time_ids: Tensor
+    guide: Tensor | None = None
 
     def dropped(self) -> Conditions:
-        """The unconditional half of guidance: embedding and latent are zero, the three numbers stay."""
-        return replace(self, embedding=torch.zeros_like(self.embedding), latent=torch.zeros_like(self.latent))
+        """The unconditional half of guidance: embedding, latent and guide are zero, the three numbers stay."""
+        guide = None if self.guide is None else torch.zeros_like(self.guide)
+        return Conditions(
+            torch.zeros_like(self.embedding), torch.zeros_like(self.latent), self.time_ids, guide
+        )
+
+
+def widen_for_guide(unet: Any) -> Any:
+    """Give the UNet four more input channels for PixelNeRF's guide, in place (the paper's scene-level model).
+
+    The new weights are zero: until they are trained, the network's output is what it was, whatever the guide.
+    """
+    narrow = unet.conv_in
+    if narrow.in_channels != 8:
+        raise ValueError(
+            f"The network reads {narrow.in_channels} channels, not the 8 of SVD: it has a guide already."
+        )
+    wide = torch.nn.Conv2d(12, narrow.out_channels, narrow.kernel_size, padding=narrow.padding)
+    wide.to(narrow.weight)
+    wide.load_state_dict(
+        {"weight": torch.cat([narrow.weight, narrow.weight.new_zeros(narrow.weight[:, :4].shape)], 1)}
+        | {"bias": narrow.bias}
+    )
+    unet.conv_in = wide
+    unet.register_to_config(in_channels=12)
+    return unet
 
 
 def run_unet(unet: Any, x: Tensor, c_noise: Tensor, conditions: Conditions) -> Tensor:
@@ -44,7 +72,8 @@ def run_unet(unet: Any, x: Tensor, c_noise: Tensor, conditions: Conditions) -> T
     """
     dtype = unet.conv_in.weight.dtype
     latent = conditions.latent[:, None].expand(-1, x.shape[1], -1, -1, -1)
-    inputs = torch.cat([x, latent.to(x)], dim=2).to(dtype)
+    guide = [] if conditions.guide is None else [conditions.guide.to(x)]
+    inputs = torch.cat([x, latent.to(x), *guide], dim=2).to(dtype)
     return unet(inputs, c_noise, conditions.embedding.to(dtype), conditions.time_ids).sample.to(x)
 
 

@@ -18,6 +18,7 @@ PLANES = 96
 NEIGHBOURS = 4
 WINDOW = 5
 UNSEEN = 0.3  # the colour difference that a photo counts for which does not show a point
+EQUAL, VAGUE = 0.01, 6  # colours that count as equal; the part 1/6 of all planes that may be
 AGREE = 1.5  # planes by which two views may differ over the same point
 
 
@@ -36,7 +37,7 @@ def sweep_depth(views: Views, *, near: float, far: float, size: int = 96) -> Ten
     others = [_neighbours(cameras, v) for v in range(len(cameras))]
     nearness = torch.stack([_best(images, cameras, v, others[v], inverse) for v in range(len(cameras))])
     agreed = torch.stack([_agrees(nearness, cameras, v, others[v], inverse) for v in range(len(cameras))])
-    return agreed / nearness
+    return torch.where(agreed, 1 / nearness, 0.0)
 
 
 def _neighbours(cameras: Cameras, v: int) -> list[int]:
@@ -49,7 +50,7 @@ def _neighbours(cameras: Cameras, v: int) -> list[int]:
 
 
 def _best(images: Tensor, cameras: Cameras, v: int, others: list[int], inverse: Tensor) -> Tensor:
-    """[h, w] the 1/depth at which the half of the other views that agree best differ least."""
+    """[h, w] the 1/depth at which the half of the other views that agree best differ least; 0 where many do."""
     origin, direction = cameras[v].rays()
     volume = []
     for q in inverse:
@@ -66,15 +67,18 @@ def _best(images: Tensor, cameras: Cameras, v: int, others: list[int], inverse: 
     cost = torch.stack(volume)
     k = cost.argmin(0, keepdim=True).clamp(1, len(inverse) - 2)
     below, at, above = (cost.gather(0, k + step)[0] for step in (-1, 0, 1))
+    # Where many depths are as good, as in a plain sky, none is known: anything near would hang before the scene.
+    vague = (cost < at + EQUAL).sum(0) > PLANES // VAGUE
     # The lowest point of the parabola through three neighbouring planes.
     shift = 0.5 * (below - above) / (below - 2 * at + above).clamp_min(1e-6)
-    return inverse[k[0]] + shift.clamp(-1, 1) * (inverse[1] - inverse[0])
+    nearness = inverse[k[0]] + shift.clamp(-1, 1) * (inverse[1] - inverse[0])
+    return torch.where(vague, 0.0, nearness)
 
 
 def _agrees(nearness: Tensor, cameras: Cameras, v: int, others: list[int], inverse: Tensor) -> Tensor:
     """[h, w] whether another view has about the same depth for the same point."""
     origin, direction = cameras[v].rays()
-    points = (origin + direction / nearness[v][..., None])[0]
+    points = (origin + direction / nearness[v].clamp_min(1e-6)[..., None])[0]
     step = inverse[0] - inverse[1]
     agreed = torch.zeros_like(nearness[v], dtype=torch.bool)
     for other in others:
@@ -82,7 +86,7 @@ def _agrees(nearness: Tensor, cameras: Cameras, v: int, others: list[int], inver
         theirs = nearness[other][None, None]
         theirs = F.grid_sample(theirs, grid[None], mode="nearest", align_corners=False)[0, 0]
         inside = (grid.abs() < 1).all(-1) & (z > 0)
-        agreed |= inside & ((theirs - 1 / z.clamp_min(1e-6)).abs() < AGREE * step)
+        agreed |= inside & (nearness[v] > 0) & ((theirs - 1 / z.clamp_min(1e-6)).abs() < AGREE * step)
     return agreed
 
 

@@ -44,7 +44,5 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     scales = {name: tensors.pop(name) for name in list(tensors) if name.endswith(_SCALE)}
     for name, scale in scales.items():
         rows = tensors[name.removesuffix(_SCALE)]
-        tensors[name.removesuffix(_SCALE)] = (rows.flatten(1).float() * scale[:, None]).view(
-            rows.shape
-        )
+        tensors[name.removesuffix(_SCALE)] = (rows.flatten(1).float() * scale[:, None]).view(rows.shape)
     return tensors

@@ -8,6 +8,7 @@ network through `run_unet`, so both mean the same by them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +43,15 @@ class Conditions:
         return Conditions(
             torch.zeros_like(self.embedding), torch.zeros_like(self.latent), self.time_ids, guide
         )
+
+
+def cat_conditions(parts: Sequence[Conditions]) -> Conditions:
+    """Of one batch after the other; all have a guide, or none has."""
+    joined = {
+        name: None if getattr(parts[0], name) is None else torch.cat([getattr(part, name) for part in parts])
+        for name in vars(parts[0])
+    }
+    return Conditions(**joined)  # type: ignore[arg-type]
 
 
 def widen_for_guide(unet: Any) -> Any:

@@ -26,6 +26,7 @@ from v3d.diffusion.conditions import (
     MOTION_BUCKET,
     NOISE_AUGMENTATION,
     Conditions,
+    cat_conditions,
     clip_pixels,
     run_unet,
 )
@@ -212,8 +213,7 @@ class SVDModel:
             unconditional = run_unet(self.networks.unet, x, c_noise, dropped)
             conditional = run_unet(self.networks.unet, x, c_noise, conditions)
         else:
-            pairs = zip(vars(dropped).values(), vars(conditions).values(), strict=True)
-            both = Conditions(*(torch.cat(pair) for pair in pairs))
+            both = cat_conditions([dropped, conditions])
             output = run_unet(self.networks.unet, torch.cat([x, x]), torch.cat([c_noise, c_noise]), both)
             unconditional, conditional = output.chunk(2)
         return unconditional + guidance * (conditional - unconditional)

@@ -20,7 +20,14 @@ from torch.utils.checkpoint import checkpoint
 
 from v3d.cameras import ORBIT_VIEWS
 from v3d.diffusion import edm
-from v3d.diffusion.conditions import FPS, MOTION_BUCKET, NOISE_AUGMENTATION, Conditions, run_unet
+from v3d.diffusion.conditions import (
+    FPS,
+    MOTION_BUCKET,
+    NOISE_AUGMENTATION,
+    Conditions,
+    cat_conditions,
+    run_unet,
+)
 from v3d.diffusion.official import load_networks, save_networks, weights_folder
 from v3d.diffusion.svd import SVDModel, use_single_token_attention
 from v3d.errors import V3DError
@@ -110,7 +117,7 @@ class SVDTask:
             noise.append(torch.randn(views.shape, generator=generator, device=draw.device))
             conditions.append(withheld(condition, embedding=not keep[j, 0], latent=not keep[j, 1]))
         sigma = sigma[draw.samples].to(draw.device)
-        denoise = partial(EDM.denoise, partial(run_unet, network, conditions=together(conditions)))
+        denoise = partial(EDM.denoise, partial(run_unet, network, conditions=cat_conditions(conditions)))
         loss = edm.edm_loss(denoise, torch.stack(x0), sigma, torch.stack(noise), EDM)
         return {"loss": loss} | {
             f"loss sigma {low:g}-{high:g}": loss.where((sigma >= low) & (sigma < high), torch.nan)
@@ -217,13 +224,6 @@ def withheld(conditions: Conditions, *, embedding: bool, latent: bool) -> Condit
         conditions,
         embedding=dropped.embedding if embedding else conditions.embedding,
         latent=dropped.latent if latent else conditions.latent,
-    )
-
-
-def together(conditions: list[Conditions]) -> Conditions:
-    """One batch of several photos' conditions."""
-    return Conditions(
-        *(torch.cat(parts) for parts in zip(*(vars(c).values() for c in conditions), strict=True))
     )
 
 

@@ -19,10 +19,10 @@ from v3d.weights.storage import save_weights
 class Sampling:
     """Defaults of the sampler, see `v3d.diffusion.mini`."""
 
-    steps: int = 16
-    guidance: float = 1.5
+    steps: int = 6
+    guidance: float = 1.0
     sigma_min: float = 0.02
-    sigma_max: float = 80.0
+    sigma_max: float = 0.6
 
 
 def export_vae(vae: VAE, out: Path) -> None:

@@ -113,10 +113,13 @@ class OrbitTask:
             for low, high in pairwise(BUCKETS)
         }
 
+    def _sampling(self) -> Sampling:
+        r = self.recipe
+        return Sampling(steps=r.sampler_steps, guidance=r.guidance, sigma_max=r.sampler_sigma)
+
     def export(self, network: nn.Module, folder: Path) -> None:
         assert isinstance(network, OrbitDiT)
-        sampling = Sampling(steps=self.recipe.sampler_steps, guidance=self.recipe.guidance)
-        export_mini(self.vae, self.pixelnerf, network, folder, sampling)
+        export_mini(self.vae, self.pixelnerf, network, folder, self._sampling())
 
     @torch.no_grad()
     def validate(self, network: nn.Module) -> tuple[dict[str, float], Tensor | None]:
@@ -166,18 +169,13 @@ class OrbitTask:
 
     def _samples(self, network: OrbitDiT) -> tuple[dict[str, float], Tensor]:
         """PSNR of sampled views, and a row for each object: photo, six generated views, the six true ones."""
-        sampling = Sampling()
-        r = self.recipe
         model = MiniModel(
             vae=self.vae,
             pixelnerf=self.pixelnerf,
             dit=network,
             size=8 * network.config.latent_size,
-            steps=r.sampler_steps,
-            guidance=r.guidance,
-            sigma_min=sampling.sigma_min,
-            sigma_max=sampling.sigma_max,
             hash="",
+            **vars(self._sampling()),
         )
         rows, made, repeated = [], [], []
         for i in range(min(_SHOWN, len(self._validation_shards))):

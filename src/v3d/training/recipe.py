@@ -204,10 +204,12 @@ class OrbitRecipe(Recipe):
         views_per_orbit: random views of each orbit that most steps see.
         all_views_after: fraction of the run after which all views are seen.
         drop: how often the photo is withheld (classifier-free guidance; the paper's 0.2).
-        P_mean: of the noise law ln sigma ~ N(P_mean, P_std^2) (the paper's 1.5, for larger images).
+        P_mean: of the noise law ln sigma ~ N(P_mean, P_std^2). The paper's is 1.5 for a sampler that starts at noise
+            alone; this one starts at the guide and `sampler_sigma`.
         P_std: of the same (the paper's 2.0).
         guidance: of the samples shown, and the exported model's default.
         sampler_steps: the same.
+        sampler_sigma: the same, the noise that the sampler adds to the guide to start from.
     """
 
     optimizer: Literal["adamw", "muon"] = "muon"
@@ -221,10 +223,11 @@ class OrbitRecipe(Recipe):
     views_per_orbit: int = 6
     all_views_after: float = 0.7
     drop: float = 0.1
-    P_mean: float = 1.0
-    P_std: float = 1.6
-    guidance: float = 1.5
-    sampler_steps: int = 16
+    P_mean: float = -0.5
+    P_std: float = 1.2
+    guidance: float = 1.0
+    sampler_steps: int = 6
+    sampler_sigma: float = 0.6
 
     @staticmethod
     def smoke() -> OrbitRecipe:
@@ -262,6 +265,7 @@ class SceneRecipe(Recipe):
         P_std: of the same.
         guidance: of the samples shown, and the exported model's default.
         sampler_steps: the same.
+        sampler_sigma: the same, the noise that the sampler adds to the guide to start from.
     """
 
     data: Path = Path("scenes/train")
@@ -272,14 +276,15 @@ class SceneRecipe(Recipe):
     pixelnerf: Path | None = None
     source_counts: tuple[int, ...] = (1, 3, 6)
     targets: int = 4
-    width: int = 192
-    depth: int = 6
-    patch: int = 2
+    width: int = 320
+    depth: int = 8
+    patch: int = 4
     drop: float = 0.1
-    P_mean: float = 0.5
-    P_std: float = 1.6
+    P_mean: float = -0.5
+    P_std: float = 1.2
     guidance: float = 1.0
-    sampler_steps: int = 8
+    sampler_steps: int = 6
+    sampler_sigma: float = 0.6
 
     def grid(self, latent_size: int) -> int:
         """Patches of a view's side."""

@@ -109,10 +109,13 @@ class SceneTask:
         geometry = Geometry.stack([Geometry.of(s.cameras[s.chosen[k]], grid) for s in scenes])
         return views[:, :n], views[:, n:], guide, geometry.to(device)
 
+    def _sampling(self) -> Sampling:
+        r = self.recipe
+        return Sampling(steps=r.sampler_steps, guidance=r.guidance, sigma_max=r.sampler_sigma)
+
     def export(self, network: nn.Module, folder: Path) -> None:
         assert isinstance(network, OrbitDiT)
-        sampling = Sampling(steps=self.recipe.sampler_steps, guidance=self.recipe.guidance)
-        export_mini(self.vae, self.pixelnerf, network, folder, sampling)
+        export_mini(self.vae, self.pixelnerf, network, folder, self._sampling())
 
     @torch.no_grad()
     def validate(self, network: nn.Module) -> tuple[dict[str, float], Tensor | None]:
@@ -140,17 +143,13 @@ class SceneTask:
     def _samples(self, network: OrbitDiT) -> tuple[dict[str, float], Tensor]:
         """PSNR of views sampled from three photos, and rows: the photos, then truth, guide and sample of four views."""
         assert self._validation_shards is not None
-        sampling = Sampling()
         networks = MiniModel(
             vae=self.vae,
             pixelnerf=self.pixelnerf,
             dit=network,
             size=8 * network.config.latent_size,
-            steps=self.recipe.sampler_steps,
-            guidance=self.recipe.guidance,
-            sigma_min=sampling.sigma_min,
-            sigma_max=sampling.sigma_max,
             hash="",
+            **vars(self._sampling()),
         )
         rows, scores = [], []
         for i in range(min(_SHOWN, len(self._validation_shards))):

@@ -294,7 +294,7 @@ class SceneRecipe(Recipe):
     def smoke() -> SceneRecipe:
         """Seconds on a CPU: shows that everything runs and the loss falls."""
         return SceneRecipe(
-            steps=40,
+            steps=100,
             batch=4,
             optimizer="adamw",
             learning_rate=3e-3,
@@ -303,6 +303,7 @@ class SceneRecipe(Recipe):
             log_steps=10,
             source_counts=(1, 2),
             targets=2,
+            patch=2,
             width=64,
             depth=2,
             sampler_steps=2,

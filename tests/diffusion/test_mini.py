@@ -10,7 +10,7 @@ import torch
 from v3d.cameras import orbit
 from v3d.diffusion.dit import Frames, Geometry, OrbitDiT, OrbitDiTConfig
 from v3d.diffusion.generator import Generator
-from v3d.diffusion.mini import MiniModel, solid, to_image
+from v3d.diffusion.mini import OUTLINE, MiniModel, solid, to_image
 from v3d.diffusion.pixelnerf import PixelNeRF, PixelNeRFConfig
 from v3d.diffusion.vae import VAE, VAEConfig
 from v3d.errors import V3DError
@@ -186,12 +186,12 @@ def test_bad_weights_give_one_sentence(tiny_weights: Path, damage: str) -> None:
 
 def test_solid_takes_the_white_out_of_half_transparent_colour() -> None:
     red = torch.tensor([0.8, 0.1, 0.1])[:, None, None]
-    alpha = torch.tensor([[[0.0, 0.7, 1.0]]])
+    alpha = torch.tensor([[[0.0, OUTLINE, 0.9, 1.0]]])
     image = torch.cat([red * alpha + 1 - alpha, alpha]) * 2 - 1
-    rgb, steep = (solid(image[None], 0.5)[0] / 2 + 0.5).split([3, 1])
-    torch.testing.assert_close(steep, torch.tensor([[[0.0, 1.0, 1.0]]]))
-    torch.testing.assert_close(rgb[:, 0].T, torch.stack([torch.ones(3), red[:, 0, 0], red[:, 0, 0]]))
-    torch.testing.assert_close(solid(image[None], 0.7)[0, 3] / 2 + 0.5, torch.tensor([[0.0, 0.5, 1.0]]))
+    rgb, firm = (solid(image[None])[0] / 2 + 0.5).split([3, 1])
+    torch.testing.assert_close(firm, torch.tensor([[[0.0, 0.5, 1.0, 1.0]]]))
+    torch.testing.assert_close(rgb[:, 0, 2], red[:, 0, 0])
+    torch.testing.assert_close(rgb[:, 0, 0], torch.ones(3))
 
 
 def test_without_noise_the_guide_is_drawn_and_with_much_of_it_the_guide_no_longer_matters(
@@ -205,10 +205,11 @@ def test_without_noise_the_guide_is_drawn_and_with_much_of_it_the_guide_no_longe
         return model.draw(photo[None], cameras[0], cameras, guidance=1.0, steps=3).images
 
     model.sigma_min, model.sigma_max = 1e-4, 2e-4
-    guide = model.draw(photos[:1], cameras[0], cameras).guide
-    torch.testing.assert_close(
-        draw(photos[0]), model.vae.decode(model.vae.encode(solid(guide, 0.38))), atol=1e-2, rtol=0
+    assert torch.equal(
+        *(vars(model.draw(photos[:1], cameras[0], cameras, steps=0))[n] for n in ("images", "guide"))
     )
+    guide = model.draw(photos[:1], cameras[0], cameras).guide
+    torch.testing.assert_close(draw(photos[0]), model.vae.decode(model.vae.encode(guide)), atol=1e-2, rtol=0)
     torch.nn.init.zeros_(model.dit.out.weight)  # the network itself must not look at photo and guide
     torch.nn.init.zeros_(model.dit.out.bias)
     little = (draw(photos[0]) - draw(photos[1])).abs().mean()

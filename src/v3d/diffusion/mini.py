@@ -3,7 +3,8 @@
 PixelNeRF draws what the photo alone says about every view: right in pose, blurred where there are several answers.
 The video model, which sees that guide, the photo, and all its own views at once, draws the orbit. Its sampler starts at
 the guide with noise of `sigma_max`, not at noise alone (SDEdit, arXiv 2108.01073): the guide decides the coarse
-shape, the video model the rest. With the paper's sigma_max of 700 it would decide everything.
+shape, the video model the rest. With the paper's sigma_max of 700 it would decide everything; with 0 steps it is not
+asked, and the guide is the answer.
 """
 
 from __future__ import annotations
@@ -30,9 +31,13 @@ from v3d.runtime import has_fast_bfloat16
 from v3d.views import Views
 from v3d.weights.storage import load_weights
 
-OUTLINE = 0.38
-"""Where the outline of PixelNeRF's views lies: of 0.25 to 0.5 about the best in mask IoU on validation objects. An
-expected silhouette is cut below one half because IoU forgives what is too large more than what is missing."""
+OUTLINE, STEEPNESS = 0.4, 1.5
+"""Where the outline of PixelNeRF's views lies, and how much steeper than PixelNeRF's the drawn alpha is there.
+
+An expected silhouette is cut below one half because IoU forgives what is too large more than what is missing. On
+16 validation objects the raw views (0.5, 1) score 18.7 dB, 12.8 dB inside the object and a mask IoU of 0.683; about
+(0.4, 1.5) they score 18.5, 13.9 and 0.700; (0.38, 3) 18.0, 13.7 and 0.702.
+"""
 
 
 @dataclass(frozen=True)
@@ -126,7 +131,7 @@ class MiniModel:
         drawn = self.draw(
             photo[None], cameras[0], cameras, seed=seed, steps=steps, guidance=guidance, on_step=on_step
         )
-        images = (solid(drawn.images, 0.5) / 2 + 0.5).permute(0, 2, 3, 1)
+        images = (drawn.images / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
         views = Views(images[..., :3].contiguous(), images[..., 3].contiguous(), cameras)
         return with_photo(views, (photo * 0.5 + 0.5).permute(1, 2, 0))
 
@@ -149,26 +154,27 @@ class MiniModel:
             photo_cameras: theirs.
             cameras: of the V new views, square.
             seed: of the initial noise; the same seed gives the same views on the same machine.
-            steps: sampler steps.
+            steps: sampler steps; 0 leaves the guide as it is.
             guidance: classifier-free guidance (1: none).
             on_step: called with (finished steps, all steps).
         """
         device = self.dit.position.device
         photos = photos.to(device)
-        z_photos = self.vae.encode(photos)
-        z_guide, guide, depth = draw_guide(self.pixelnerf, self.vae, photos, photo_cameras, cameras)
+        steps = self.steps if steps is None else steps
+        guidance = self.guidance if guidance is None else guidance
+        drawn, depth = draw_guide(self.pixelnerf, photos, photo_cameras, cameras)
+        guide = drawn if self.pixelnerf.config.opaque else solid(drawn)
+        if steps == 0:
+            return Drawn(guide.cpu(), guide.cpu(), depth.cpu())
+
         geometry = Geometry.of(
             cat_cameras([photo_cameras.resized(1, 1), cameras.resized(1, 1)]), self.dit.grid
         )
-        guidance = self.guidance if guidance is None else guidance
-
-        start = z_guide
-        if not self.pixelnerf.config.opaque:
-            start = torch.cat([self.vae.encode(part) for part in solid(guide, OUTLINE).split(6)])
+        z_photos, z_drawn, start = (encode(self.vae, x) for x in (photos, drawn, guide))
         noise = torch.randn(start.shape, generator=torch.Generator().manual_seed(seed)).to(device)
-        sigmas = edm.karras_sigmas(steps or self.steps, self.sigma_min, self.sigma_max)
+        sigmas = edm.karras_sigmas(steps, self.sigma_min, self.sigma_max)
         denoise = partial(
-            self._denoise, z_photos=z_photos, guide=z_guide, geometry=geometry.to(device), guidance=guidance
+            self._denoise, z_photos=z_photos, guide=z_drawn, geometry=geometry.to(device), guidance=guidance
         )
         z = self.sampler(denoise, (noise + start / self.sigma_max)[None], sigmas, on_step)[0]
         images = torch.cat([self.vae.decode(part) for part in z.split(6)])
@@ -204,19 +210,22 @@ class MiniModel:
 
 @torch.no_grad()
 def draw_guide(
-    pixelnerf: PixelNeRF, vae: VAE, photos: Tensor, photo_cameras: Cameras, cameras: Cameras
-) -> tuple[Tensor, Tensor, Tensor]:
+    pixelnerf: PixelNeRF, photos: Tensor, photo_cameras: Cameras, cameras: Cameras
+) -> tuple[Tensor, Tensor]:
     """What PixelNeRF says about new views, from photos [N, 4, S, S] in [-1, 1].
 
     Returns:
-        latents [V, C, h, w] for the video model, the images [V, 4, S, S] they were made of, drawn at
-        `pixelnerf.config.drawn` pixels and enlarged, and camera depth [V, drawn, drawn].
+        images [V, 4, S, S], drawn at `pixelnerf.config.drawn` pixels and enlarged, and camera depth [V, drawn, drawn].
     """
     size, side, drawn = photos.shape[-1], pixelnerf.config.size, pixelnerf.config.drawn
     sources = F.interpolate(photos, (side, side), mode="bilinear", antialias=True, align_corners=False)
     images, depth = pixelnerf.images(Sources.of(sources, photo_cameras), cameras.resized(drawn, drawn))
-    images = F.interpolate(images, (size, size), mode="bilinear", align_corners=False)
-    return torch.cat([vae.encode(part) for part in images.split(6)]), images, depth
+    return F.interpolate(images, (size, size), mode="bilinear", align_corners=False), depth
+
+
+def encode(vae: VAE, images: Tensor) -> Tensor:
+    """Latents [V, C, h, w] of images [V, 4, S, S], a few at a time to save memory."""
+    return torch.cat([vae.encode(part) for part in images.split(6)])
 
 
 def to_image(rgba: Tensor, size: int) -> Tensor:
@@ -227,13 +236,13 @@ def to_image(rgba: Tensor, size: int) -> Tensor:
     return image[0] * 2 - 1
 
 
-def solid(images: Tensor, outline: float) -> Tensor:
-    """Images [V, 4, H, W] in [-1, 1] (colour on white, alpha) with steep outlines where alpha is `outline`.
+def solid(images: Tensor) -> Tensor:
+    """Images [V, 4, H, W] in [-1, 1] (colour on white, alpha) with firmer outlines, where alpha is `OUTLINE`.
 
     What a model is unsure of it draws half transparent, and on white that is washed out. The colour
-    behind the transparency is sound: it is taken off the white and put on again with a steeper alpha.
+    behind the transparency is sound: it is taken off the white and put on again with the firmer alpha.
     """
     rgb, alpha = ((images / 2 + 0.5).clamp(0, 1)).split([3, 1], 1)
     straight = (1 - (1 - rgb) / alpha.clamp_min(0.05)).clamp(0, 1)
-    alpha = ((alpha - outline) * 3 + 0.5).clamp(0, 1)
+    alpha = ((alpha - OUTLINE) * STEEPNESS + 0.5).clamp(0, 1)
     return torch.cat([straight * alpha + 1 - alpha, alpha], 1) * 2 - 1

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from v3d.cameras import ORBIT_VIEWS, orbit
 from v3d.diffusion.mini import draw_guide
+from v3d.diffusion.mini import encode as encode_images
 from v3d.diffusion.pixelnerf import PixelNeRF
 from v3d.diffusion.vae import VAE
 from v3d.errors import V3DError
@@ -135,6 +136,6 @@ def _encode(shard: Shard, vae: VAE, pixelnerf: PixelNeRF, recolour: str | None) 
         x = (images.to(device).permute(0, 3, 1, 2).float() / 127.5 - 1).to(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=fast):
             z = vae.encode(x)
-            guide, _, _ = draw_guide(pixelnerf, vae, x[:1], cameras[0], cameras)
+            guide = encode_images(vae, draw_guide(pixelnerf, x[:1], cameras[0], cameras)[0])
         rows.append(Latents(*(t.half().cpu().contiguous() for t in (z[1:], z[0], guide))))
     return Latents(*(torch.stack([getattr(row, f.name) for row in rows]) for f in fields(Latents)))

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from v3d.cameras import Cameras
-from v3d.diffusion.mini import draw_guide
+from v3d.diffusion.mini import draw_guide, encode
 from v3d.diffusion.pixelnerf import PixelNeRF
 from v3d.diffusion.vae import VAE
 from v3d.files import atomic
@@ -86,9 +86,8 @@ def _encode(
         for n in counts:
             chosen = torch.randperm(len(rgb), generator=generator)[: n + targets]
             tensors[f"chosen{n}"] = chosen
-            tensors[f"guides{n}"], _, _ = draw_guide(
-                pixelnerf, vae, x[chosen[:n]], cameras[chosen[:n]], cameras[chosen[n:]]
-            )
+            views, _ = draw_guide(pixelnerf, x[chosen[:n]], cameras[chosen[:n]], cameras[chosen[n:]])
+            tensors[f"guides{n}"] = encode(vae, views)
     return {
         name: (t.half() if t.is_floating_point() else t).cpu().contiguous() for name, t in tensors.items()
     }

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from v3d.errors import V3DError
+from v3d.weights import MINI, MINI_SCENE
 
 State = Literal["ok", "could be better", "missing"]
 
@@ -53,7 +54,17 @@ def diagnose(folder: Path = Path()) -> Diagnosis:
         folder: where results would go (its free disk space counts).
     """
     machine = (_software(), _processor(), _memory(), _gpu(), _disk(folder))
-    return Diagnosis(machine, (_mini(), _official(), _splats(), _perceptual(), _matting()))
+    return Diagnosis(
+        machine,
+        (
+            _mini("mini model", MINI),
+            _mini("mini scenes", MINI_SCENE),
+            _official(),
+            _splats(),
+            _perceptual(),
+            _matting(),
+        ),
+    )
 
 
 def show(diagnosis: Diagnosis) -> None:
@@ -152,14 +163,12 @@ def _disk(folder: Path) -> Finding:
     return Finding("disk", f"{free / 1e9:.0f} GB free here")
 
 
-def _mini() -> Finding:
-    from v3d.weights import MINI
-
-    needed = ("config.json", "vae.safetensors", "dit.safetensors")
-    if all((MINI / name).is_file() for name in needed):
-        megabytes = sum((MINI / name).stat().st_size for name in needed) / 1e6
-        return Finding("mini model", f"ships with V3D ({megabytes:.0f} MB)")
-    return Finding("mini model", "its weights are not in this installation", "missing", "reinstall V3D")
+def _mini(name: str, folder: Path) -> Finding:
+    parts = ("config.json", "vae.safetensors", "pixelnerf.safetensors", "dit.safetensors")
+    if all((folder / part).is_file() for part in parts):
+        megabytes = sum((folder / part).stat().st_size for part in parts) / 1e6
+        return Finding(name, f"ships with V3D ({megabytes:.0f} MB)")
+    return Finding(name, "its weights are not in this installation", "missing", "reinstall V3D")
 
 
 def _official() -> Finding:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from v3d.diffusion import edm
+from v3d.errors import V3DError
 
 VARIANCE = 0.5**2
 
@@ -147,3 +148,9 @@ def test_guidance() -> None:
     x, sigma = torch.zeros(1, 1), torch.ones(1)
     assert edm.guided(conditional, unconditional, 1.0) is conditional
     assert float(edm.guided(conditional, unconditional, 3.0)(x, sigma)) == 3.0
+
+
+@pytest.mark.parametrize("steps", [0, -3])
+def test_a_sampler_without_steps_is_refused_in_one_sentence(steps: int) -> None:
+    with pytest.raises(V3DError, match="1 or more"):
+        edm.karras_sigmas(steps)

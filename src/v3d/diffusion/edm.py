@@ -13,6 +13,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from v3d.errors import V3DError
+
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 """`D(x [B, ...], sigma [B]) -> x0 [B, ...]`."""
 
@@ -86,7 +88,15 @@ def edm_loss(
 
 
 def karras_sigmas(steps: int, sigma_min: float = 0.002, sigma_max: float = 700.0, rho: float = 7.0) -> Tensor:
-    """[steps + 1] noise levels from sigma_max down to sigma_min, then 0 (EDM eq. 5), float64."""
+    """[steps + 1] noise levels from sigma_max down to sigma_min, then 0 (EDM eq. 5), float64.
+
+    Raises:
+        V3DError: there is not one step.
+    """
+    if steps < 1:
+        raise V3DError(
+            f"The sampler cannot take {steps} steps; give 1 or more (0 is for the mini models only)."
+        )
     if steps == 1:
         return torch.tensor([sigma_max, 0.0], dtype=torch.float64)
     ramp = torch.linspace(0, 1, steps, dtype=torch.float64)

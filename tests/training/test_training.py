@@ -327,6 +327,11 @@ def test_orbits_of_another_kind_are_refused(meshes: Path, vae: Path, nerf: Path,
         make_task(OrbitRecipe(data=tmp_path, vae=vae, pixelnerf=nerf))
 
 
+def test_pixelnerf_refuses_views_of_another_size(orbits: Path) -> None:
+    with pytest.raises(V3DError, match="say --size 64"):
+        make_task(PixelNeRFRecipe(data=orbits))
+
+
 def test_unusable_files_give_one_sentence(tiny: OrbitRecipe, tmp_path: Path) -> None:
     with pytest.raises(V3DError, match="holds no checkpoint"):
         resume_training(tmp_path)

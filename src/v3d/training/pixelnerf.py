@@ -79,7 +79,14 @@ class PixelNeRFTask:
         self.order = Order(len(self.data), recipe.seed)
 
     def _open(self, folder: Path) -> OrbitShards | SceneShards:
-        return SceneShards(folder) if self.recipe.of == "scenes" else OrbitShards(folder)
+        data = SceneShards(folder) if self.recipe.of == "scenes" else OrbitShards(folder)
+        side = whole_clip(data, 0).targets.shape[-1]
+        if side != self.recipe.size:
+            raise V3DError(
+                f"The views in {folder} have {side} pixels, the recipe wants {self.recipe.size}: say --size {side}, "
+                "or render others."
+            )
+        return data
 
     def refresh(self) -> None:
         self.data = self._open(self.recipe.data)

@@ -204,7 +204,7 @@ class OrbitDiT(nn.Module):
             x: [B, V, C, h, w] latents scaled by c_in.
             c_noise: [B].
             photos: [B, N, C, h, w] clean latents of the source photos; their order does not matter.
-            keep: [B] bool; False drops photos and guide (classifier-free guidance).
+            keep: [B] bool; False drops the photos, not the guide (classifier-free guidance).
             geometry: of N + V cameras: the photos' first, then the views'.
             guide: [B, V, C, h, w] latents of PixelNeRF's images of the views; None is zeros.
         """
@@ -216,7 +216,7 @@ class OrbitDiT(nn.Module):
         seen = sources.mean(1, keepdim=True).expand(-1, V, -1, -1)
         views = self.view_in(torch.cat([self.patchify(x), seen, rays[:, N:]], -1))
         if guide is not None:
-            views = views + self.guide_in(self.patchify(guide) * kept)
+            views = views + self.guide_in(self.patchify(guide))
         tokens = torch.cat([self.photo_in(torch.cat([sources, rays[:, :N]], -1)), views], dim=1)
         tokens = (tokens + self.position).flatten(1, 2).transpose(0, 1).contiguous()  # [tokens, B, D]
         embedding = self.noise_mlp[:2](_sinusoidal(c_noise, 128).to(tokens.dtype))

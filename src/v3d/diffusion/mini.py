@@ -1,10 +1,10 @@
 """The model that ships in the package: OrbitDiT over the latents of a small RGBA VAE, guided by PixelNeRF.
 
 PixelNeRF draws what the photo alone says about every view: right in pose, blurred where there are several answers.
-The video model, which sees that guide, the photo, and all its own views at once, draws the orbit. Its sampler starts at
-the guide with noise of `sigma_max`, not at noise alone (SDEdit, arXiv 2108.01073): the guide decides the coarse
-shape, the video model the rest. With the paper's sigma_max of 700 it would decide everything; with 0 steps it is not
-asked, and the guide is the answer.
+The video model, which sees that guide, the photo, and all its own views at once, draws what the guide leaves open: it is
+an EDM model of the *residual*, the latents of the views less those of the guide (as in CorrDiff, arXiv 2309.15214).
+One sampler step gives the mean of what is possible, more steps one possibility; with 0 steps the video model is not asked,
+and the guide is the answer. In pixels, too, only the change is added to the guide, so what the VAE cannot carry is not lost.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ class MiniModel:
         vae, pixelnerf, dit: networks in evaluation mode.
         size: pixels of a view's side.
         steps, guidance: sampling defaults.
-        sigma_min, sigma_max: ends of the Karras grid; the sampler starts at the guide with noise of sigma_max.
+        sigma_min, sigma_max: ends of the Karras grid.
+        sigma_data: standard deviation of the residual.
         hash: of the weight files, for reports.
         sampler: a function of `v3d.diffusion.edm`.
     """
@@ -76,6 +77,7 @@ class MiniModel:
     guidance: float
     sigma_min: float
     sigma_max: float
+    sigma_data: float
     hash: str
     sampler: edm.Sampler = edm.dpm_solver_2m
 
@@ -93,7 +95,8 @@ class MiniModel:
             dit = OrbitDiT(OrbitDiTConfig(**config["dit"]))
             dit.load_state_dict(load_weights(folder / "dit.safetensors"))
             files = [(folder / f"{name}.safetensors").read_bytes() for name in ("vae", "pixelnerf", "dit")]
-            sampling = {k: config["sampling"][k] for k in ("steps", "guidance", "sigma_min", "sigma_max")}
+            names = ("steps", "guidance", "sigma_min", "sigma_max", "sigma_data")
+            sampling = {k: config["sampling"][k] for k in names}
         except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
             raise V3DError(unusable_weights(folder, error)) from error
         dit.requires_grad_(False).eval().to(device)
@@ -162,23 +165,23 @@ class MiniModel:
         photos = photos.to(device)
         steps = self.steps if steps is None else steps
         guidance = self.guidance if guidance is None else guidance
-        drawn, depth = draw_guide(self.pixelnerf, photos, photo_cameras, cameras)
-        guide = drawn if self.pixelnerf.config.opaque else solid(drawn)
+        guide, depth = draw_guide(self.pixelnerf, photos, photo_cameras, cameras)
+        finish = (lambda x: x) if self.pixelnerf.config.opaque else solid
         if steps == 0:
-            return Drawn(guide.cpu(), guide.cpu(), depth.cpu())
+            return Drawn(finish(guide).cpu(), finish(guide).cpu(), depth.cpu())
 
         geometry = Geometry.of(
             cat_cameras([photo_cameras.resized(1, 1), cameras.resized(1, 1)]), self.dit.grid
         )
-        z_photos, z_drawn, start = (encode(self.vae, x) for x in (photos, drawn, guide))
-        noise = torch.randn(start.shape, generator=torch.Generator().manual_seed(seed)).to(device)
+        z_photos, z_guide = (encode(self.vae, x) for x in (photos, guide))
+        noise = torch.randn(z_guide.shape, generator=torch.Generator().manual_seed(seed)).to(device)
         sigmas = edm.karras_sigmas(steps, self.sigma_min, self.sigma_max)
         denoise = partial(
-            self._denoise, z_photos=z_photos, guide=z_drawn, geometry=geometry.to(device), guidance=guidance
+            self._denoise, z_photos=z_photos, guide=z_guide, geometry=geometry.to(device), guidance=guidance
         )
-        z = self.sampler(denoise, (noise + start / self.sigma_max)[None], sigmas, on_step)[0]
-        images = torch.cat([self.vae.decode(part) for part in z.split(6)])
-        return Drawn(images.cpu(), guide.cpu(), depth.cpu())
+        residual = self.sampler(denoise, noise[None], sigmas, on_step)[0]
+        images = guide + decode(self.vae, z_guide + residual) - decode(self.vae, z_guide)
+        return Drawn(finish(images).cpu(), finish(guide).cpu(), depth.cpu())
 
     def _denoise(
         self,
@@ -190,7 +193,7 @@ class MiniModel:
         geometry: Geometry,
         guidance: float,
     ) -> Tensor:
-        """Guided `D(x, sigma)`; the conditional and the unconditional half run as one batch."""
+        """Guided `D(x, sigma)` of the residual; the conditional and the unconditional half run as one batch."""
         keep = torch.tensor([True] if guidance == 1 else [True, False], device=x.device)
         fast = x.device.type != "cpu" or has_fast_bfloat16()
 
@@ -201,7 +204,7 @@ class MiniModel:
                 return self.dit(inputs, c_noise, photos, keep, geometry, guides).float()
 
         batch = x.expand(len(keep), *x.shape[1:])
-        estimate = edm.Preconditioning().denoise(network, batch, sigma.expand(len(keep)))
+        estimate = edm.Preconditioning(self.sigma_data).denoise(network, batch, sigma.expand(len(keep)))
         if guidance == 1:
             return estimate
         conditional, unconditional = estimate.chunk(2)
@@ -226,6 +229,11 @@ def draw_guide(
 def encode(vae: VAE, images: Tensor) -> Tensor:
     """Latents [V, C, h, w] of images [V, 4, S, S], a few at a time to save memory."""
     return torch.cat([vae.encode(part) for part in images.split(6)])
+
+
+def decode(vae: VAE, latents: Tensor) -> Tensor:
+    """Images [V, 4, S, S] of latents, a few at a time to save memory."""
+    return torch.cat([vae.decode(part) for part in latents.split(6)])
 
 
 def to_image(rgba: Tensor, size: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Training of OrbitDiT: denoise the latents of an orbit's views, given the photo and PixelNeRF's guide."""
+"""Training of OrbitDiT: denoise what PixelNeRF's guide leaves of the latents of an orbit's views."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ from v3d.training.world import ALONE, World
 from v3d.views import straight_rgba
 from v3d.weights import MINI
 
-EDM = Preconditioning()
 BUCKETS = (0.0, 0.5, 2.0, 8.0, float("inf"))
 _VALIDATION, _SHOWN = 32, 4
 
@@ -64,7 +63,7 @@ class OrbitTask:
                 )
         self.network = net.to(world.device)
         self.geometry = Geometry.of(orbit(ORBIT_VIEWS), net.grid).to(world.device)
-        self.law = NoiseLaw(recipe.P_mean, recipe.P_std)
+        self.law, self.edm = NoiseLaw(recipe.P_mean, recipe.P_std), Preconditioning(recipe.sigma_data)
 
     def _load(self) -> None:
         """The data; the first process encodes what is not in the cache."""
@@ -106,8 +105,8 @@ class OrbitTask:
         )
         geometry = self.geometry[[0, *frames.tolist()]]
         raw = partial(raw_network, network, photos=photo[:, None], keep=keep, geometry=geometry, guide=guide)
-        denoise = partial(EDM.denoise, raw)
-        loss = edm_loss(denoise, x0, sigma, noise, EDM)
+        denoise = partial(self.edm.denoise, raw)
+        loss = edm_loss(denoise, x0 - guide, sigma, noise, self.edm)
         return {"loss": loss} | {
             f"loss sigma {low:g}-{high:g}": loss.where((sigma >= low) & (sigma < high), torch.nan)
             for low, high in pairwise(BUCKETS)
@@ -115,7 +114,7 @@ class OrbitTask:
 
     def _sampling(self) -> Sampling:
         r = self.recipe
-        return Sampling(steps=r.sampler_steps, guidance=r.guidance, sigma_max=r.sampler_sigma)
+        return Sampling(steps=r.sampler_steps, guidance=r.guidance, sigma_data=r.sigma_data)
 
     def export(self, network: nn.Module, folder: Path) -> None:
         assert isinstance(network, OrbitDiT)
@@ -125,7 +124,7 @@ class OrbitTask:
     def validate(self, network: nn.Module) -> tuple[dict[str, float], Tensor | None]:
         """One-step controls from almost pure noise, the loss at four noise levels, and whole samples.
 
-        `D80` is the RMSE, in latents, of D(x, 80) for the views after the first. 'reversed' compares it with the
+        `D80` is the RMSE, in latents, of the guide and D(x, 80) for the views after the first. 'reversed' compares it with the
         truth played backwards and 'wrong' gives it another object's photo: a model that has learned to turn, and
         to look at the photo, is worse on both. 'guide' is PixelNeRF's answer, 'repeat' the photo's view repeated.
         """
@@ -147,23 +146,26 @@ class OrbitTask:
                 raw_network, network, photos=photo[:, None], keep=keep, geometry=geometry, guide=guide
             )
             with torch.autocast(device.type, torch.bfloat16, enabled=precision == torch.bfloat16):
-                return EDM.denoise(raw, x, sigma)
+                return self.edm.denoise(raw, x, sigma)
 
         def rmse(a: Tensor, b: Tensor) -> float:
             return (a[:, 1:] - b[:, 1:]).square().mean().sqrt().item()
 
         sigma = torch.full((len(views),), 80.0, device=device)
-        x = views + 80 * noise
-        estimate = denoise(x, sigma)
+        x = views - guides + 80 * noise
+        estimate = guides + denoise(x, sigma)
+        wrong = guides.roll(1, 0) + denoise(x, sigma, photos.roll(1, 0), guides.roll(1, 0))
         values = {
             "D80": rmse(estimate, views),
             "reversed": rmse(estimate, views[:, [0, *range(ORBIT_VIEWS - 1, 0, -1)]]),
-            "wrong": rmse(denoise(x, sigma, photos.roll(1, 0), guides.roll(1, 0)), views),
+            "wrong": rmse(wrong, views),
             "guide": rmse(guides, views),
             "repeat": rmse(views[:, :1].expand_as(views), views),
         }
         for level in (0.3, 1.0, 4.0, 20.0):
-            values[f"loss{level:g}"] = edm_loss(denoise, views, sigma / 80 * level, noise, EDM).mean().item()
+            values[f"loss{level:g}"] = (
+                edm_loss(denoise, views - guides, sigma / 80 * level, noise, self.edm).mean().item()
+            )
         scores, picture = self._samples(network)
         return values | scores, picture
 

@@ -21,9 +21,11 @@ from v3d.cameras import ORBIT_VIEWS, Cameras, orbit
 from v3d.mesh import Mesh
 from v3d.photo import BORDER_RATIO
 from v3d.rendering import Light, render
+from v3d.training.shapes import Warp, random_warp
 from v3d.views import Views
 
 MAX_FILL = 0.96
+_STRETCH = 1.3  # an axis grows or shrinks by at most this factor
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class OrbitVariant:
         light: shading, fixed to the world of the orbit.
         mirror: mirror the object left to right.
         stretch: [3] scale of the object's axes.
+        warp: smooth distortion of its shape, None for none.
         channels: permutation of the colour channels.
         gain: [3] colour gain.
     """
@@ -43,6 +46,7 @@ class OrbitVariant:
     light: Light | None = None
     mirror: bool = False
     stretch: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    warp: Warp | None = None
     channels: tuple[int, int, int] = (0, 1, 2)
     gain: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
@@ -51,7 +55,8 @@ DEFAULT_LIGHT = Light(torch.tensor([1.0, 0.6, 1.2]), ambient=0.7)
 
 
 def random_variant(generator: torch.Generator) -> OrbitVariant:
-    """A random front, light and appearance. Half of the variants keep the object's own colours."""
+    """A random front, light, shape and appearance. Half of the variants keep the object's own colours, and a third
+    keep its shape but for its proportions."""
 
     def uniform(low: float, high: float) -> float:
         return low + (high - low) * float(torch.rand((), generator=generator))
@@ -64,7 +69,8 @@ def random_variant(generator: torch.Generator) -> OrbitVariant:
         front=uniform(0, 360),
         light=light,
         mirror=uniform(0, 1) < 0.5,
-        stretch=(uniform(0.85, 1.15), uniform(0.85, 1.15), uniform(0.85, 1.15)),
+        stretch=(_STRETCH ** uniform(-1, 1), _STRETCH ** uniform(-1, 1), _STRETCH ** uniform(-1, 1)),
+        warp=random_warp(generator) if uniform(0, 1) < 2 / 3 else None,
         channels=(channels[0], channels[1], channels[2]),
         gain=(uniform(0.85, 1.0), uniform(0.85, 1.0), uniform(0.85, 1.0)),
     )
@@ -99,9 +105,10 @@ def vary(mesh: Mesh, variant: OrbitVariant) -> Mesh:
     stretch = torch.tensor(variant.stretch)
     if variant.mirror:
         stretch = stretch * torch.tensor([1.0, -1.0, 1.0])
+    vertices = mesh.vertices if variant.warp is None else variant.warp(mesh.vertices)
     return replace(
         mesh,
-        vertices=(mesh.vertices * stretch) @ rotation.T,
+        vertices=(vertices * stretch) @ rotation.T,
         faces=mesh.faces.flip(1) if variant.mirror else mesh.faces,
         texture=None
         if mesh.texture is None

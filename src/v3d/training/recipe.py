@@ -88,7 +88,7 @@ class VAERecipe(Recipe):
     def smoke() -> VAERecipe:
         """Seconds on a CPU: shows that everything runs and the loss falls."""
         return VAERecipe(
-            steps=200,
+            steps=260,
             flat=0.8,
             batch=8,
             crop=32,
@@ -204,12 +204,12 @@ class OrbitRecipe(Recipe):
         views_per_orbit: random views of each orbit that most steps see.
         all_views_after: fraction of the run after which all views are seen.
         drop: how often the photo is withheld (classifier-free guidance; the paper's 0.2).
-        P_mean: of the noise law ln sigma ~ N(P_mean, P_std^2). The paper's is 1.5 for a sampler that starts at noise
-            alone; this one starts at the guide and `sampler_sigma`.
+        P_mean: of the noise law ln sigma ~ N(P_mean, P_std^2). The paper's is 1.5 for whole views; this is for what the
+            guide leaves open.
         P_std: of the same (the paper's 2.0).
+        sigma_data: standard deviation of what the guide leaves open, in latents.
         guidance: of the samples shown, and the exported model's default.
         sampler_steps: the same.
-        sampler_sigma: the same, the noise that the sampler adds to the guide to start from.
     """
 
     optimizer: Literal["adamw", "muon"] = "muon"
@@ -223,11 +223,11 @@ class OrbitRecipe(Recipe):
     views_per_orbit: int = 6
     all_views_after: float = 0.7
     drop: float = 0.1
-    P_mean: float = -0.5
-    P_std: float = 1.2
+    P_mean: float = 0.0
+    P_std: float = 1.4
+    sigma_data: float = 0.6
     guidance: float = 1.0
     sampler_steps: int = 6
-    sampler_sigma: float = 0.6
 
     @staticmethod
     def smoke() -> OrbitRecipe:
@@ -263,9 +263,9 @@ class SceneRecipe(Recipe):
         drop: how often photos and guide are withheld (classifier-free guidance).
         P_mean: of the noise law ln sigma ~ N(P_mean, P_std^2).
         P_std: of the same.
+        sigma_data: standard deviation of what the guide leaves open, in latents.
         guidance: of the samples shown, and the exported model's default.
         sampler_steps: the same.
-        sampler_sigma: the same, the noise that the sampler adds to the guide to start from.
     """
 
     data: Path = Path("scenes/train")
@@ -280,11 +280,11 @@ class SceneRecipe(Recipe):
     depth: int = 8
     patch: int = 4
     drop: float = 0.1
-    P_mean: float = -0.5
-    P_std: float = 1.2
+    P_mean: float = 0.0
+    P_std: float = 1.4
+    sigma_data: float = 0.85
     guidance: float = 1.0
     sampler_steps: int = 6
-    sampler_sigma: float = 0.6
 
     def grid(self, latent_size: int) -> int:
         """Patches of a view's side."""

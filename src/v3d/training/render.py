@@ -30,6 +30,7 @@ from v3d.training.filters import fault, fingerprint
 from v3d.training.orbits import DEFAULT_LIGHT, OrbitVariant, photo_of, place, random_variant
 from v3d.training.records import OrbitRecord, save_folder, save_shard, save_tar
 from v3d.training.settings import RenderSettings, SceneSettings
+from v3d.training.shapes import combine
 from v3d.training.sources import Source, find_sources
 from v3d.views import Views
 
@@ -165,7 +166,10 @@ def render_chunk(chunk: Chunk, *, out: Path, settings: RenderSettings) -> list[d
     records, failures = [], []
     for source, r in chunk.sources:
         try:
-            record = render_record(source.load(), source.licence, settings, generator)
+            item, licence = source.load(), source.licence
+            if float(torch.rand((), generator=generator)) < settings.combined:
+                item, licence = with_partner(item, licence, chunk, generator)
+            record = render_record(item, licence, settings, generator)
         except V3DError as error:
             failures.append({"id": source.id, "round": str(r), "reason": str(error)})
             continue
@@ -178,6 +182,20 @@ def render_chunk(chunk: Chunk, *, out: Path, settings: RenderSettings) -> list[d
         save(records, out / f"orbits-{chunk.number:05d}.{suffix}")
     write_json(done, failures)
     return failures
+
+
+def with_partner(
+    item: CorpusObject, licence: str, chunk: Chunk, generator: torch.Generator
+) -> tuple[CorpusObject, str]:
+    """The object together with another one of its chunk, and both licences; alone where their textures are not read alike."""
+    other = chunk.sources[int(torch.randint(len(chunk.sources), (), generator=generator))][0]
+    partner = other.load()
+    textured = item.mesh.texture is not None and partner.mesh.texture is not None
+    if partner.palette != item.palette or not textured:
+        return item, licence
+    both = combine(item.mesh, partner.mesh, generator)
+    licences = licence if other.licence in ("", licence) else f"{licence}, {other.licence}"
+    return CorpusObject(f"{item.id}+{partner.id}", both, item.palette), licences
 
 
 def render_record(

@@ -1,4 +1,4 @@
-"""Training of the scene model: denoise the latents of new views, given posed photos and PixelNeRF's guide."""
+"""Training of the scene model: denoise what PixelNeRF's guide leaves of the latents of new views."""
 
 from __future__ import annotations
 
@@ -27,7 +27,6 @@ from v3d.training.world import ALONE, World
 from v3d.views import Views
 from v3d.weights import MINI, MINI_SCENE
 
-EDM = Preconditioning()
 _VALIDATION, _SHOWN = 24, 4
 
 
@@ -61,7 +60,7 @@ class SceneTask:
                 f"The network in {init} is {net.config}, the recipe's is {config}; change the recipe."
             )
         self.network = net.to(world.device)
-        self.law = NoiseLaw(recipe.P_mean, recipe.P_std)
+        self.law, self.edm = NoiseLaw(recipe.P_mean, recipe.P_std), Preconditioning(recipe.sigma_data)
 
     def _encode(self, shards: SceneShards, folder: Path) -> list[SceneLatents]:
         r = self.recipe
@@ -97,7 +96,7 @@ class SceneTask:
             ]
         )
         raw = partial(raw_network, network, photos=photos, keep=keep, geometry=geometry, guide=guide)
-        return {"loss": edm_loss(partial(EDM.denoise, raw), x0, sigma, noise, EDM)}
+        return {"loss": edm_loss(partial(self.edm.denoise, raw), x0 - guide, sigma, noise, self.edm)}
 
     def _batch(
         self, scenes: list[SceneLatents], k: int, device: torch.device
@@ -111,7 +110,7 @@ class SceneTask:
 
     def _sampling(self) -> Sampling:
         r = self.recipe
-        return Sampling(steps=r.sampler_steps, guidance=r.guidance, sigma_max=r.sampler_sigma)
+        return Sampling(steps=r.sampler_steps, guidance=r.guidance, sigma_data=r.sigma_data)
 
     def export(self, network: nn.Module, folder: Path) -> None:
         assert isinstance(network, OrbitDiT)
@@ -130,12 +129,11 @@ class SceneTask:
             noise = torch.randn(views.shape, generator=torch.Generator().manual_seed(0)).to(device)
             keep = torch.ones(len(views), dtype=torch.bool, device=device)
             raw = partial(raw_network, network, photos=photos, keep=keep, geometry=geometry, guide=guide)
-            estimate = EDM.denoise(raw, views + 80 * noise, torch.full((len(views),), 80.0, device=device))
-            values[f"D80 of {n}"] = (estimate - views).square().mean().sqrt().item()
-            values[f"guide of {n}"] = (guide - views).square().mean().sqrt().item()
-            loss = edm_loss(
-                partial(EDM.denoise, raw), views, torch.ones(len(views), device=device), noise, EDM
-            )
+            x0 = views - guide
+            estimate = self.edm.denoise(raw, x0 + 80 * noise, x0.new_full((len(x0),), 80.0))
+            values[f"D80 of {n}"] = (estimate - x0).square().mean().sqrt().item()
+            values[f"guide of {n}"] = x0.square().mean().sqrt().item()
+            loss = edm_loss(partial(self.edm.denoise, raw), x0, x0.new_ones(len(x0)), noise, self.edm)
             values[f"loss1 of {n}"] = loss.mean().item()
         scores, picture = self._samples(network)
         return values | scores, picture

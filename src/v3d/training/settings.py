@@ -19,6 +19,7 @@ class RenderSettings:
             object, each at an elevation of its own.
         appearance: "random" draws front, light, mirroring, proportions and colours; "plain" keeps the object as
             it is, seen from its front.
+        combined: share of the orbits that show two objects together, one on top of the other or beside it.
         light: "random" (with random appearance), "soft" for one mild light, "none" for the bare texture.
         size: pixels of a view's side.
         depth, normal: also keep camera z and world normals.
@@ -35,6 +36,7 @@ class RenderSettings:
     elevation: tuple[float, float] = (0.0, 0.0)
     cameras: Literal["orbit", "random"] = "orbit"
     appearance: Literal["random", "plain"] = "random"
+    combined: float = 0.0
     light: Literal["random", "soft", "none"] = "random"
     size: int = 128
     depth: bool = False

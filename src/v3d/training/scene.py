@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from v3d.diffusion.dit import Geometry, OrbitDiT, OrbitDiTConfig
-from v3d.diffusion.edm import NoiseLaw, Preconditioning, edm_loss
-from v3d.diffusion.mini import MiniModel
+from v3d.diffusion.dit import Geometry, OrbitDiT
+from v3d.diffusion.edm import Preconditioning, edm_loss
 from v3d.diffusion.pixelnerf import load_pixelnerf
 from v3d.diffusion.vae import load_vae
-from v3d.errors import V3DError
 from v3d.scene.model import SceneModel
 from v3d.training.dataset import Order
-from v3d.training.export import Sampling, export_mini
+from v3d.training.export import export_mini
 from v3d.training.loop import Draw
-from v3d.training.orbit import psnr, raw_network
 from v3d.training.pixelnerf import opaque
 from v3d.training.recipe import SceneRecipe
 from v3d.training.scene_data import SceneShards
 from v3d.training.scene_latents import SceneLatents, encode_scenes
+from v3d.training.video import Batch, denoiser, make_dit, mini_model, psnr, residual_loss, sampling
 from v3d.training.world import ALONE, World
 from v3d.views import Views
 from v3d.weights import MINI, MINI_SCENE
@@ -51,16 +48,7 @@ class SceneTask:
         self._validation_shards = None if recipe.validation is None else SceneShards(recipe.validation)
         if self._validation_shards is not None and recipe.validation is not None:
             self._validation = self._encode(self._validation_shards, recipe.validation)[:_VALIDATION]
-        channels, size = self.scenes[0].views.shape[1], self.scenes[0].views.shape[-1]
-        config = OrbitDiTConfig(channels, size, recipe.patch, recipe.width, recipe.depth)
-        torch.manual_seed(recipe.seed)
-        net = OrbitDiT(config) if init is None else MiniModel.load(init).dit.requires_grad_(True).train()
-        if net.config != config:
-            raise V3DError(
-                f"The network in {init} is {net.config}, the recipe's is {config}; change the recipe."
-            )
-        self.network = net.to(world.device)
-        self.law, self.edm = NoiseLaw(recipe.P_mean, recipe.P_std), Preconditioning(recipe.sigma_data)
+        self.network = make_dit(recipe, self.scenes[0].views, init).to(world.device)
 
     def _encode(self, shards: SceneShards, folder: Path) -> list[SceneLatents]:
         r = self.recipe
@@ -85,36 +73,21 @@ class SceneTask:
     def losses(self, network: nn.Module, draw: Draw) -> dict[str, Tensor]:
         r, g = self.recipe, draw.generator()
         k = int(torch.randint(len(r.source_counts), (), generator=g))
-        keep = (torch.rand(draw.batch, generator=g) >= r.drop)[draw.samples].to(draw.device)
-        sigma = self.law.sample(draw.batch, g)[draw.samples].to(draw.device)
         scenes = [self.scenes[self.order[draw.position + j]] for j in draw.samples]
-        photos, x0, guide, geometry = self._batch(scenes, k, draw.device)
-        noise = torch.stack(
-            [
-                torch.randn(x0.shape[1:], generator=draw.sample_generator(j, draw.device), device=draw.device)
-                for j in draw.samples
-            ]
-        )
-        raw = partial(raw_network, network, photos=photos, keep=keep, geometry=geometry, guide=guide)
-        return {"loss": edm_loss(partial(self.edm.denoise, raw), x0 - guide, sigma, noise, self.edm)}
+        loss, _ = residual_loss(network, self._batch(scenes, k, draw.device), draw, r, g)
+        return {"loss": loss}
 
-    def _batch(
-        self, scenes: list[SceneLatents], k: int, device: torch.device
-    ) -> tuple[Tensor, Tensor, Tensor, Geometry]:
-        """Photos [B, N, ...], views [B, T, ...], guides and cameras for the k-th number of sources."""
+    def _batch(self, scenes: list[SceneLatents], k: int, device: torch.device) -> Batch:
+        """What the k-th number of sources sees of the scenes, and is asked for."""
         n, grid = self.recipe.source_counts[k], self.recipe.grid(scenes[0].views.shape[-1])
         views = torch.stack([s.views[s.chosen[k]] for s in scenes]).to(device).float()
         guide = torch.stack([s.guides[k] for s in scenes]).to(device).float()
         geometry = Geometry.stack([Geometry.of(s.cameras[s.chosen[k]], grid) for s in scenes])
-        return views[:, :n], views[:, n:], guide, geometry.to(device)
-
-    def _sampling(self) -> Sampling:
-        r = self.recipe
-        return Sampling(steps=r.sampler_steps, guidance=r.guidance, sigma_data=r.sigma_data)
+        return Batch(views[:, n:], guide, views[:, :n], geometry.to(device))
 
     def export(self, network: nn.Module, folder: Path) -> None:
         assert isinstance(network, OrbitDiT)
-        export_mini(self.vae, self.pixelnerf, network, folder, self._sampling())
+        export_mini(self.vae, self.pixelnerf, network, folder, sampling(self.recipe))
 
     @torch.no_grad()
     def validate(self, network: nn.Module) -> tuple[dict[str, float], Tensor | None]:
@@ -125,15 +98,16 @@ class SceneTask:
         device = next(network.parameters()).device
         values: dict[str, float] = {}
         for k, n in enumerate(self.recipe.source_counts):
-            photos, views, guide, geometry = self._batch(self._validation, k, device)
-            noise = torch.randn(views.shape, generator=torch.Generator().manual_seed(0)).to(device)
-            keep = torch.ones(len(views), dtype=torch.bool, device=device)
-            raw = partial(raw_network, network, photos=photos, keep=keep, geometry=geometry, guide=guide)
-            x0 = views - guide
-            estimate = self.edm.denoise(raw, x0 + 80 * noise, x0.new_full((len(x0),), 80.0))
+            batch = self._batch(self._validation, k, device)
+            x0 = batch.residual
+            noise = torch.randn(x0.shape, generator=torch.Generator().manual_seed(0)).to(device)
+            keep = torch.ones(len(x0), dtype=torch.bool, device=device)
+            denoise = denoiser(network, batch, keep, self.recipe)
+            estimate = denoise(x0 + 80 * noise, x0.new_full((len(x0),), 80.0))
             values[f"D80 of {n}"] = (estimate - x0).square().mean().sqrt().item()
             values[f"guide of {n}"] = x0.square().mean().sqrt().item()
-            loss = edm_loss(partial(self.edm.denoise, raw), x0, x0.new_ones(len(x0)), noise, self.edm)
+            edm = Preconditioning(self.recipe.sigma_data)
+            loss = edm_loss(denoise, x0, x0.new_ones(len(x0)), noise, edm)
             values[f"loss1 of {n}"] = loss.mean().item()
         scores, picture = self._samples(network)
         return values | scores, picture
@@ -141,14 +115,7 @@ class SceneTask:
     def _samples(self, network: OrbitDiT) -> tuple[dict[str, float], Tensor]:
         """PSNR of views sampled from three photos, and rows: the photos, then truth, guide and sample of four views."""
         assert self._validation_shards is not None
-        networks = MiniModel(
-            vae=self.vae,
-            pixelnerf=self.pixelnerf,
-            dit=network,
-            size=8 * network.config.latent_size,
-            hash="",
-            **vars(self._sampling()),
-        )
+        networks = mini_model(self.vae, self.pixelnerf, network, self.recipe)
         rows, scores = [], []
         for i in range(min(_SHOWN, len(self._validation_shards))):
             rgb, cameras, _ = self._validation_shards[i]

@@ -91,6 +91,12 @@ def test_choices_are_cached_for_their_networks(scenes: Path, networks: Path, tmp
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.safetensors")} == files
     assert all(torch.equal(a.guides[1], b.guides[1]) for a, b in zip(first, again, strict=True))
     encode_scenes(shards, tmp_path, vae, nerf, (1,), 3)
+    both = encode_scenes(shards, tmp_path, vae, nerf, (1, 2), 3, appearances=2)
+    assert len(both) == 2 * len(first) and torch.equal(both[0].views, first[0].views)
+    assert not torch.equal(both[len(first)].views, first[0].views)  # the same scene in other colours
+    assert any(
+        not torch.equal(a.chosen[1], b.chosen[1]) for a, b in zip(both, both[len(first) :], strict=False)
+    )
     assert len(list(tmp_path.iterdir())) == 2
 
 

@@ -257,6 +257,7 @@ class SceneRecipe(Recipe):
         pixelnerf: folder of a PixelNeRF trained on scenes, whose views are the guide; None takes the one that ships.
         source_counts: numbers of photos, one drawn for each step.
         targets: views drawn together.
+        appearances: of each scene, as rendered and with colour channels permuted and other choices of photos.
         width: channels of a token, a multiple of 64.
         depth: transformer blocks.
         patch: latents of a token's side.
@@ -276,6 +277,7 @@ class SceneRecipe(Recipe):
     pixelnerf: Path | None = None
     source_counts: tuple[int, ...] = (1, 3, 6)
     targets: int = 4
+    appearances: int = 2
     width: int = 320
     depth: int = 8
     patch: int = 4
@@ -303,6 +305,7 @@ class SceneRecipe(Recipe):
             log_steps=10,
             source_counts=(1, 2),
             targets=2,
+            appearances=1,
             patch=2,
             width=64,
             depth=2,

@@ -50,21 +50,23 @@ class SceneTask:
             self._validation = self._encode(self._validation_shards, recipe.validation)[:_VALIDATION]
         self.network = make_dit(recipe, self.scenes[0].views, init).to(world.device)
 
-    def _encode(self, shards: SceneShards, folder: Path) -> list[SceneLatents]:
+    def _encode(self, shards: SceneShards, folder: Path, appearances: int = 1) -> list[SceneLatents]:
         r = self.recipe
-        return encode_scenes(shards, folder, self.vae, self.pixelnerf, r.source_counts, r.targets)
+        return encode_scenes(
+            shards, folder, self.vae, self.pixelnerf, r.source_counts, r.targets, appearances
+        )
 
     def _load(self) -> None:
         """The data; the first process encodes what is not in the cache."""
         if not self.world.main:
             self.world.wait()
-        self.scenes = self._encode(SceneShards(self.recipe.data), self.recipe.data)
+        self.scenes = self._encode(SceneShards(self.recipe.data), self.recipe.data, self.recipe.appearances)
         if self.world.main:
             self.world.wait()
         self.order = Order(len(self.scenes), self.recipe.seed)
 
     def refresh(self) -> None:
-        if len(SceneShards(self.recipe.data)) > len(self.scenes):
+        if len(SceneShards(self.recipe.data)) * self.recipe.appearances > len(self.scenes):
             self._load()
 
     def batch_size(self, done: float) -> int:

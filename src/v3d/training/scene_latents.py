@@ -1,4 +1,4 @@
-"""The latent cache of scenes: every view encoded once, and the guides of a few choices of source photos."""
+"""The latent cache of scenes: every view encoded once an appearance, and the guides of a few choices of source photos."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -50,22 +51,28 @@ def encode_scenes(
     pixelnerf: PixelNeRF,
     counts: Sequence[int],
     targets: int,
+    appearances: int = 1,
 ) -> list[SceneLatents]:
     """Latents of every scene, from the cache in `folder` where it has them; its names tell networks and choices apart.
 
     Args:
         counts: numbers of source photos.
         targets: views to be drawn from each choice.
+        appearances: of each scene; all but the first have their colour channels permuted and other choices of photos.
     """
     mark = fingerprint(nn.ModuleList([vae, pixelnerf])) + "-" + "-".join(map(str, (*counts, targets)))
     scenes = []
-    for i in range(len(shards)):
-        cache = folder / f".latents-{mark}" / f"{i:06d}.safetensors"
-        _, cameras, _ = shards[i]
+    for appearance, i in product(range(appearances), range(len(shards))):
+        name = f"{i:06d}" if appearance == 0 else f"{i:06d}-{appearance}"
+        cache = folder / f".latents-{mark}" / f"{name}.safetensors"
+        rgb, cameras, _ = shards[i]
         try:
             tensors = load_file(cache)
         except (OSError, SafetensorError):
-            tensors = _encode(shards, i, vae, pixelnerf, counts, targets)
+            generator = torch.Generator().manual_seed(zlib.crc32(f"{i} {len(rgb)} {appearance}".encode()))
+            if appearance:
+                rgb = rgb[..., torch.randperm(3, generator=generator)]
+            tensors = _encode(rgb, cameras, vae, pixelnerf, counts, targets, generator)
             with atomic(cache) as temporary:
                 save_file(tensors, temporary)
         chosen, guides = ([tensors[f"{name}{n}"] for n in counts] for name in ("chosen", "guides"))
@@ -75,10 +82,14 @@ def encode_scenes(
 
 @torch.no_grad()
 def _encode(
-    shards: SceneShards, i: int, vae: VAE, pixelnerf: PixelNeRF, counts: Sequence[int], targets: int
+    rgb: Tensor,
+    cameras: Cameras,
+    vae: VAE,
+    pixelnerf: PixelNeRF,
+    counts: Sequence[int],
+    targets: int,
+    generator: torch.Generator,
 ) -> dict[str, Tensor]:
-    rgb, cameras, _ = shards[i]
-    generator = torch.Generator().manual_seed(zlib.crc32(f"{i} {len(rgb)}".encode()))
     device = next(vae.parameters()).device
     x = (opaque(rgb) * 2 - 1).to(device)
     with torch.autocast(device.type, torch.bfloat16, enabled=device.type != "cpu" or has_fast_bfloat16()):

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 
@@ -31,3 +35,10 @@ def has_fast_bfloat16() -> bool:
 
     probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
+
+
+def fast_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where `device` multiplies its matrices in hardware, else float32."""
+    import torch
+
+    return torch.bfloat16 if device.type != "cpu" or has_fast_bfloat16() else torch.float32

@@ -13,14 +13,21 @@ nearly all of a step is matrix products.
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from v3d.cameras import Cameras
+from v3d.diffusion.vae import unusable_weights
+from v3d.errors import V3DError
+from v3d.weights import MINI
+from v3d.weights.storage import load_weights
 
 _HEAD = 64  # channels of a head: 32 carried by cameras, 16 by patch columns, 16 by patch rows
 _CAMERA = 32
@@ -142,10 +149,13 @@ class Block(nn.Module):
         def heads(t: Tensor, matrices: Tensor) -> Tensor:  # -> [B, heads, N, 64]
             return torch.bmm(t.view(sets, -1, _HEAD), matrices).view(N, B, -1, _HEAD).permute(1, 2, 0, 3)
 
-        q = heads(F.layer_norm(self.query(x).view(N, -1, _HEAD), (_HEAD,)), frames.query)
+        q = heads(F.layer_norm(self.query(x).view(N, -1, _HEAD), (_HEAD,)) * _HEAD**-0.5, frames.query)
         k = heads(F.layer_norm(self.key(x).view(N, -1, _HEAD), (_HEAD,)), frames.key)
         v = heads(self.value(x), frames.value)
-        y = F.scaled_dot_product_attention(q, k, v).permute(2, 0, 1, 3).reshape(sets, -1, _HEAD)
+        scores = torch.softmax(
+            q @ k.mT / math.sqrt(_HEAD), -1
+        )  # spelled out: cheaper on the CPU than its fused form
+        y = (scores @ v).permute(2, 0, 1, 3).reshape(sets, -1, _HEAD)
         return self.out(torch.bmm(y, frames.out).view(N, B, D))
 
 
@@ -198,7 +208,7 @@ class OrbitDiT(nn.Module):
         geometry: Geometry,
         guide: Tensor | None = None,
     ) -> Tensor:
-        """Raw network output for the latents of V views.
+        """Raw network output [B, V, C, h, w] (float32) for the latents of V views, in the precision of the weights.
 
         Args:
             x: [B, V, C, h, w] latents scaled by c_in.
@@ -210,23 +220,39 @@ class OrbitDiT(nn.Module):
         """
         B, V = x.shape[:2]
         N, P = photos.shape[1], self.grid**2
-        kept = keep[:, None, None, None]
-        sources = torch.where(kept, self.patchify(photos), self.no_photo.to(photos.dtype))
-        rays = geometry.plucker.to(x.dtype).expand(B, -1, -1, -1)  # also where it has the batch already
+        dtype = self.position.dtype
+        x, photos = x.to(dtype), photos.to(dtype)
+        sources = torch.where(keep[:, None, None, None], self.patchify(photos), self.no_photo)
+        rays = geometry.plucker.to(dtype).expand(B, -1, -1, -1)  # also where it has the batch already
         seen = sources.mean(1, keepdim=True).expand(-1, V, -1, -1)
         views = self.view_in(torch.cat([self.patchify(x), seen, rays[:, N:]], -1))
         if guide is not None:
-            views = views + self.guide_in(self.patchify(guide))
+            views = views + self.guide_in(self.patchify(guide.to(dtype)))
         tokens = torch.cat([self.photo_in(torch.cat([sources, rays[:, :N]], -1)), views], dim=1)
         tokens = (tokens + self.position).flatten(1, 2).transpose(0, 1).contiguous()  # [tokens, B, D]
-        embedding = self.noise_mlp[:2](_sinusoidal(c_noise, 128).to(tokens.dtype))
+        embedding = self.noise_mlp[:2](_sinusoidal(c_noise, 128).to(dtype))
         noise = self.noise_mlp[2](embedding).unflatten(-1, (6, -1))
-        frames = Frames.of(geometry, _rotary_angles(self.grid, x.device), tokens.dtype)
+        frames = Frames.of(geometry, _rotary_angles(self.grid, x.device), dtype)
         for block in self.blocks:
             tokens = block(tokens, noise, frames)
         shift, scale = self.out_modulation(embedding).chunk(2, dim=-1)
         patches = self.out(_modulate(tokens[N * P :], shift, scale))
-        return self.unpatchify(patches.transpose(0, 1).unflatten(1, (V, -1)))
+        return self.unpatchify(patches.transpose(0, 1).unflatten(1, (V, -1))).float()
+
+
+def load_dit(folder: str | Path = MINI) -> OrbitDiT:
+    """The network of a folder of weights, in float32; by default the one in the package.
+
+    Raises:
+        V3DError: a file is missing, damaged or does not fit its configuration.
+    """
+    folder = Path(folder)
+    try:
+        net = OrbitDiT(OrbitDiTConfig(**json.loads((folder / "config.json").read_text())["dit"]))
+        net.load_state_dict(load_weights(folder / "dit.safetensors"))
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        raise V3DError(unusable_weights(folder, error)) from error
+    return net
 
 
 def _modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:

@@ -17,19 +17,17 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
 from torch import Tensor
 
 from v3d.cameras import ORBIT_VIEWS, Cameras, cat_cameras, orbit
 from v3d.diffusion import edm
-from v3d.diffusion.dit import Geometry, OrbitDiT, OrbitDiTConfig
+from v3d.diffusion.dit import Geometry, OrbitDiT, load_dit
 from v3d.diffusion.front import with_photo
 from v3d.diffusion.pixelnerf import PixelNeRF, Sources, load_pixelnerf
 from v3d.diffusion.vae import VAE, load_vae, unusable_weights
 from v3d.errors import V3DError
-from v3d.runtime import has_fast_bfloat16
+from v3d.runtime import fast_dtype
 from v3d.views import Views
-from v3d.weights.storage import load_weights
 
 OUTLINE, STEEPNESS = 0.4, 4.0
 """Where the outline of PixelNeRF's views lies, and how much steeper than PixelNeRF's the drawn alpha is there.
@@ -88,18 +86,16 @@ class MiniModel:
         Raises:
             V3DError: a file is missing, damaged or does not fit the configuration.
         """
-        folder = Path(folder)
+        folder, device = Path(folder), torch.device(device)
         vae, pixelnerf = load_vae(folder, device), load_pixelnerf(folder, device)
+        dit = load_dit(folder).requires_grad_(False).eval().to(device, fast_dtype(device))
         try:
             config = json.loads((folder / "config.json").read_text())
-            dit = OrbitDiT(OrbitDiTConfig(**config["dit"]))
-            dit.load_state_dict(load_weights(folder / "dit.safetensors"))
             files = [(folder / f"{name}.safetensors").read_bytes() for name in ("vae", "pixelnerf", "dit")]
             names = ("steps", "guidance", "sigma_min", "sigma_max", "sigma_data")
             sampling = {k: config["sampling"][k] for k in names}
-        except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        except (OSError, KeyError, TypeError, ValueError) as error:
             raise V3DError(unusable_weights(folder, error)) from error
-        dit.requires_grad_(False).eval().to(device)
         return MiniModel(
             vae=vae,
             pixelnerf=pixelnerf,
@@ -195,13 +191,10 @@ class MiniModel:
     ) -> Tensor:
         """Guided `D(x, sigma)` of the residual; the conditional and the unconditional half run as one batch."""
         keep = torch.tensor([True] if guidance == 1 else [True, False], device=x.device)
-        fast = x.device.type != "cpu" or has_fast_bfloat16()
 
         def network(inputs: Tensor, c_noise: Tensor) -> Tensor:
-            with torch.autocast(x.device.type, torch.bfloat16, enabled=fast):
-                photos = z_photos.expand(len(keep), *z_photos.shape)
-                guides = guide.expand(len(keep), *guide.shape)
-                return self.dit(inputs, c_noise, photos, keep, geometry, guides).float()
+            photos = z_photos.expand(len(keep), *z_photos.shape)
+            return self.dit(inputs, c_noise, photos, keep, geometry, guide.expand(len(keep), *guide.shape))
 
         batch = x.expand(len(keep), *x.shape[1:])
         estimate = edm.Preconditioning(self.sigma_data).denoise(network, batch, sigma.expand(len(keep)))

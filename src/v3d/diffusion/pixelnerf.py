@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from v3d.cameras import Cameras
 from v3d.diffusion.vae import unusable_weights
 from v3d.errors import V3DError
-from v3d.runtime import has_fast_bfloat16
+from v3d.runtime import fast_dtype
 from v3d.weights import MINI
 from v3d.weights.storage import load_weights
 
@@ -146,7 +146,7 @@ class PixelNeRF(nn.Module):
             is empty. H and W are multiples of 4.
         """
         device = self.position.device
-        fast = device.type != "cpu" or has_fast_bfloat16()
+        fast = fast_dtype(device) == torch.bfloat16
         coarse = cameras.resized(cameras.width // 4, cameras.height // 4)
         images, depths = [], []
         with torch.autocast(device.type, torch.bfloat16, enabled=fast):

@@ -21,7 +21,7 @@ from v3d.diffusion.pixelnerf import PixelNeRF
 from v3d.diffusion.vae import VAE
 from v3d.errors import V3DError
 from v3d.files import atomic
-from v3d.runtime import has_fast_bfloat16
+from v3d.runtime import fast_dtype
 from v3d.training.dataset import OrbitShards
 from v3d.training.shards import UNREADABLE, Shard
 
@@ -125,7 +125,6 @@ def _encode(shard: Shard, vae: VAE, pixelnerf: PixelNeRF, recolour: str | None) 
     """Encode a shard; `recolour` seeds another appearance of each orbit."""
     generator = None if recolour is None else torch.Generator().manual_seed(zlib.crc32(recolour.encode()))
     device = next(vae.parameters()).device
-    fast = device.type != "cpu" or has_fast_bfloat16()
     rows, cameras = [], orbit(ORBIT_VIEWS)
     for row in range(len(shard.ids)):
         images = torch.cat([shard.photo(row)[None], shard.views(row)])
@@ -134,7 +133,7 @@ def _encode(shard: Shard, vae: VAE, pixelnerf: PixelNeRF, recolour: str | None) 
             if mirrored:
                 images = images[[0, 1, *range(len(images) - 1, 1, -1)]]
         x = (images.to(device).permute(0, 3, 1, 2).float() / 127.5 - 1).to(memory_format=torch.channels_last)
-        with torch.autocast(device.type, torch.bfloat16, enabled=fast):
+        with torch.autocast(device.type, torch.bfloat16, enabled=fast_dtype(device) == torch.bfloat16):
             z = vae.encode(x)
             guide = encode_images(vae, draw_guide(pixelnerf, x[:1], cameras[0], cameras)[0])
         rows.append(Latents(*(t.half().cpu().contiguous() for t in (z[1:], z[0], guide))))

@@ -23,7 +23,6 @@ from typing import Protocol
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from v3d.errors import V3DError
 from v3d.files import atomic
@@ -151,7 +150,7 @@ def run(
             save_checkpoint(out, recipe, progress, network, ema, optimizers)
         world.wait()
 
-    with _signals() as asked, _attention(world.device):
+    with _signals() as asked:
         while not stop:
             done = progress.step / recipe.steps if recipe.steps else progress.seconds / (earlier + budget)
             if done >= 1 or progress.seconds - earlier >= budget:
@@ -268,17 +267,6 @@ def _copy(source: nn.Module, target: nn.Module) -> None:
 def _average(ema: nn.Module, network: nn.Module, decay: float) -> None:
     """ema <- decay * ema + (1 - decay) * network."""
     torch._foreach_lerp_(list(ema.parameters()), list(network.parameters()), 1 - decay)
-
-
-@contextlib.contextmanager
-def _attention(device: torch.device) -> Iterator[None]:
-    """On the CPU, plain attention: the backward pass of flash attention is slow there."""
-    if device.type != "cpu":
-        yield
-        return
-    torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)  # also steers the CPU's plain attention
-    with sdpa_kernel(SDPBackend.MATH):
-        yield
 
 
 @contextlib.contextmanager

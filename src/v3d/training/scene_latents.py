@@ -19,7 +19,7 @@ from v3d.diffusion.mini import draw_guide, encode
 from v3d.diffusion.pixelnerf import PixelNeRF
 from v3d.diffusion.vae import VAE
 from v3d.files import atomic
-from v3d.runtime import has_fast_bfloat16
+from v3d.runtime import fast_dtype
 from v3d.training.latents import fingerprint
 from v3d.training.pixelnerf import opaque
 from v3d.training.scene_data import SceneShards
@@ -92,7 +92,7 @@ def _encode(
 ) -> dict[str, Tensor]:
     device = next(vae.parameters()).device
     x = (opaque(rgb) * 2 - 1).to(device)
-    with torch.autocast(device.type, torch.bfloat16, enabled=device.type != "cpu" or has_fast_bfloat16()):
+    with torch.autocast(device.type, torch.bfloat16, enabled=fast_dtype(device) == torch.bfloat16):
         tensors = {"views": vae.encode(x)}
         for n in counts:
             chosen = torch.randperm(len(rgb), generator=generator)[: n + targets]

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from v3d.diffusion.dit import Geometry, OrbitDiT, OrbitDiTConfig
+from v3d.diffusion.dit import Geometry, OrbitDiT, OrbitDiTConfig, load_dit
 from v3d.diffusion.edm import Denoiser, NoiseLaw, Preconditioning, edm_loss
 from v3d.diffusion.mini import MiniModel
 from v3d.diffusion.pixelnerf import PixelNeRF
@@ -50,7 +50,7 @@ def make_dit(recipe: OrbitRecipe | SceneRecipe, latents: Tensor, init: Path | No
     """
     config = OrbitDiTConfig(latents.shape[-3], latents.shape[-1], recipe.patch, recipe.width, recipe.depth)
     torch.manual_seed(recipe.seed)
-    net = OrbitDiT(config) if init is None else MiniModel.load(init).dit.requires_grad_(True).train()
+    net = OrbitDiT(config) if init is None else load_dit(init)
     if net.config != config:
         raise V3DError(f"The network in {init} is {net.config}, the recipe's is {config}; change the recipe.")
     return net
@@ -75,31 +75,8 @@ def residual_loss(
 
 def denoiser(network: nn.Module, batch: Batch, keep: Tensor, recipe: OrbitRecipe | SceneRecipe) -> Denoiser:
     """`D(x, sigma)` of the batch's residual; `keep` [B] is False where the photos are withheld."""
-    raw = partial(
-        _raw_network,
-        network,
-        photos=batch.photos,
-        keep=keep,
-        geometry=batch.geometry,
-        guide=batch.guide,
-    )
+    raw = partial(network, photos=batch.photos, keep=keep, geometry=batch.geometry, guide=batch.guide)
     return partial(Preconditioning(recipe.sigma_data).denoise, raw)
-
-
-def _raw_network(
-    net: nn.Module,
-    x: Tensor,
-    c_noise: Tensor,
-    *,
-    photos: Tensor,
-    keep: Tensor,
-    geometry: Geometry,
-    guide: Tensor,
-) -> Tensor:
-    """The raw network in the precision of its weights; inputs and output are float32."""
-    dtype = next(net.parameters()).dtype
-    out: Tensor = net(x.to(dtype), c_noise, photos.to(dtype), keep, geometry, guide.to(dtype))
-    return out.float()
 
 
 def sampling(recipe: OrbitRecipe | SceneRecipe) -> Sampling:

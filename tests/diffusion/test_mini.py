@@ -218,8 +218,9 @@ def test_the_video_model_draws_what_the_guide_leaves_open(
 
 def test_an_empty_network_samples_residuals_of_the_stated_deviation(tiny_weights: Path) -> None:
     model = MiniModel.load(tiny_weights)
-    torch.nn.init.zeros_(model.dit.out.weight)  # F = 0: the data are N(0, sigma_data^2), whatever is seen
-    torch.nn.init.zeros_(model.dit.out.bias)
+    for layer in (model.dit.out, model.dit.refine.last):
+        torch.nn.init.zeros_(layer.weight)  # F = 0: the data are N(0, sigma_data^2), whatever is seen
+        torch.nn.init.zeros_(layer.bias)
     model.sigma_min, model.sigma_max, model.sigma_data = 1e-3, 80.0, 0.3
     geometry = Geometry.of(orbit(7), model.dit.grid)
     z = torch.zeros(6, 4, 4, 4)

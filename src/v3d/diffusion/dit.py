@@ -8,7 +8,7 @@ PRoPE, arXiv 2507.10496). A third tells it what the sources say about every view
 *guide* (see `v3d.diffusion.pixelnerf`), as latents beside the noisy ones.
 
 Tokens are laid out [N, B, D], patches first: then the change of frame is one batched matrix product, and
-nearly all of a step is matrix products.
+nearly all of a step is matrix products. Patches are large (few tokens); a few convolutions at the end mend their borders.
 """
 
 from __future__ import annotations
@@ -159,6 +159,28 @@ class Block(nn.Module):
         return self.out(torch.bmm(y, frames.out).view(N, B, D))
 
 
+class Refine(nn.Module):
+    """Convolutions over the latents of every view, which see across the borders of patches."""
+
+    def __init__(self, channels: int, width: int, hidden: int = 64) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3 * channels, hidden, 3, padding=1)
+        self.second = nn.Conv2d(hidden, hidden, 3, padding=1)
+        self.last = nn.Conv2d(hidden, channels, 3, padding=1)
+        self.modulation = nn.Linear(width, 2 * hidden)
+        for layer in (self.last, self.modulation):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, y: Tensor, x: Tensor, guide: Tensor, noise: Tensor) -> Tensor:
+        """The transformer's answer y, the noisy latents and the guide [B, V, C, h, w], noise [B, D] -> y, refined."""
+        B, V = y.shape[:2]
+        shift, scale = self.modulation(noise).repeat_interleave(V, 0)[..., None, None].chunk(2, dim=1)
+        z = F.silu(self.first(torch.cat([y, x, guide], 2).flatten(0, 1)))
+        z = F.silu(self.second(torch.addcmul(shift, z, 1 + scale)))
+        return y + self.last(z).unflatten(0, (B, V))
+
+
 class OrbitDiT(nn.Module):
     """`F(x, c_noise | photos, cameras, guide)`: the raw network inside the EDM preconditioning."""
 
@@ -176,6 +198,7 @@ class OrbitDiT(nn.Module):
         self.blocks = nn.ModuleList(Block(D) for _ in range(config.depth))
         self.out_modulation = nn.Linear(D, 2 * D)
         self.out = nn.Linear(D, patch_dim)
+        self.refine = Refine(config.latent_channels, D)
         final = self.noise_mlp[2]
         assert isinstance(final, nn.Linear)
         nn.init.normal_(final.weight, std=0.01)
@@ -222,12 +245,12 @@ class OrbitDiT(nn.Module):
         N, P = photos.shape[1], self.grid**2
         dtype = self.position.dtype
         x, photos = x.to(dtype), photos.to(dtype)
+        guide = torch.zeros_like(x) if guide is None else guide.to(dtype)
         sources = torch.where(keep[:, None, None, None], self.patchify(photos), self.no_photo)
         rays = geometry.plucker.to(dtype).expand(B, -1, -1, -1)  # also where it has the batch already
         seen = sources.mean(1, keepdim=True).expand(-1, V, -1, -1)
         views = self.view_in(torch.cat([self.patchify(x), seen, rays[:, N:]], -1))
-        if guide is not None:
-            views = views + self.guide_in(self.patchify(guide.to(dtype)))
+        views = views + self.guide_in(self.patchify(guide))
         tokens = torch.cat([self.photo_in(torch.cat([sources, rays[:, :N]], -1)), views], dim=1)
         tokens = (tokens + self.position).flatten(1, 2).transpose(0, 1).contiguous()  # [tokens, B, D]
         embedding = self.noise_mlp[:2](_sinusoidal(c_noise, 128).to(dtype))
@@ -237,7 +260,8 @@ class OrbitDiT(nn.Module):
             tokens = block(tokens, noise, frames)
         shift, scale = self.out_modulation(embedding).chunk(2, dim=-1)
         patches = self.out(_modulate(tokens[N * P :], shift, scale))
-        return self.unpatchify(patches.transpose(0, 1).unflatten(1, (V, -1))).float()
+        y = self.unpatchify(patches.transpose(0, 1).unflatten(1, (V, -1)))
+        return self.refine(y, x, guide, embedding).float()
 
 
 def load_dit(folder: str | Path = MINI) -> OrbitDiT:

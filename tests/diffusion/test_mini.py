@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -197,23 +198,26 @@ def test_solid_takes_the_white_out_of_half_transparent_colour() -> None:
     torch.testing.assert_close(rgb[:, 0, 0], torch.ones(3))
 
 
+@pytest.mark.parametrize("opaque", [False, True])
 def test_the_video_model_draws_what_the_guide_leaves_open(
-    tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_weights: Path, monkeypatch: pytest.MonkeyPatch, opaque: bool
 ) -> None:
     model = MiniModel.load(tiny_weights)
+    model.pixelnerf.config = replace(model.pixelnerf.config, opaque=opaque)
     cameras = orbit(3, size=32)
     photo = torch.rand(1, 4, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    wanted = torch.zeros(1, 1, 1, 1, 1)
-    monkeypatch.setattr(MiniModel, "_denoise", lambda self, x, sigma, **_: wanted.expand_as(x))
-    unasked = model.draw(photo, cameras[0], cameras, steps=0)
-    assert torch.equal(unasked.images, unasked.guide)
-    # A residual of zero leaves the guide as it is, details included that the VAE cannot carry.
-    torch.testing.assert_close(model.draw(photo, cameras[0], cameras, steps=3).images, unasked.guide)
-    wanted = wanted + 0.5
-    drawn, _ = draw_guide(model.pixelnerf, photo, cameras[0], cameras)
-    z = model.vae.encode(drawn)
-    expected = solid(drawn + model.vae.decode(z + 0.5) - model.vae.decode(z))
-    torch.testing.assert_close(model.draw(photo, cameras[0], cameras, steps=3).images, expected)
+    guide, _ = draw_guide(model.pixelnerf, photo, cameras[0], cameras)
+    z = model.vae.encode(guide)
+    for wanted in (0.0, 0.5):
+        residual = torch.full((1, 1, 1, 1, 1), wanted)
+        monkeypatch.setattr(MiniModel, "_denoise", lambda self, x, sigma, r=residual, **_: r.expand_as(x))
+        drawn = model.draw(photo, cameras[0], cameras, steps=3)
+        expected = model.vae.decode(z + wanted)
+        if opaque:  # details of the guide that the VAE cannot carry stay
+            expected = guide + expected - model.vae.decode(z)
+        torch.testing.assert_close(drawn.images, expected)
+        torch.testing.assert_close(drawn.guide, guide if opaque else solid(guide))
+        assert torch.equal(model.draw(photo, cameras[0], cameras, steps=0).images, drawn.guide)
 
 
 def test_an_empty_network_samples_residuals_of_the_stated_deviation(tiny_weights: Path) -> None:

@@ -4,7 +4,7 @@ PixelNeRF draws what the photo alone says about every view: right in pose, blurr
 The video model, which sees that guide, the photo, and all its own views at once, draws what the guide leaves open: it is
 an EDM model of the *residual*, the latents of the views less those of the guide (as in CorrDiff, arXiv 2309.15214).
 One sampler step gives the mean of what is possible, more steps one possibility; with 0 steps the video model is not asked,
-and the guide is the answer. In pixels, too, only the change is added to the guide, so what the VAE cannot carry is not lost.
+and the guide is the answer.
 """
 
 from __future__ import annotations
@@ -162,9 +162,10 @@ class MiniModel:
         steps = self.steps if steps is None else steps
         guidance = self.guidance if guidance is None else guidance
         guide, depth = draw_guide(self.pixelnerf, photos, photo_cameras, cameras)
-        finish = (lambda x: x) if self.pixelnerf.config.opaque else solid
+        opaque = self.pixelnerf.config.opaque
+        alone = guide if opaque else solid(guide)
         if steps == 0:
-            return Drawn(finish(guide).cpu(), finish(guide).cpu(), depth.cpu())
+            return Drawn(alone.cpu(), alone.cpu(), depth.cpu())
 
         geometry = Geometry.of(
             cat_cameras([photo_cameras.resized(1, 1), cameras.resized(1, 1)]), self.dit.grid
@@ -176,8 +177,12 @@ class MiniModel:
             self._denoise, z_photos=z_photos, guide=z_guide, geometry=geometry.to(device), guidance=guidance
         )
         residual = self.sampler(denoise, noise[None], sigmas, on_step)[0]
-        images = guide + decode(self.vae, z_guide + residual) - decode(self.vae, z_guide)
-        return Drawn(finish(images).cpu(), finish(guide).cpu(), depth.cpu())
+        images = decode(self.vae, z_guide + residual)
+        if (
+            opaque
+        ):  # only what changes: the guide has details that the VAE cannot carry (an object's has fog instead)
+            images = guide + images - decode(self.vae, z_guide)
+        return Drawn(images.cpu(), alone.cpu(), depth.cpu())
 
     def _denoise(
         self,

@@ -168,9 +168,8 @@ class Refine(nn.Module):
         self.second = nn.Conv2d(hidden, hidden, 3, padding=1)
         self.last = nn.Conv2d(hidden, channels, 3, padding=1)
         self.modulation = nn.Linear(width, 2 * hidden)
-        for layer in (self.last, self.modulation):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        for p in (*self.last.parameters(), *self.modulation.parameters()):
+            nn.init.zeros_(p)
 
     def forward(self, y: Tensor, x: Tensor, guide: Tensor, noise: Tensor) -> Tensor:
         """The transformer's answer y, the noisy latents and the guide [B, V, C, h, w], noise [B, D] -> y, refined."""

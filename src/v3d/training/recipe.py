@@ -261,7 +261,7 @@ class SceneRecipe(Recipe):
         width: channels of a token, a multiple of 64.
         depth: transformer blocks.
         patch: latents of a token's side.
-        drop: how often photos and guide are withheld (classifier-free guidance).
+        drop: how often the photos are withheld (classifier-free guidance).
         P_mean: of the noise law ln sigma ~ N(P_mean, P_std^2).
         P_std: of the same.
         sigma_data: standard deviation of what the guide leaves open, in latents.

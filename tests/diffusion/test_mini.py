@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from v3d.cameras import orbit
 from v3d.diffusion import edm
-from v3d.diffusion.dit import Frames, Geometry, OrbitDiT, OrbitDiTConfig
+from v3d.diffusion.dit import Block, Frames, Geometry, OrbitDiT, OrbitDiTConfig
 from v3d.diffusion.generator import Generator
 from v3d.diffusion.mini import OUTLINE, MiniModel, draw_guide, solid, to_image
 from v3d.diffusion.pixelnerf import PixelNeRF, PixelNeRFConfig
@@ -63,6 +64,36 @@ def test_frames_score_only_relative_positions() -> None:
     carried = frames.value[j] @ frames.out[i]  # a row vector from the frame of j to the frame of i
     torch.testing.assert_close(carried[:4, :4].T, relative, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(carried[32:, 32:], torch.eye(32))
+
+
+@pytest.mark.parametrize("own_cameras", [False, True])
+def test_attention_is_the_textbooks_with_heads_carried_between_frames(own_cameras: bool) -> None:
+    """Values and gradients, against torch's own attention; cameras shared by the samples, and one set for each."""
+    torch.manual_seed(0)
+    net = awake(OrbitDiT(replace(TINY, width=128, depth=1)))
+    block = net.blocks[0]
+    assert isinstance(block, Block)
+    sets = [Geometry.of(orbit(3, elevation=e), net.grid) for e in (0.0, 20.0)]
+    frames = Frames.of(Geometry.stack(sets) if own_cameras else sets[0], torch.rand(4, 16), torch.float32)
+    x = (3 * torch.randn(12, 2, 128)).requires_grad_()
+
+    def textbook() -> torch.Tensor:
+        def heads(t: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
+            matrices = matrices.view(12, -1, 64, 64).expand(-1, 2, -1, -1)
+            return torch.einsum("nbhi,nbij->bhnj", t.view(12, 2, 2, 64), matrices)
+
+        q = heads(F.layer_norm(block.query(x).view(12, 2, 2, 64), (64,)), frames.query)
+        k = heads(F.layer_norm(block.key(x).view(12, 2, 2, 64), (64,)), frames.key)
+        y = F.scaled_dot_product_attention(q, k, heads(block.value(x), frames.value))
+        return block.out(heads(y.permute(2, 0, 1, 3), frames.out).permute(2, 0, 1, 3).flatten(2))
+
+    ours, theirs = block.attend(x, frames), textbook()
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+    target = torch.randn_like(ours)
+    inputs = (x, block.query.weight, block.key.weight, block.value.weight)
+    gradients = (torch.autograd.grad((y * target).sum(), inputs) for y in (ours, theirs))
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-3)
 
 
 def test_attention_sees_only_relative_cameras() -> None:

@@ -69,6 +69,16 @@ def tiny(orbits: Path, vae: Path, nerf: Path) -> OrbitRecipe:
     )
 
 
+def training(recipe: OrbitRecipe, out: Path) -> list[str]:
+    """The command of a process that trains, with as many threads as this one: sums of bfloat16 differ with their number."""
+    program = (
+        "import sys; from pathlib import Path; from v3d.training.recipe import from_json;"
+        "from v3d.training.train import train;"
+        "train(from_json(sys.argv[1]), Path(sys.argv[2]), device='cpu', threads=int(sys.argv[3]))"
+    )
+    return [sys.executable, "-c", program, to_json(recipe), str(out), str(torch.get_num_threads())]
+
+
 def values(folder: Path, name: str) -> dict[int, float]:
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     return {line["step"]: line[name] for line in lines if name in line}
@@ -175,12 +185,8 @@ def test_a_resumed_run_repeats_an_uninterrupted_one(
 def test_a_run_killed_at_a_random_moment_resumes(tiny: OrbitRecipe, tmp_path: Path) -> None:
     recipe = replace(tiny, steps=30, save_minutes=0.0)
     train(recipe, tmp_path / "whole", device="cpu")
-    program = (
-        "import sys; from pathlib import Path; from v3d.training.recipe import from_json;"
-        "from v3d.training.train import train; train(from_json(sys.argv[1]), Path(sys.argv[2]), device='cpu')"
-    )
     out = tmp_path / "killed"
-    with subprocess.Popen([sys.executable, "-c", program, to_json(recipe), str(out)]) as process:
+    with subprocess.Popen(training(recipe, out)) as process:
         while not (out / FILE).exists() and process.poll() is None:
             time.sleep(0.05)
         time.sleep(0.3 * torch.rand(()).item())
@@ -391,10 +397,6 @@ def test_two_processes_train_as_one(tiny: OrbitRecipe, tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    program = (
-        "import sys; from pathlib import Path; from v3d.training.recipe import from_json;"
-        "from v3d.training.train import train; train(from_json(sys.argv[1]), Path(sys.argv[2]), device='cpu')"
-    )
     launch = {
         "WORLD_SIZE": "2",
         "MASTER_ADDR": "127.0.0.1",
@@ -403,7 +405,7 @@ def test_two_processes_train_as_one(tiny: OrbitRecipe, tmp_path: Path) -> None:
     }
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", program, to_json(exact), str(tmp_path / "two")],
+            training(exact, tmp_path / "two"),
             env={**os.environ, **launch, "RANK": str(rank), "LOCAL_RANK": str(rank)},
         )
         for rank in range(2)

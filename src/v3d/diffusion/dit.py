@@ -149,9 +149,7 @@ class Block(nn.Module):
         def heads(t: Tensor, matrices: Tensor) -> Tensor:  # -> [B, heads, N, 64]
             return torch.bmm(t.view(sets, -1, _HEAD), matrices).view(N, B, -1, _HEAD).permute(1, 2, 0, 3)
 
-        # 1 / 64 instead of the usual 1 / sqrt(64), by mistake: flatter attention. The shipped weights were trained so; the
-        # usual scale wants them trained again.
-        q = heads(F.layer_norm(self.query(x).view(N, -1, _HEAD), (_HEAD,)) / _HEAD, frames.query)
+        q = heads(F.layer_norm(self.query(x).view(N, -1, _HEAD), (_HEAD,)) * _HEAD**-0.5, frames.query)
         k = heads(F.layer_norm(self.key(x).view(N, -1, _HEAD), (_HEAD,)), frames.key)
         v = heads(self.value(x), frames.value)
         scores = torch.softmax(q @ k.mT, -1)  # spelled out: cheaper on the CPU than its fused form

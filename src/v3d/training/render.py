@@ -133,7 +133,6 @@ def check_objects(
 
 def check_object(source: Source, *, untextured: bool) -> tuple[str | None, str]:
     """Why the object is of no use (None if it is), and its fingerprint."""
-    torch.set_num_threads(1)
     try:
         mesh = source.load().mesh
     except V3DError as error:
@@ -157,7 +156,6 @@ def plan(sources: Sequence[Source], settings: RenderSettings) -> list[Chunk]:
 
 def render_chunk(chunk: Chunk, *, out: Path, settings: RenderSettings) -> list[dict[str, str]]:
     """Render a chunk unless it is there already; returns the orbits that failed, with reasons."""
-    torch.set_num_threads(1)
     done = out / f".done/{chunk.number:05d}.json"
     if done.exists():
         failures: list[dict[str, str]] = json.loads(done.read_text())
@@ -248,13 +246,18 @@ def draw_cameras(settings: RenderSettings, generator: torch.Generator) -> Camera
 
 @contextmanager
 def processes(workers: int) -> Iterator[Map]:
-    """`map` over so many processes, in order."""
+    """`map` over so many processes of one thread each, in order; one process is this one."""
     if workers <= 1:
-        yield map
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield map
+        finally:
+            torch.set_num_threads(threads)
         return
     # Spawned, not forked: a fork of a process whose torch has threads can hang.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with ProcessPoolExecutor(workers, context, torch.set_num_threads, (1,)) as pool:
         try:
             yield pool.map
         except BrokenProcessPool:

@@ -73,7 +73,6 @@ def render_scene_shard(
     number: int, *, sources: Sequence[Source], out: Path, settings: SceneSettings
 ) -> list[dict[str, str]]:
     """Render one shard unless it is there already; returns the scenes that failed, with reasons."""
-    torch.set_num_threads(1)
     done = out / f".done/{number:05d}.json"
     if done.exists():
         earlier: list[dict[str, str]] = json.loads(done.read_text())

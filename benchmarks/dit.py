@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from v3d.cameras import ORBIT_VIEWS, orbit
 from v3d.diffusion.dit import Geometry, OrbitDiT, load_dit
-from v3d.runtime import has_fast_bfloat16
+from v3d.runtime import has_fast_bfloat16, tune_malloc
 
 
 def seconds(run: Callable[[], object], repeats: int) -> float:
@@ -32,28 +32,30 @@ def seconds(run: Callable[[], object], repeats: int) -> float:
 
 @dataclass(frozen=True)
 class Step:
-    """One guided denoiser call: conditional and unconditional as a batch of two."""
+    """One guided denoiser call of many: conditional and unconditional as a batch of two."""
 
     net: OrbitDiT
+    geometry: Geometry
 
     @torch.no_grad()
     def __call__(self) -> torch.Tensor:
         c = self.net.config
-        geometry = Geometry.of(orbit(ORBIT_VIEWS), self.net.grid)[[0, *range(ORBIT_VIEWS)]]
         x = torch.zeros(2, ORBIT_VIEWS, c.latent_channels, c.latent_size, c.latent_size)
         keep = torch.tensor([True, False])
-        return self.net(x, torch.zeros(2), x[:, :1], keep, geometry, x)
+        return self.net(x, torch.zeros(2), x[:, :1], keep, self.geometry, x)
 
 
 def main(size: int = 1024, repeats: int = 10) -> None:
     torch.set_num_threads(1)
+    tune_malloc()  # as the pipeline does
     print(f"{platform.processor() or platform.machine()}, torch {torch.__version__}, one thread, CPU time")
     for dtype in (torch.float32, torch.bfloat16):
         if dtype == torch.bfloat16 and not has_fast_bfloat16():
             continue
         a = torch.randn(size, size, dtype=dtype)
         peak = 2 * size**3 / seconds(lambda a=a: a @ a, repeats)
-        step = Step(load_dit().to(dtype))
+        net = load_dit().to(dtype)
+        step = Step(net, Geometry.of(orbit(ORBIT_VIEWS), net.grid)[[0, *range(ORBIT_VIEWS)]])
         with FlopCounterMode(display=False) as counter:
             step()
         flops = counter.get_total_flops()

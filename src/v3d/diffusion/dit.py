@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -59,6 +59,7 @@ class Geometry:
     plucker: Tensor
     w2c: Tensor
     c2w: Tensor
+    _frames: dict[torch.dtype, Frames] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @staticmethod
     def of(cameras: Cameras, grid: int) -> Geometry:
@@ -79,6 +80,13 @@ class Geometry:
 
     def __getitem__(self, index: Tensor | list[int] | slice) -> Geometry:
         return Geometry(self.plucker[index], self.w2c[index], self.c2w[index])
+
+    def frames(self, dtype: torch.dtype) -> Frames:
+        """What attention needs of the cameras; made once, for every step of a sampler."""
+        if dtype not in self._frames:
+            angles = _rotary_angles(math.isqrt(self.plucker.shape[-2]), self.plucker.device)
+            self._frames[dtype] = Frames.of(self, angles, dtype)
+        return self._frames[dtype]
 
     def to(self, device: torch.device | str) -> Geometry:
         return Geometry(self.plucker.to(device), self.w2c.to(device), self.c2w.to(device))
@@ -252,7 +260,7 @@ class OrbitDiT(nn.Module):
         tokens = (tokens + self.position).flatten(1, 2).transpose(0, 1).contiguous()  # [tokens, B, D]
         embedding = self.noise_mlp[:2](_sinusoidal(c_noise, 128).to(dtype))
         noise = self.noise_mlp[2](embedding).unflatten(-1, (6, -1))
-        frames = Frames.of(geometry, _rotary_angles(self.grid, x.device), dtype)
+        frames = geometry.frames(dtype)
         for block in self.blocks:
             tokens = block(tokens, noise, frames)
         shift, scale = self.out_modulation(embedding).chunk(2, dim=-1)

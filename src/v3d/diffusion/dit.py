@@ -13,21 +13,17 @@ nearly all of a step is matrix products. Patches are large (few tokens); a few c
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from v3d.cameras import Cameras
-from v3d.diffusion.vae import unusable_weights
-from v3d.errors import V3DError
 from v3d.weights import MINI
-from v3d.weights.storage import load_weights
+from v3d.weights.storage import load_network
 
 _HEAD = 64  # channels of a head: 32 carried by cameras, 16 by patch columns, 16 by patch rows
 _CAMERA = 32
@@ -275,13 +271,7 @@ def load_dit(folder: str | Path = MINI) -> OrbitDiT:
     Raises:
         V3DError: a file is missing, damaged or does not fit its configuration.
     """
-    folder = Path(folder)
-    try:
-        net = OrbitDiT(OrbitDiTConfig(**json.loads((folder / "config.json").read_text())["dit"]))
-        net.load_state_dict(load_weights(folder / "dit.safetensors"))
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
-        raise V3DError(unusable_weights(folder, error)) from error
-    return net
+    return load_network(Path(folder), "dit", lambda config: OrbitDiT(OrbitDiTConfig(**config)))
 
 
 def _modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:

@@ -24,10 +24,11 @@ from v3d.diffusion import edm
 from v3d.diffusion.dit import Geometry, OrbitDiT, load_dit
 from v3d.diffusion.front import with_photo
 from v3d.diffusion.pixelnerf import PixelNeRF, Sources, load_pixelnerf
-from v3d.diffusion.vae import VAE, load_vae, unusable_weights
+from v3d.diffusion.vae import VAE, load_vae
 from v3d.errors import V3DError
 from v3d.runtime import fast_dtype
 from v3d.views import Views
+from v3d.weights.storage import unusable_weights
 
 OUTLINE, STEEPNESS = 0.4, 4.0
 """Where the outline of PixelNeRF's views lies, and how much steeper than PixelNeRF's the drawn alpha is there.

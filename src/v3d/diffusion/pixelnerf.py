@@ -15,22 +15,19 @@ colour, sharp, wherever the network says so (as image-based rendering does).
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from v3d.cameras import Cameras
-from v3d.diffusion.vae import unusable_weights
-from v3d.errors import V3DError
 from v3d.runtime import fast_dtype
 from v3d.weights import MINI
-from v3d.weights.storage import load_weights
+from v3d.weights.storage import load_network
 
 
 @dataclass(frozen=True)
@@ -322,10 +319,8 @@ def load_pixelnerf(folder: str | Path = MINI, device: torch.device | str = "cpu"
     Raises:
         V3DError: a file is missing, damaged or does not fit its configuration.
     """
-    folder = Path(folder)
-    try:
-        net = PixelNeRF(PixelNeRFConfig(**json.loads((folder / "config.json").read_text())["pixelnerf"]))
-        net.load_state_dict(load_weights(folder / "pixelnerf.safetensors"))
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
-        raise V3DError(unusable_weights(folder, error)) from error
-    return net.requires_grad_(False).eval().to(device)
+
+    def make(config: dict[str, Any]) -> PixelNeRF:
+        return PixelNeRF(PixelNeRFConfig(**config))
+
+    return load_network(Path(folder), "pixelnerf", make).requires_grad_(False).eval().to(device)

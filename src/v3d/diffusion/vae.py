@@ -6,18 +6,16 @@ serve as the embedded perceptual features (`v3d.perceptual`).
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from v3d.errors import V3DError
 from v3d.weights import MINI
-from v3d.weights.storage import load_weights
+from v3d.weights.storage import load_network
 
 
 @dataclass(frozen=True)
@@ -113,17 +111,8 @@ def load_vae(folder: str | Path = MINI, device: torch.device | str = "cpu") -> V
     Raises:
         V3DError: a file is missing, damaged or does not fit its configuration.
     """
-    folder = Path(folder)
-    try:
-        config = json.loads((folder / "config.json").read_text())["vae"]
-        vae = VAE(VAEConfig(**{**config, "widths": tuple(config["widths"])}))
-        vae.load_state_dict(load_weights(folder / "vae.safetensors"))
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
-        raise V3DError(unusable_weights(folder, error)) from error
-    return vae.requires_grad_(False).eval().to(device)
 
+    def make(config: dict[str, Any]) -> VAE:
+        return VAE(VAEConfig(**{**config, "widths": tuple(config["widths"])}))
 
-def unusable_weights(folder: Path, error: Exception) -> str:
-    """One sentence for weights that cannot be read."""
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return f"{folder} holds no usable mini weights ({reason}); reinstall the package or check the folder."
+    return load_network(Path(folder), "vae", make).requires_grad_(False).eval().to(device)

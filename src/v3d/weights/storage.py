@@ -6,13 +6,20 @@ seed to the next (see `tests/diffusion/test_storage.py` for the bound on the mat
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from v3d.errors import V3DError
 from v3d.files import atomic
+
+Network = TypeVar("Network", bound=nn.Module)
 
 _SCALE = ".scale"
 _LARGE = 4096  # elements; smaller tensors stay float16
@@ -46,3 +53,23 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         rows = tensors[name.removesuffix(_SCALE)]
         tensors[name.removesuffix(_SCALE)] = (rows.flatten(1).float() * scale[:, None]).view(rows.shape)
     return tensors
+
+
+def load_network(folder: Path, name: str, make: Callable[[dict[str, Any]], Network]) -> Network:
+    """A network of a folder of weights: `make` of its part of `config.json`, with the weights of `<name>.safetensors`.
+
+    Raises:
+        V3DError: a file is missing, damaged or does not fit its configuration.
+    """
+    try:
+        network = make(json.loads((folder / "config.json").read_text())[name])
+        network.load_state_dict(load_weights(folder / f"{name}.safetensors"))
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        raise V3DError(unusable_weights(folder, error)) from error
+    return network
+
+
+def unusable_weights(folder: Path, error: Exception) -> str:
+    """One sentence for weights that cannot be read."""
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return f"{folder} holds no usable mini weights ({reason}); reinstall the package or check the folder."

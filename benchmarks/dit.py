@@ -5,65 +5,37 @@ Both are measured in this run, on one thread, in CPU time, so that other work on
 
 from __future__ import annotations
 
-import platform
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 
 import torch
 import tyro
-from torch.utils.flop_counter import FlopCounterMode
 
+from cpu import alone, measure, peak
 from v3d.cameras import ORBIT_VIEWS, orbit
 from v3d.diffusion.dit import Geometry, OrbitDiT, load_dit
-from v3d.runtime import has_fast_bfloat16, tune_malloc
+from v3d.runtime import has_fast_bfloat16
 
 
-def seconds(run: Callable[[], object], repeats: int) -> float:
-    """Best CPU time of a call."""
-    run()
-    times = []
-    for _ in range(repeats):
-        start = time.process_time()
-        run()
-        times.append(time.process_time() - start)
-    return min(times)
-
-
-@dataclass(frozen=True)
-class Step:
+@torch.no_grad()
+def step(net: OrbitDiT, geometry: Geometry) -> torch.Tensor:
     """One guided denoiser call of many: conditional and unconditional as a batch of two."""
-
-    net: OrbitDiT
-    geometry: Geometry
-
-    @torch.no_grad()
-    def __call__(self) -> torch.Tensor:
-        c = self.net.config
-        x = torch.zeros(2, ORBIT_VIEWS, c.latent_channels, c.latent_size, c.latent_size)
-        keep = torch.tensor([True, False])
-        return self.net(x, torch.zeros(2), x[:, :1], keep, self.geometry, x)
+    c = net.config
+    x = torch.zeros(2, ORBIT_VIEWS, c.latent_channels, c.latent_size, c.latent_size)
+    keep = torch.tensor([True, False])
+    return net(x, torch.zeros(2), x[:, :1], keep, geometry, x)
 
 
-def main(size: int = 1024, repeats: int = 10) -> None:
-    torch.set_num_threads(1)
-    tune_malloc()  # as the pipeline does
-    print(f"{platform.processor() or platform.machine()}, torch {torch.__version__}, one thread, CPU time")
+def main(size: int = 1024, repeats: int = 20) -> None:
+    print(alone())
     for dtype in (torch.float32, torch.bfloat16):
         if dtype == torch.bfloat16 and not has_fast_bfloat16():
             continue
-        a = torch.randn(size, size, dtype=dtype)
-        peak = 2 * size**3 / seconds(lambda a=a: a @ a, repeats)
-        net = load_dit().to(dtype)
-        step = Step(net, Geometry.of(orbit(ORBIT_VIEWS), net.grid)[[0, *range(ORBIT_VIEWS)]])
-        with FlopCounterMode(display=False) as counter:
-            step()
-        flops = counter.get_total_flops()
-        duration = seconds(step, repeats)
-        rate = flops / duration
+        net, best = load_dit().to(dtype), peak(dtype, size)
+        geometry = Geometry.of(orbit(ORBIT_VIEWS), net.grid)[[0, *range(ORBIT_VIEWS)]]
+        seconds, flops = measure(partial(step, net, geometry), repeats)
         print(
-            f"{dtype!s:15} step {duration * 1e3:7.1f} ms, {flops / 1e9:5.2f} GFLOP, {rate / 1e9:6.1f} GFLOP/s; "
-            f"product of {size}^2 matrices {peak / 1e9:6.1f} GFLOP/s; share {rate / peak:.0%}"
+            f"{dtype!s:15} step {seconds * 1e3:7.1f} ms, {flops / 1e9:5.2f} GFLOP, {flops / seconds / 1e9:6.1f} GFLOP/s; "
+            f"product of {size}^2 matrices {best / 1e9:6.1f} GFLOP/s; share {flops / seconds / best:.0%}"
         )
 
 

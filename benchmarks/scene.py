@@ -7,15 +7,12 @@ products; its share says so.
 
 from __future__ import annotations
 
-import platform
 import resource
-import time
-from collections.abc import Callable
 
 import torch
 import tyro
-from torch.utils.flop_counter import FlopCounterMode
 
+from cpu import alone, measure, peak
 from v3d.cameras import orbit
 from v3d.scene.model import SceneModel
 from v3d.views import Views
@@ -23,27 +20,12 @@ from v3d.views import Views
 VIEWS = 18
 
 
-def measure(run: Callable[[], object], repeats: int) -> tuple[float, float]:
-    """Best CPU seconds of a call, and its floating-point operations in matrix products."""
-    with FlopCounterMode(display=False) as counter:
-        run()
-    times = []
-    for _ in range(repeats):
-        start = time.process_time()
-        run()
-        times.append(time.process_time() - start)
-    return min(times), counter.get_total_flops()
-
-
 def main(sources: tuple[int, ...] = (1, 3, 6), steps: tuple[int, ...] = (0, 1, 6), repeats: int = 3) -> None:
-    torch.set_num_threads(1)
+    print(alone())
     model = SceneModel.load()
     dtype = model.networks.dit.position.dtype
-    a = torch.randn(1024, 1024, dtype=dtype)
-    seconds, flops = measure(lambda: a @ a, 20)
-    peak = flops / seconds
-    print(f"{platform.processor() or platform.machine()}, torch {torch.__version__}, one thread, CPU time")
-    print(f"product of 1024^2 matrices in {dtype}: {peak / 1e9:.0f} GFLOP/s\n")
+    best = peak(dtype)
+    print(f"product of 1024^2 matrices in {dtype}: {best / 1e9:.0f} GFLOP/s\n")
     print("| photos | steps | seconds | views/s | GFLOP | share of the peak | peak memory |")
     print("|---:|---:|---:|---:|---:|---:|---:|")
     targets = orbit(VIEWS, radius=1.5, elevation=20.0, size=model.size)
@@ -56,7 +38,7 @@ def main(sources: tuple[int, ...] = (1, 3, 6), steps: tuple[int, ...] = (0, 1, 6
             memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
             print(
                 f"| {count} | {n} | {seconds:.2f} | {VIEWS / seconds:.1f} | {flops / 1e9:.1f} | "
-                f"{flops / seconds / peak:.0%} | {memory:.2f} GB |"
+                f"{flops / seconds / best:.0%} | {memory:.2f} GB |"
             )
 
 

@@ -1,9 +1,9 @@
 """PixelNeRF conditioning: what the source photos say about a new view (the paper's scene-level part).
 
 Every source photo is read by a small transformer into a *frustum*: features on depth planes behind its pixels.
-Points along the rays of a new view are projected into every source; the features found there are pooled over
-the sources by mean and standard deviation, so that their number and order do not matter, and decoded to
-a density and a colour. Volume rendering then gives the new view's colour, opacity and depth.
+Points along the rays of a new view are projected into every source; the features found there, and the photo itself
+(outlines, and whether the photos agree on a colour), are pooled over the sources by mean and standard deviation,
+so that their number and order do not matter, and decoded to a density and a colour. Volume rendering then gives the new view's colour, opacity and depth.
 
 A photo of an object is the case of one source with a known camera: an orbit's view 0.
 
@@ -120,7 +120,7 @@ class PixelNeRF(nn.Module):
         self.blocks = nn.ModuleList(EncoderBlock(c.width) for _ in range(c.depth))
         self.norm = nn.LayerNorm(c.width)
         self.frustum = nn.Linear(c.width, self.cells**2 * c.planes * c.channels)
-        self.pooled = nn.Linear(2 * c.channels + 1, c.hidden)
+        self.pooled = nn.Linear(2 * (c.channels + 4) + 1, c.hidden)
         self.decoded = nn.Linear(c.hidden, 5)  # density, weight of the colour, colour
         nn.init.normal_(self.frustum.weight, std=0.02)
         nn.init.zeros_(self.frustum.bias)
@@ -244,17 +244,17 @@ class PixelNeRF(nn.Module):
         h = _sample(frusta.volumes.flatten(0, 1).to(points.dtype), where[:, None, None]).unflatten(
             0, (B, N)
         )  # [B, N, P, C]
-        photo = _sample(s.images[:, :, :3].flatten(0, 1), where[:, None, :, :2]).unflatten(0, (B, N))
-        m = seen[..., None]
+        photo = _sample(s.images.flatten(0, 1), where[:, None, :, :2]).unflatten(0, (B, N))
+        found, m = torch.cat([h, photo], -1), seen[..., None]
         count = m.sum(1).clamp_min(1)
-        mean = (h * m).sum(1) / count
-        variance = ((h - mean[:, None]).square() * m).sum(1) / count
+        mean = (found * m).sum(1) / count
+        variance = ((found - mean[:, None]).square() * m).sum(1) / count
         pooled = torch.cat([mean, (variance + 1e-4).sqrt() - 1e-2, seen.mean(1)[..., None]], -1)
         hidden = F.silu(self.pooled(pooled.to(self.pooled.weight.dtype)))  # [B, P, hidden]
         out = self.decoded(hidden).to(points.dtype)
         density = 8 * F.softplus(2 * out[..., 0] - 1) * seen.amax(1)
         votes = torch.cat([h[..., 0] + (seen - 1) * 1e4, out[:, None, :, 1]], 1).softmax(1)[..., None]
-        colours = torch.cat([photo * 0.5 + 0.5, out[:, None, :, 2:].sigmoid()], 1)
+        colours = torch.cat([photo[..., :3] * 0.5 + 0.5, out[:, None, :, 2:].sigmoid()], 1)
         return density, (votes * colours).sum(1)
 
 

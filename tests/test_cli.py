@@ -104,7 +104,7 @@ def test_reconstruct_an_orbit_video(tmp_path: Path) -> None:
     ("make", "sentence"),
     [
         (lambda folder: folder / "none.png", "no photo"),
-        (lambda folder: folder, "no photo"),
+        (lambda folder: folder, "is a folder"),
         (lambda folder: (folder / "text.png").write_text("text") and folder / "text.png", "not an image"),
     ],
 )

@@ -149,15 +149,27 @@ def resize_rgba(rgba: Tensor, height: int, width: int) -> Tensor:
     return torch.cat([rgb.clamp(0, 1), x[..., 3:]], -1)
 
 
+def existing(path: str | Path) -> Path:
+    """The path of a photo.
+
+    Raises:
+        V3DError: there is no such file.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise V3DError(f"{path} is a folder; name its photos: {path / '*.png'}.")
+    if not path.is_file():
+        raise V3DError(f"There is no photo {path}.")
+    return path
+
+
 def image_size(path: str | Path, *, upright: bool = True) -> tuple[int, int]:
     """Width and height of what `read_image` gives without `max_side`, from the file's first bytes.
 
     Raises:
         V3DError: the file is missing or not an image.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise V3DError(f"There is no photo {path}.")
+    path = existing(path)
     try:
         with _bomb_check_off(), Image.open(path) as file:
             turned = upright and file.getexif().get(_ORIENTATION, 1) >= 5  # by a quarter
@@ -181,9 +193,7 @@ def read_image(
     Raises:
         V3DError: the file is missing, not an image, broken, or has more than 450 million pixels.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise V3DError(f"There is no photo {path}.")
+    path = existing(path)
     try:
         with _bomb_check_off(), Image.open(path) as file:
             image: Image.Image = file

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from v3d.errors import V3DError
 from v3d.mesh import Mesh
+from v3d.photo import existing
 from v3d.presets import preset_of
 from v3d.run import OnProgress, RunFolder
 from v3d.runtime import tune_malloc
@@ -72,9 +73,7 @@ def generate(
         V3DError: the photo, the weights or the folder cannot be used.
     """
     settings = settings or GenerateSettings()
-    photo = Path(photo)
-    if not photo.is_file():
-        raise V3DError(f"There is no photo {photo}.")
+    photo = existing(photo)
     device = pick_device(settings)
     tune_malloc()
     folder = other_than(photo.parent, Path(out) / photo.stem)

@@ -92,7 +92,8 @@ class Geometry:
 class Frames:
     """Matrices [N, 64, 64] that carry a head's channels (as rows) of N patches to a common frame and back.
 
-    Where every sample of a batch has its own cameras they are [N * B, 64, 64].
+    `value` and `out` know cameras only and are one for each view, [V, 64, 64]. Where every sample of a batch has its own
+    cameras all are [N * B, 64, 64].
 
     With E the 4x4 world-to-camera matrix and R the rotary matrix of a patch's column and row, the score of
     patches i and j sees only `E_i E_j^-1` and `R_i R_j^T`; values arrive in the frame of the reader.
@@ -110,12 +111,13 @@ class Frames:
 
         def blocks(camera: Tensor, rotary: bool) -> Tensor:
             camera = camera.reshape(-1, V, 4, 4).transpose(0, 1)[:, None]  # [V, 1, B or 1, 4, 4]
-            M = torch.zeros(V, P, camera.shape[2], _HEAD, _HEAD, dtype=dtype, device=camera.device)
+            patches = P if rotary or camera.shape[2] > 1 else 1
+            M = torch.zeros(V, patches, camera.shape[2], _HEAD, _HEAD, dtype=dtype, device=camera.device)
             for k in range(0, _CAMERA, 4):
                 M[..., k : k + 4, k : k + 4] = camera
             pair = torch.arange(_CAMERA, _HEAD, 2, device=camera.device)
             cos, sin = (f(angles).to(dtype)[:, None] for f in (torch.cos, torch.sin))
-            M[..., pair, pair] = M[..., pair + 1, pair + 1] = cos if rotary else torch.ones_like(cos)
+            M[..., pair, pair] = M[..., pair + 1, pair + 1] = cos if rotary else torch.ones_like(cos[:1])
             if rotary:
                 M[..., pair, pair + 1] = sin
                 M[..., pair + 1, pair] = -sin
@@ -147,18 +149,20 @@ class Block(nn.Module):
 
     def attend(self, x: Tensor, frames: Frames) -> Tensor:
         """Full attention over all N patches."""
-        N, B, D = x.shape
-        sets = len(frames.query)  # N, or N * B
+        N, B, _ = x.shape
+
+        def carry(t: Tensor, matrices: Tensor) -> Tensor:  # [N, B, D] -> [N, B, heads, 64]
+            return torch.bmm(t.view(len(matrices), -1, _HEAD), matrices).view(N, B, -1, _HEAD)
 
         def heads(t: Tensor, matrices: Tensor) -> Tensor:  # -> [B, heads, N, 64]
-            return torch.bmm(t.view(sets, -1, _HEAD), matrices).view(N, B, -1, _HEAD).permute(1, 2, 0, 3)
+            return carry(t, matrices).permute(1, 2, 0, 3)
 
         q = heads(F.layer_norm(self.query(x).view(N, -1, _HEAD), (_HEAD,)) * _HEAD**-0.5, frames.query)
         k = heads(F.layer_norm(self.key(x).view(N, -1, _HEAD), (_HEAD,)), frames.key)
         v = heads(self.value(x), frames.value)
         scores = torch.softmax(q @ k.mT, -1)  # spelled out: cheaper on the CPU than its fused form
-        y = (scores @ v).permute(2, 0, 1, 3).reshape(sets, -1, _HEAD)
-        return self.out(torch.bmm(y, frames.out).view(N, B, D))
+        y = (scores @ v).permute(2, 0, 1, 3).contiguous()
+        return self.out(carry(y, frames.out).flatten(2))
 
 
 class Refine(nn.Module):

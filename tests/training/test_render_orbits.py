@@ -18,7 +18,7 @@ from v3d.errors import V3DError
 from v3d.mesh import Mesh, save_glb
 from v3d.training.dataset import OrbitShards
 from v3d.training.filters import fault, fingerprint
-from v3d.training.render import draw_cameras, plan, render_chunk, render_meshes
+from v3d.training.render import draw_cameras, plan, processes, render_chunk, render_meshes
 from v3d.training.settings import RenderSettings
 from v3d.training.sources import find_sources
 from v3d.views import load_views
@@ -188,3 +188,20 @@ def test_processes_share_the_work(meshes: Path, tmp_path: Path) -> None:
     render_meshes([meshes], tmp_path / "two", TINY, workers=2)
     for shard in sorted((tmp_path / "one").glob("orbits-*")):
         assert same(shard, tmp_path / "two" / shard.name)
+
+
+def test_processes_work_with_one_thread_and_leave_the_threads_of_this_one() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with processes(1) as do:
+            assert list(do(_threads, [None])) == [1]
+        assert torch.get_num_threads() == 2
+        with processes(2) as do:
+            assert list(do(_threads, [None, None])) == [1, 1]
+    finally:
+        torch.set_num_threads(before)
+
+
+def _threads(_: None) -> int:
+    return torch.get_num_threads()

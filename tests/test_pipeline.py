@@ -277,6 +277,12 @@ def test_a_photo_becomes_an_orbit(photo: Path, tmp_path: Path) -> None:
     assert reused(other) == {"photo": True, "views": False, "preview": False}
 
 
+def test_views_of_the_mini_model_shape_the_asset_by_their_outlines_alone(photo: Path, tmp_path: Path) -> None:
+    asset = pipeline.generate(photo, tmp_path / "out", GenerateSettings(steps=0))
+    assert asset.mesh is not None and asset.splats is not None
+    assert "mesh" in asset.report["stages"] and "surface" not in asset.report["stages"]
+
+
 def test_unusable_photos_and_models(photo: Path, tmp_path: Path) -> None:
     with pytest.raises(V3DError, match="no photo"):
         pipeline.generate(tmp_path / "none.png", tmp_path / "out")

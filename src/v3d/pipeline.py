@@ -6,7 +6,7 @@ distance field) -> textured mesh -> files. Finished stages are kept in the run's
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from v3d.errors import V3DError
 from v3d.mesh import Mesh
 from v3d.photo import existing
-from v3d.presets import preset_of
+from v3d.presets import Preset, preset_of
 from v3d.run import OnProgress, RunFolder
 from v3d.runtime import tune_malloc
 from v3d.settings import GenerateSettings, ReconstructSettings
@@ -24,6 +24,7 @@ from v3d.stages import (
     export_stage,
     generate_stage,
     hull_stage,
+    load_generator,
     mesh_stage,
     photo_stage,
     pick_device,
@@ -79,8 +80,12 @@ def generate(
     folder = other_than(photo.parent, Path(out) / photo.stem)
     run = RunFolder(folder, settings, force=force, on_progress=on_progress)
     framed, key = photo_stage(run, photo, recentre=settings.recentre)
-    views, key = generate_stage(run, framed, key, settings, device)
-    return _to_3d(run, views, key, settings, device, framed)
+    generator = load_generator(settings.model, device)
+    views, key = generate_stage(run, generator, framed, key, settings)
+    preset = preset_of(settings)
+    if not generator.model.agrees_in_colour:
+        preset = replace(preset, surface=None)
+    return _to_3d(run, views, key, preset, settings, device, framed)
 
 
 def reconstruct(
@@ -118,7 +123,7 @@ def reconstruct(
     run = RunFolder(folder, settings, force=force, on_progress=on_progress)
     framed = None if photo is None else photo_stage(run, Path(photo), recentre=True)[0]
     kept, key = views_stage(run, posed)
-    return _to_3d(run, kept, key, settings, device, framed)
+    return _to_3d(run, kept, key, preset_of(settings), settings, device, framed)
 
 
 def run_name(views: Path) -> str:
@@ -138,13 +143,13 @@ def _to_3d(
     run: RunFolder,
     views: Views,
     views_key: str,
+    preset: Preset,
     settings: ReconstructSettings,
     device: str,
     photo: Tensor | None,
 ) -> Asset:
     """Views -> hull -> splats -> surface -> textured mesh -> files."""
-    preset, seed = preset_of(settings), settings.seed
-    splats, mesh, keys = None, None, [views_key]
+    splats, mesh, keys, seed = None, None, [views_key], settings.seed
     if settings.until != "views":
         hull, hull_key = hull_stage(run, views, views_key, preset)
         splats, key = splats_stage(run, views, hull, hull_key, preset, seed, device)

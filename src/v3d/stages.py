@@ -71,10 +71,9 @@ def photo_stage(run: RunFolder, path: Path, *, recentre: bool) -> tuple[Tensor, 
 
 
 def generate_stage(
-    run: RunFolder, photo: Tensor, key: str, settings: GenerateSettings, device: str
+    run: RunFolder, generator: Generator, photo: Tensor, key: str, settings: GenerateSettings
 ) -> tuple[Views, str]:
     """The orbit, drawn by video diffusion."""
-    generator = _generator(settings.model, device)
     seed, steps, guidance = settings.seed, settings.steps, settings.guidance
 
     def compute(stage: Stage) -> Views:
@@ -154,7 +153,7 @@ def surface_stage(
 ) -> tuple[Grid, str]:
     """The signed distance field, fitted to the views and the splats' normals from the hull on.
 
-    For a draft it is the hull itself.
+    Without settings for it, it is the hull itself.
     """
     settings = preset.surface
     if settings is None:
@@ -299,7 +298,7 @@ def pick_device(settings: ReconstructSettings) -> str:
 
 
 @lru_cache(maxsize=1)
-def _generator(model: str, device: str) -> Generator:
+def load_generator(model: str, device: str) -> Generator:
     """Kept for the next photo: loading the released weights takes longer than a draft."""
     from v3d.diffusion.generator import Generator
 

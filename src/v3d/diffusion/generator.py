@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -15,9 +15,16 @@ from v3d.weights import MINI
 
 
 class OrbitModel(Protocol):
-    """What a network must do to be a generator: `v3d.diffusion.mini` and `v3d.diffusion.svd` do."""
+    """What a network must do to be a generator: `v3d.diffusion.mini` and `v3d.diffusion.svd` do.
+
+    Attributes:
+        hash: of the weights.
+        agrees_in_colour: whether its views show the same details, so that their colours may shape a surface. Where one
+            view is sharp and the others are blurred means of many answers, they dent it, and outlines alone are better.
+    """
 
     hash: str
+    agrees_in_colour: ClassVar[bool]
 
     def __call__(
         self,

@@ -14,6 +14,7 @@ import json
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -79,6 +80,9 @@ class MiniModel:
     sigma_data: float
     hash: str
     sampler: edm.Sampler = edm.dpm_solver_2m
+    agrees_in_colour: ClassVar[bool] = (
+        False  # the photo is sharp, the other views are not (`v3d.diffusion.generator`)
+    )
 
     @staticmethod
     def load(folder: str | Path, device: torch.device | str = "cpu") -> MiniModel:

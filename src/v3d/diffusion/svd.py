@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -61,6 +61,7 @@ class SVDModel:
     networks: OfficialNetworks
     device: torch.device
     hash: str
+    agrees_in_colour: ClassVar[bool] = True
     memory: Literal["normal", "low"] = "normal"
     views: int = ORBIT_VIEWS
     size: int = 512

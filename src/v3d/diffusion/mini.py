@@ -80,9 +80,8 @@ class MiniModel:
     sigma_data: float
     hash: str
     sampler: edm.Sampler = edm.dpm_solver_2m
-    agrees_in_colour: ClassVar[bool] = (
-        False  # the photo is sharp, the other views are not (`v3d.diffusion.generator`)
-    )
+    # The photo is sharp, the other views are not; see `v3d.diffusion.generator`.
+    agrees_in_colour: ClassVar[bool] = False
 
     @staticmethod
     def load(folder: str | Path, device: torch.device | str = "cpu") -> MiniModel:

@@ -3,7 +3,8 @@
 Every source photo is read by a small transformer into a *frustum*: features on depth planes behind its pixels.
 Points along the rays of a new view are projected into every source; the features found there, and the photo itself
 (outlines, and whether the photos agree on a colour), are pooled over the sources by mean and standard deviation,
-so that their number and order do not matter, and decoded to a density and a colour. Volume rendering then gives the new view's colour, opacity and depth.
+so that their number and order do not matter, and decoded to a density and a colour. Volume rendering then gives
+the new view's colour, opacity and depth.
 
 A photo of an object is the case of one source with a known camera: an orbit's view 0.
 

@@ -100,9 +100,7 @@ def test_pooling_is_mean_and_deviation_over_the_sources_that_see_a_point() -> No
     h = torch.cat(
         [torch.nn.functional.grid_sample(v[None], at, align_corners=False) for v in frusta.volumes[0]]
     )
-    middle = sources.images[0, :, :, 7:9, 7:9].mean(
-        (2, 3)
-    )  # of the photos, where the point lies in all of them
+    middle = sources.images[0, :, :, 7:9, 7:9].mean((2, 3))  # where the point lies in all photos
     h = torch.cat([h.flatten(1), middle], 1)  # [3, C + 4]
     deviation = (h.var(0, correction=0) + 1e-4).sqrt() - 1e-2
     hidden = torch.nn.functional.silu(net.pooled(torch.cat([h.mean(0), deviation, torch.ones(1)])))

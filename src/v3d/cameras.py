@@ -110,6 +110,17 @@ def cat_cameras(cameras: Sequence[Cameras]) -> Cameras:
     )
 
 
+def poses(cameras: Cameras, among: Cameras) -> Tensor:
+    """Places and viewing directions [V, 6], whose distances say how differently two cameras see a scene.
+
+    Places are relative to the middle of the cameras `among`, in units of their mean distance from it; directions
+    are unit vectors.
+    """
+    middle = among.centers.mean(0)
+    scale = (among.centers - middle).norm(dim=-1).mean().clamp_min(1e-2)
+    return torch.cat([(cameras.centers - middle) / scale, cameras.c2w[:, :3, 2]], -1)
+
+
 def intrinsics(fov: float, width: int, height: int) -> Tensor:
     """K [3, 3] of a centred pinhole camera with square pixels. `fov`: full horizontal angle in degrees."""
     focal = 0.5 * width / math.tan(math.radians(fov) / 2)

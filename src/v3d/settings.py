@@ -57,7 +57,7 @@ class SceneSettings:
         path: orbit, spiral, dolly, interpolate (between the photos), a path's .json file, or none: Gaussians of the
             photos alone. By default interpolate, and spiral for a single photo.
         frames: of the path; a .json path has its own.
-        sources: numbers of the photos to draw from, from 0; by default the 8 that differ most.
+        sources: numbers of the photos to draw from, from 0; by default all.
         quality: size of the views that Gaussians are fitted to, and how long.
         model: mini-scene (ships in the package) or a folder of weights.
         steps: of the sampler; by default what the model says.

@@ -57,6 +57,15 @@ class Views:
         return Views(x[..., :3], x[..., 3], self.cameras.resized(size, size))
 
 
+def cat_views(parts: Sequence[Views]) -> Views:
+    """Join views that share one image size."""
+    return Views(
+        torch.cat([part.rgb for part in parts]),
+        torch.cat([part.alpha for part in parts]),
+        cat_cameras([part.cameras for part in parts]),
+    )
+
+
 def save_views(views: Views, folder: str | Path) -> None:
     """Write `views/000.png`, ... (RGBA, straight alpha, lossless) and `transforms.json` as nerfstudio reads it.
 

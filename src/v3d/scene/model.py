@@ -16,10 +16,8 @@ from v3d.cameras import Cameras
 from v3d.diffusion.edm import OnStep
 from v3d.diffusion.mini import MiniModel
 from v3d.errors import V3DError
-from v3d.views import Views
+from v3d.views import Views, cat_views
 from v3d.weights import MINI_SCENE
-
-MOST_SOURCES = 8
 
 
 @dataclass(frozen=True)
@@ -73,6 +71,7 @@ class SceneModel:
         sources: Views,
         targets: Cameras,
         *,
+        drawn: Views | None = None,
         seed: int = 0,
         steps: int | None = None,
         on_step: OnStep | None = None,
@@ -80,24 +79,27 @@ class SceneModel:
         """Draw new views. Photos and new views are reduced to the square in their middle.
 
         Args:
-            sources: 1 to 8 posed photos in the normalised world (`v3d.scene.normalise`); their order does not matter.
+            sources: posed photos in the normalised world (`v3d.scene.normalise`); their order does not matter. Every view
+                is drawn from those near it.
+            drawn: views drawn before, which these are to agree with.
             targets: cameras of the new views, which are drawn together: a clip of up to about 18.
             seed: of the initial noise; steps: of the sampler.
 
         Raises:
-            V3DError: there are no photos, or too many.
+            V3DError: there are no photos.
         """
-        if not 1 <= len(sources) <= MOST_SOURCES:
-            raise V3DError(
-                f"The scene model reads 1 to {MOST_SOURCES} photos; {len(sources)} were given. Choose fewer."
-            )
+        if len(sources) == 0:
+            raise V3DError("The scene model reads at least one photo; none was given.")
+        before = 0 if drawn is None else len(drawn)
         photos = square(sources).resized(self.size)
+        if drawn is not None:
+            photos = cat_views([photos, square(drawn).resized(self.size)])
         cameras = square_cameras(targets).resized(self.size, self.size)
         images = torch.cat([photos.rgb, torch.ones_like(photos.rgb[..., :1])], -1).permute(0, 3, 1, 2)
-        drawn = self.networks.draw(
-            images * 2 - 1, photos.cameras, cameras, seed=seed, steps=steps, on_step=on_step
+        made = self.networks.draw(
+            images * 2 - 1, photos.cameras, cameras, drawn=before, seed=seed, steps=steps, on_step=on_step
         )
-        return SceneViews(_views(drawn.images, cameras), _views(drawn.guide, cameras), drawn.depth)
+        return SceneViews(_views(made.images, cameras), _views(made.guide, cameras), made.depth)
 
 
 def square(views: Views) -> Views:

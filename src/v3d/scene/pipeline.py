@@ -24,9 +24,9 @@ from v3d.posed import PosedPhoto
 from v3d.preview import sheet_of_rows
 from v3d.run import OnProgress, RunFolder, Stage, file_digest, save_tensors
 from v3d.runtime import tune_malloc
-from v3d.scene.draw import SceneDrawer, draw_path, spread
+from v3d.scene.draw import SceneDrawer, draw_path
 from v3d.scene.fit import fit_scene
-from v3d.scene.model import MOST_SOURCES, SceneModel, SceneViews
+from v3d.scene.model import SceneModel, SceneViews
 from v3d.scene.normalise import Normalisation, normalise
 from v3d.scene.path_files import read_path
 from v3d.scene.paths import dolly_path, orbit_path, spiral_path, through_path
@@ -112,8 +112,8 @@ def generate_scene(
         route = PATHS["interpolate" if kind == "none" else kind](given.cameras, settings.frames)
     drawn, depth, keys = None, None, [key]
     if model is not None and kind != "none":
-        sources = list(settings.sources) or spread(given.cameras, MOST_SOURCES)
-        (drawn, depth), key = views_stage(run, given[sources], route, kind in CLOSED, key, model, settings)
+        sources = given[settings.sources] if settings.sources else given
+        (drawn, depth), key = views_stage(run, sources, route, kind in CLOSED, key, model, settings)
         keys.append(key)
     splats, key = splats_stage(run, given, drawn, depth, keys, preset, settings.seed, device)
     video_stage(run, given, drawn, splats, route, [*keys, key], preset)
@@ -249,8 +249,6 @@ def _check(settings: SceneSettings, kind: str, photos: int) -> None:
         )
     if settings.frames < 1:
         raise V3DError("A path needs at least one frame; give --frames 1 or more.")
-    if len(settings.sources) > MOST_SOURCES:
-        raise V3DError(f"{len(settings.sources)} sources were given; the model takes at most {MOST_SOURCES}.")
     missing = [i for i in settings.sources if not 0 <= i < photos]
     if missing:
         raise V3DError(f"There is no photo number {missing[0]}: there are {photos}, counted from 0.")

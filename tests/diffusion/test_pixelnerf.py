@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from v3d.cameras import Cameras, cat_cameras, orbit
-from v3d.diffusion.pixelnerf import Frusta, PixelNeRF, PixelNeRFConfig, Sources
+from v3d.diffusion.pixelnerf import FALLOFF, Frusta, PixelNeRF, PixelNeRFConfig, Sources, nearness
 
 TINY = PixelNeRFConfig(
     size=16, patch=4, width=64, depth=2, grid=8, planes=6, channels=4, hidden=8, samples=12
@@ -107,6 +107,43 @@ def test_pooling_is_mean_and_deviation_over_the_sources_that_see_a_point() -> No
     density, _ = net.decode(frusta, point)
     expected = 8 * torch.nn.functional.softplus(2 * net.decoded(hidden)[0] - 1)
     torch.testing.assert_close(density[0, 0], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_photo_that_counts_twice_is_two_photos() -> None:
+    net = awake(PixelNeRF(TINY))
+    cameras = orbit(3, size=16)
+    frusta = net.encode(Sources.of(pictures(3), cameras))
+    points = 1.6 * torch.rand(1, 12, 3, generator=torch.Generator().manual_seed(3)) - 0.8
+    again = [0, 0, 1, 2]
+    doubled = Frusta(Sources.of(pictures(3)[again], cameras[again]), frusta.volumes[:, again])
+    weighted = replace(frusta, sources=Sources.of(pictures(3), cameras, torch.tensor([[2.0], [1.0], [1.0]])))
+    in_all = (points.norm(dim=-1) < 0.5)[0]  # the share of photos that see a point counts photos, not weights
+    for a, b in zip(net.decode(weighted, points), net.decode(doubled, points), strict=True):
+        torch.testing.assert_close(a[0, in_all], b[0, in_all], atol=1e-4, rtol=1e-4)
+    # Weights for parts of the points are those of the parts.
+    halves = torch.tensor([[2.0, 1.0], [1.0, 1.0], [1.0, 3.0]])
+    both = net.decode(replace(frusta, sources=Sources.of(pictures(3), cameras, halves)), points)
+    for k in range(2):
+        one = replace(frusta, sources=Sources.of(pictures(3), cameras, halves[:, k : k + 1]))
+        for a, b in zip(net.decode(one, points[:, 6 * k : 6 * k + 6]), both, strict=True):
+            torch.testing.assert_close(a, b[:, 6 * k : 6 * k + 6])
+
+
+def test_near_photos_count_most() -> None:
+    around = orbit(36)
+    assert torch.equal(nearness(around[[7]], around), torch.ones(1, 36))
+    weights = nearness(around[[0, 2, 3, 18]], around[[1, 17]])
+    torch.testing.assert_close(weights.amax(0), torch.ones(2))
+    first, last = weights.T
+    torch.testing.assert_close(first[0], first[1])  # 10 degrees away on either side
+    far = math.sin(math.radians(10)) / math.sin(math.radians(5))  # chords of 20 and of 10 degrees
+    torch.testing.assert_close(first[2], torch.tensor(far**-FALLOFF), atol=1e-5, rtol=1e-4)
+    assert last.tolist() == sorted(last.tolist()) and first[3] < 0.03
+    # A photo from the very place, and cameras in one place that look elsewhere.
+    assert nearness(around[[0, 9]], around[[0]])[1] < 1e-3
+    turned = replace(around, c2w=around.c2w.clone())
+    turned.c2w[:, :3, 3] = 0
+    assert nearness(turned[[0, 18]], turned[[1]])[1] < 0.1
 
 
 def test_gradients_of_a_ray_agree_with_finite_differences() -> None:

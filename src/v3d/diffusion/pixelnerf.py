@@ -2,8 +2,8 @@
 
 Every source photo is read by a small transformer into a *frustum*: features on depth planes behind its pixels.
 Points along the rays of a new view are projected into every source; the features found there, and the photo itself
-(outlines, and whether the photos agree on a colour), are pooled over the sources by mean and standard deviation,
-so that their number and order do not matter, and decoded to a density and a colour. Volume rendering then gives
+(outlines, and whether the photos agree on a colour), are pooled over the sources by mean and standard deviation (weighted, if some
+are nearer than others), so that their number and order do not matter, and decoded to a density and a colour. Volume rendering then gives
 the new view's colour, opacity and depth.
 
 A photo of an object is the case of one source with a known camera: an orbit's view 0.
@@ -17,7 +17,7 @@ colour, sharp, wherever the network says so (as image-based rendering does).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from v3d.cameras import Cameras
+from v3d.cameras import Cameras, poses
 from v3d.runtime import fast_dtype
 from v3d.weights import MINI
 from v3d.weights.storage import load_network
+
+FALLOFF = 1.5
+"""How fast a photo counts less with its distance from the view, see `nearness`."""
 
 
 @dataclass(frozen=True)
@@ -69,20 +72,29 @@ class Sources:
         images: [B, N, 4, S, S] in [-1, 1], colour on white, then alpha.
         w2c: [B, N, 4, 4] world-to-camera.
         K: [B, N, 3, 3] intrinsics in units of the image's side.
+        weights: [B, N, G] what each photo counts where they are pooled, for each of G equal parts of the rays or views that
+            are asked for (see `nearness`).
     """
 
     images: Tensor
     w2c: Tensor
     K: Tensor
+    weights: Tensor
 
     @staticmethod
-    def of(images: Tensor, cameras: Cameras) -> Sources:
-        """Of one set: images [N, 4, S, S]."""
+    def of(images: Tensor, cameras: Cameras, weights: Tensor | None = None) -> Sources:
+        """Of one set: images [N, 4, S, S] with weights [N, G]; without, all count the same."""
         unit = cameras.resized(1, 1)
-        return Sources(images[None], unit.w2c[None], unit.K[None])
+        weights = torch.ones_like(unit.K[:, 0, :1]) if weights is None else weights
+        return Sources(images[None], unit.w2c[None], unit.K[None], weights[None])
+
+    @staticmethod
+    def stack(sets: list[Sources]) -> Sources:
+        """A batch of sets with equally many photos."""
+        return Sources(*(torch.cat([getattr(s, f.name) for s in sets]) for f in fields(Sources)))
 
     def to(self, device: torch.device | str) -> Sources:
-        return Sources(self.images.to(device), self.w2c.to(device), self.K.to(device))
+        return Sources(*(getattr(self, f.name).to(device) for f in fields(self)))
 
 
 @dataclass(frozen=True)
@@ -146,10 +158,14 @@ class PixelNeRF(nn.Module):
         device = self.position.device
         fast = fast_dtype(device) == torch.bfloat16
         coarse = cameras.resized(cameras.width // 4, cameras.height // 4)
+        weights = sources.weights.to(device)
         images, depths = [], []
         with torch.autocast(device.type, torch.bfloat16, enabled=fast):
             frusta = self.encode(sources.to(device))
             for v in range(len(cameras)):
+                if weights.shape[-1] > 1:
+                    weighted = replace(frusta.sources, weights=weights[..., v : v + 1])
+                    frusta = replace(frusta, sources=weighted)
                 active = self._dense(frusta, coarse[v].to(device))
                 view = self.render(frusta, *_rays(cameras[v].to(device)), active=active)
                 alpha = view.alpha[0, :, None]
@@ -246,15 +262,18 @@ class PixelNeRF(nn.Module):
             0, (B, N)
         )  # [B, N, P, C]
         photo = _sample(s.images.flatten(0, 1), where[:, None, :, :2]).unflatten(0, (B, N))
-        found, m = torch.cat([h, photo], -1), seen[..., None]
-        count = m.sum(1).clamp_min(1)
+        parts = s.weights.shape[-1]
+        weights = s.weights if parts == 1 else s.weights.repeat_interleave(points.shape[1] // parts, -1)
+        found, m = torch.cat([h, photo], -1), (seen * weights)[..., None]
+        count = m.sum(1).clamp_min(1e-6)
         mean = (found * m).sum(1) / count
         variance = ((found - mean[:, None]).square() * m).sum(1) / count
         pooled = torch.cat([mean, (variance + 1e-4).sqrt() - 1e-2, seen.mean(1)[..., None]], -1)
         hidden = F.silu(self.pooled(pooled.to(self.pooled.weight.dtype)))  # [B, P, hidden]
         out = self.decoded(hidden).to(points.dtype)
         density = 8 * F.softplus(2 * out[..., 0] - 1) * seen.amax(1)
-        votes = torch.cat([h[..., 0] + (seen - 1) * 1e4, out[:, None, :, 1]], 1).softmax(1)[..., None]
+        vote = h[..., 0] + weights.log() + (seen - 1) * 1e4
+        votes = torch.cat([vote, out[:, None, :, 1]], 1).softmax(1)[..., None]
         colours = torch.cat([photo[..., :3] * 0.5 + 0.5, out[:, None, :, 2:].sigmoid()], 1)
         return density, (votes * colours).sum(1)
 
@@ -295,6 +314,12 @@ def patch_rays(sources: Sources, tokens: int) -> Tensor:
     directions = F.normalize((R.mT @ torch.linalg.inv(sources.K) @ pixels).mT, dim=-1)
     origin = -(R.mT @ t).mT.expand_as(directions)
     return torch.cat([torch.linalg.cross(origin, directions), directions], -1)
+
+
+def nearness(photos: Cameras, views: Cameras) -> Tensor:
+    """What each of N photos counts for each of V views, [N, V]: (distance / that of the nearest photo)^-FALLOFF."""
+    distance = (poses(photos, photos)[:, None] - poses(views, photos)).norm(dim=-1).clamp_min(1e-3)
+    return (distance / distance.amin(0)) ** -FALLOFF
 
 
 def _rays(cameras: Cameras) -> tuple[Tensor, Tensor]:

@@ -22,7 +22,7 @@ class Sampling:
     steps: int = 6
     guidance: float = 1.0
     sigma_min: float = 0.02
-    sigma_max: float = 5.0
+    sigma_max: float = 80.0
     sigma_data: float = 0.6
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from v3d.cameras import ORBIT_VIEWS, Cameras, orbit
-from v3d.diffusion.pixelnerf import PixelNeRF, PixelNeRFConfig, Rendered, Sources, load_pixelnerf
+from v3d.diffusion.pixelnerf import PixelNeRF, PixelNeRFConfig, Rendered, Sources, load_pixelnerf, nearness
 from v3d.errors import V3DError
 from v3d.training.dataset import OrbitShards, Order
 from v3d.training.export import export_pixelnerf
@@ -104,12 +104,13 @@ class PixelNeRFTask:
             clip = self._draw(
                 self.data, self.order[draw.position + j], count, draw.done < r.photos_only_after, g
             )
-            sources.append(Sources.of(clip.sources * 2 - 1, clip.source_cameras))
+            near = nearness(clip.source_cameras, clip.target_cameras)
+            sources.append(Sources.of(clip.sources * 2 - 1, clip.source_cameras, near))
             origins, directions, colours, depth = draw_rays(clip, r.pixels, r.rays, g)
             jitter = torch.rand(len(origins), 1, generator=g)
             rays.append(torch.cat([origins, directions, jitter], -1))
             truth.append(torch.cat([colours, depth], -1))
-        batch = Sources(*(torch.cat([getattr(s, n) for s in sources]) for n in ("images", "w2c", "K")))
+        batch = Sources.stack(sources)
         origins, directions, jitter = torch.stack(rays).to(draw.device).split([3, 3, 1], -1)
         out: Rendered = network(batch.to(draw.device), origins, directions, jitter)
         colours, depth = torch.stack(truth).to(draw.device).split([4, 1], -1)
@@ -149,8 +150,9 @@ class PixelNeRFTask:
             clip = whole_clip(self._validation, i)
             half = clip.targets.shape[-1] // 2
             true = F.avg_pool2d(clip.targets, 2)
+            near = nearness(clip.source_cameras, clip.target_cameras)
             images, _ = network.images(
-                Sources.of(clip.sources * 2 - 1, clip.source_cameras).to(device),
+                Sources.of(clip.sources * 2 - 1, clip.source_cameras, near).to(device),
                 clip.target_cameras.resized(half, half),
             )
             made = images.cpu() / 2 + 0.5

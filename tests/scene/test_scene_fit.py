@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,7 @@ from torch import Tensor
 from v3d.evaluation.metrics import psnr
 from v3d.scene.fit import FAR, NEAR, SceneFitSettings, fit_scene, initial_scene
 from v3d.scene.sweep import sweep_depth
-from v3d.splats.fit import FitSettings, fit
+from v3d.splats.fit import FitSettings, _shuffled, fit
 from v3d.splats.gaussians import Splats
 from v3d.splats.rasterize import rasterize
 from v3d.views import Views
@@ -70,23 +71,26 @@ def test_depth_and_agreement_beat_points_anywhere(shots: tuple[Views, Tensor]) -
     scores = {
         "anywhere": score(fit(opaque, anywhere, FEW.fit), views[held]),
         "sweep": score(fit_scene(opaque, settings=FEW), views[held]),
-        "depth": score(fit_scene(views[given], views[rest], depth[rest], FEW), views[held]),
+        "depth": score(fit_scene(views[4:5], views[given + rest], depth[given + rest], FEW), views[held]),
     }
     assert scores["sweep"] > scores["anywhere"] + 3
     assert scores["depth"] > scores["anywhere"] + 3
     # Views that are not there cannot be made up for.
-    assert scores["depth"] > score(fit_scene(views[given], settings=FEW), views[held]) + 1
+    more = score(fit_scene(views[given], views[rest], depth[rest], FEW), views[held])
+    assert more > score(fit_scene(views[given], settings=FEW), views[held]) + 1
 
 
-def test_given_views_weigh_more_and_may_be_larger(shots: tuple[Views, Tensor]) -> None:
+def test_generated_views_count_no_more_than_one_photo(shots: tuple[Views, Tensor]) -> None:
+    """What they get wrong, here the light, is mended the better the more photos there are; photos may be larger."""
     views, depth = shots
-    large, _ = seen(ring(9, 96)[[4]])
-    wrong = replace(views, rgb=views.rgb * 0.6)  # what is generated is too dark
+    large, _ = seen(ring(9, 96))
+    wrong = replace(views, rgb=views.rgb * 0.6)
 
-    def fitted(weight: float) -> float:
-        return score(fit_scene(large, wrong, depth, replace(FEW, given_weight=weight)), large)
+    def fitted(photos: list[int]) -> float:
+        return score(fit_scene(large[photos], wrong, depth, FEW), large[[4]])
 
-    assert fitted(20.0) > fitted(1.0) + 0.5
+    assert fitted([2, 4, 6]) > fitted([4]) + 0.5
+    assert score(fit_scene(large[[2, 4, 6]], wrong, depth, FEW), wrong[[4]]) < fitted([2, 4, 6])
 
 
 def test_one_photo_alone_is_seen_again_from_its_own_camera(shots: tuple[Views, Tensor]) -> None:
@@ -97,14 +101,21 @@ def test_one_photo_alone_is_seen_again_from_its_own_camera(shots: tuple[Views, T
     assert torch.equal(splats.means, same.means)
 
 
-def test_weightless_views_change_nothing(shots: tuple[Views, Tensor]) -> None:
-    """A view of weight 0 takes its turn and moves nothing, whatever it shows."""
+def test_views_have_their_shares(shots: tuple[Views, Tensor]) -> None:
+    """Equal ones take turns; a view without a share is never looked at."""
+    drawn = _shuffled(torch.ones(7), torch.Generator().manual_seed(0))
+    for _ in range(3):
+        assert sorted(itertools.islice(drawn, 7)) == list(range(7))
+    drawn = _shuffled(torch.tensor([3.0, 1.0, 0.0, 1.0]), torch.Generator().manual_seed(0))
+    count = torch.bincount(torch.tensor(list(itertools.islice(drawn, 4000))), minlength=4)
+    torch.testing.assert_close(count / 4000, torch.tensor([0.6, 0.2, 0.0, 0.2]), atol=0.02, rtol=0)
+
     views, depth = shots
     initial = initial_scene(views[:1], views[1:4], depth[1:4], 500)
     settings = FitSettings(iterations=8, opacity=0.0, densify=None)
-    a = fit([views[:2], views[2:3]], initial, settings, weights=[1, 1, 0])
-    b = fit([views[:2], replace(views[2:3], rgb=1 - views.rgb[2:3])], initial, settings, weights=[1, 1, 0])
+    a = fit([views[:2], views[2:3]], initial, settings, shares=[1, 1, 0])
+    b = fit([views[:2], replace(views[2:3], rgb=1 - views.rgb[2:3])], initial, settings, shares=[1, 1, 0])
     assert torch.equal(a.means, b.means) and torch.equal(a.rgb, b.rgb)
     together = fit(views[:3], initial, settings)
-    groups = fit([views[:1], views[1:3]], initial, settings, weights=[1, 1, 1])
+    groups = fit([views[:1], views[1:3]], initial, settings, shares=[1, 1, 1])
     assert torch.equal(together.means, groups.means)

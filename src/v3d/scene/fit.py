@@ -1,7 +1,7 @@
 """Gaussians of a scene, fitted to given and generated views (the paper's scenes end with views; this goes on).
 
 Unlike an object, a scene has no mask and fills its images, near things and the sky alike. The first Gaussians
-stand where depth maps say, or where the given views agree; the rest begins on a far shell.
+stand where the given views agree or, of a single one, where depth maps say; the rest begins on a far shell.
 """
 
 from __future__ import annotations
@@ -34,12 +34,10 @@ class SceneFitSettings:
 
     Attributes:
         points: Gaussians at the start.
-        given_weight: how much a given view weighs in the loss beside a generated one's 1.
         fit: of the Gaussians; their opacity costs nothing, since a scene is opaque.
     """
 
     points: int = 20_000
-    given_weight: float = 2.0
     fit: FitSettings = field(
         default_factory=lambda: FitSettings(
             iterations=1500, opacity=0.0, densify=DensifySettings(split=0.03, max_count=60_000)
@@ -59,6 +57,8 @@ def fit_scene(
 ) -> Splats:
     """Fit Gaussians to all views of a scene. Alpha is not looked at: every pixel shows something.
 
+    Photos do not err, generated views do: all of these together are looked at as often as one photo.
+
     Args:
         given, generated: may differ in image size; cameras in the normalised world (`v3d.scene.normalise`).
         depth: [G, h, w] camera z of the generated views, 0 where unknown.
@@ -68,17 +68,15 @@ def fit_scene(
     """
     settings = settings or SceneFitSettings()
     initial = initial_scene(given, generated, depth, settings.points, seed=seed)
-    groups, weights = [given], [1.0] * len(given)
+    groups, shares = [given], [1.0] * len(given)
     if generated is not None:
         groups.append(generated)
-        share = (settings.given_weight * len(given) + len(generated)) / (len(given) + len(generated))
-        # Mean 1: what densification counts as a strong pull does not depend on the weight.
-        weights = [settings.given_weight / share] * len(given) + [1 / share] * len(generated)
+        shares += [1 / len(generated)] * len(generated)
     return fit(
         [replace(group, alpha=torch.ones_like(group.alpha)) for group in groups],
         initial,
         settings.fit,
-        weights=weights,
+        shares=shares,
         perceptual=perceptual,
         on_step=on_step,
         seed=seed,
@@ -95,18 +93,25 @@ def initial_scene(
 ) -> Splats:
     """At most `count` round Gaussians: nine in ten at known depths, the others on the far shell.
 
-    Depths come from `depth` and, where there are several given views, from a plane sweep over them. Where nothing
-    has a depth, points are spread along the rays.
+    Depths come from a plane sweep over the given views or, where there is but one, from `depth`: that of generated views
+    leaves Gaussians in the air that no photo sees well enough to remove. Where nothing has a depth, points are
+    spread along the rays.
     """
-    parts = [] if generated is None or depth is None else [(generated, depth)]
     if len(given) > 1:
-        parts.append((given, sweep_depth(given, near=NEAR, far=FAR)))
-    near = _cat([_unproject(views, z) for views, z in parts]) if parts else None
-    if near is None or len(near.means) == 0:
-        parts = [(given, _random_depth(given, seed))]
-        near = _unproject(*parts[0])
-    shell = _cat([_onto_shell(views, z) for views, z in parts])
-    return _round_splats(_cat([_thin(near, count * 9 // 10), _thin(shell, count // 10)]))
+        views, z = given, sweep_depth(given, near=NEAR, far=FAR)
+    elif generated is not None and depth is not None:
+        views, z = generated, depth
+    else:
+        views, z = given, _random_depth(given, seed)
+    near = _unproject(views, z)
+    if len(near.means) == 0:
+        views, z = given, _random_depth(given, seed)
+        near = _unproject(views, z)
+    shell = _onto_shell(views, z)
+    near, shell = _thin(near, count * 9 // 10), _thin(shell, count // 10)
+    return _round_splats(
+        _Points(*(torch.cat(pair) for pair in zip(vars(near).values(), vars(shell).values(), strict=True)))
+    )
 
 
 @dataclass(frozen=True)
@@ -191,7 +196,3 @@ def _round_splats(points: _Points) -> Splats:
         logit_opacity=torch.full((n,), OPACITY).logit().to(points.means),
         rgb=points.rgb,
     )
-
-
-def _cat(parts: list[_Points]) -> _Points:
-    return _Points(*(torch.cat([getattr(p, name) for p in parts]) for name in ("means", "rgb", "footprint")))

@@ -60,7 +60,7 @@ def fit(
     initial: Splats,
     settings: FitSettings | None = None,
     *,
-    weights: Sequence[float] | None = None,
+    shares: Sequence[float] | None = None,
     perceptual: Perceptual | None = None,
     on_step: Callable[[int, int], None] | None = None,
     seed: int = 0,
@@ -72,7 +72,7 @@ def fit(
     Args:
         views: or several groups of views, each with its own image size.
         initial: where to start, e.g. points on the visual hull.
-        weights: of each view's photometric and perceptual loss; by default 1.
+        shares: how often each view is looked at, beside the others; by default all alike.
         perceptual: an optional perceptual loss on white background.
         on_step: called with (finished iterations, all iterations).
         seed: same seed, same machine, same thread count: same result.
@@ -87,7 +87,7 @@ def fit(
     device = initial.means.device
     groups = [group.to(device) for group in ([views] if isinstance(views, Views) else views)]
     targets = [group[i] for group in groups for i in range(len(group))]
-    weights = [1.0] * len(targets) if weights is None else weights
+    often = torch.ones(len(targets)) if shares is None else torch.tensor(shares)
     generator = torch.Generator().manual_seed(seed)
     densifier = Densifier(settings.densify, settings.iterations) if settings.densify else None
     features = [f for group in groups for f in perceptual.prepare(group.rgb)] if perceptual else None
@@ -99,7 +99,7 @@ def fit(
     splats = _leaves(splats[morton_order(splats.means)])
     adam = _adam(splats, settings)
 
-    for iteration, v in zip(range(settings.iterations), _shuffled(len(targets), generator), strict=False):
+    for iteration, v in zip(range(settings.iterations), _shuffled(often, generator), strict=False):
         decay = settings.lr_final ** (iteration / settings.iterations)
         for group in adam.param_groups:
             group["lr"] = group["initial_lr"] * decay
@@ -109,7 +109,7 @@ def fit(
         loss = photometric_loss(images, target, torch.rand(3, generator=generator).to(device), settings.ssim)
         if perceptual and features and iteration % settings.perceptual_every == 0:
             loss = loss + settings.perceptual * perceptual(images.over(1.0), [features[v]])
-        loss = weights[v] * loss + settings.opacity * splats.opacity.mean()
+        loss = loss + settings.opacity * splats.opacity.mean()
         loss.backward()
         adam.step()
         adam.zero_grad()
@@ -146,10 +146,14 @@ def photometric_loss(images: SplatImages, views: Views, background: Tensor, ssim
     return l1_ssim(*planes, weight=ssim)
 
 
-def _shuffled(count: int, generator: torch.Generator) -> Iterator[int]:
-    """View numbers without end: every view once, in random order, then again."""
+def _shuffled(often: Tensor, generator: torch.Generator) -> Iterator[int]:
+    """View numbers without end, view v in proportion to `often[v]`; if these are equal, every view once, then again."""
+    count = len(often)
+    edges = often.double().cumsum(0) * (count / often.double().sum())
     while True:
-        yield from torch.randperm(count, generator=generator).tolist()
+        at = torch.arange(count) + torch.rand((), generator=generator, dtype=torch.float64) * (1 - 1e-6)
+        views = torch.searchsorted(edges, at, right=True).clamp_max(count - 1)
+        yield from views[torch.randperm(count, generator=generator)].tolist()
 
 
 def _detached(splats: Splats) -> Splats:

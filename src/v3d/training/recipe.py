@@ -161,7 +161,7 @@ class PixelNeRFRecipe(Recipe):
             near=0.1,
             far=10.0,
             samples=40,
-            drawn=96,
+            drawn=128,
         )
 
     @staticmethod

@@ -80,7 +80,7 @@ def test_depth_and_agreement_beat_points_anywhere(shots: tuple[Views, Tensor]) -
     assert more > score(fit_scene(views[given], settings=FEW), views[held]) + 1
 
 
-def test_generated_views_count_no_more_than_one_photo(shots: tuple[Views, Tensor]) -> None:
+def test_generated_views_count_no_more_than_two_photos(shots: tuple[Views, Tensor]) -> None:
     """What they get wrong, here the light, is mended the better the more photos there are; photos may be larger."""
     views, depth = shots
     large, _ = seen(ring(9, 96))

@@ -57,7 +57,7 @@ def fit_scene(
 ) -> Splats:
     """Fit Gaussians to all views of a scene. Alpha is not looked at: every pixel shows something.
 
-    Photos do not err, generated views do: all of these together are looked at as often as one photo.
+    Photos do not err, generated views do: all of these together are looked at as often as two photos.
 
     Args:
         given, generated: may differ in image size; cameras in the normalised world (`v3d.scene.normalise`).
@@ -71,7 +71,7 @@ def fit_scene(
     groups, shares = [given], [1.0] * len(given)
     if generated is not None:
         groups.append(generated)
-        shares += [1 / len(generated)] * len(generated)
+        shares += [2 / len(generated)] * len(generated)
     return fit(
         [replace(group, alpha=torch.ones_like(group.alpha)) for group in groups],
         initial,

@@ -87,7 +87,7 @@ def scene(ball: Mesh) -> TestScene:
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     draft = SCENE_PRESETS["draft"]
-    fit = replace(draft.fit, points=800, fit=replace(draft.fit.fit, iterations=60, densify=None))
+    fit = replace(draft.fit, points=800, fit=replace(draft.fit.fit, iterations=120, densify=None))
     monkeypatch.setitem(SCENE_PRESETS, "draft", replace(draft, fit=fit))
 
 

@@ -9,7 +9,7 @@ from room_scene import ring, seen
 from torch import Tensor
 
 from v3d.evaluation.metrics import psnr
-from v3d.scene.fit import FAR, NEAR, SceneFitSettings, fit_scene, initial_scene
+from v3d.scene.fit import FAR, NEAR, SceneFitSettings, _hidden, fit_scene, initial_scene
 from v3d.scene.sweep import sweep_depth
 from v3d.splats.fit import FitSettings, _shuffled, fit
 from v3d.splats.gaussians import Splats
@@ -61,6 +61,37 @@ def test_first_gaussians_stand_on_the_surfaces(shots: tuple[Views, Tensor]) -> N
     x, y, z = splats.means[~shell].unbind(-1)
     assert z.min() > -0.6 and x.min() > -2.7 and y.max() < 2.7  # ground and walls
     assert ((z + 0.5).abs() < 0.03).float().mean() > 0.2
+
+
+def test_what_photos_see_is_not_taken_from_generated_depth(shots: tuple[Views, Tensor]) -> None:
+    """Points outside of all photos, or behind what they show, are hidden; those in front of it or on it are not."""
+    views, depth = shots
+    photos, z = views[[0, 4]], depth[[0, 4]]
+    origins, directions = photos.cameras.rays()
+    sure = (z > 0) & (z < 4)
+    for factor in (0.5, 1.0):
+        assert not _hidden((origins + factor * z[..., None] * directions)[sure], photos, z).any()
+    behind = (origins[:1] + 1.3 * z[:1, ..., None] * directions[:1])[sure[:1]]
+    assert _hidden(behind, photos[:1], z[:1]).all()
+    assert not _hidden(behind, photos[:1], torch.zeros_like(z[:1])).any()  # what has no depth may be far
+    aside = photos.cameras.centers[:1] - 0.5 * photos.cameras.c2w[:1, :3, 2]  # behind the first camera's back
+    assert _hidden(aside, photos[:1], z[:1]).all()
+
+    # A model that puts everything at half its depth leaves nothing in the air before the photos.
+    given, rest = [2, 4, 6], [0, 1, 3, 5, 7, 8]
+    start = initial_scene(views[given], views[rest], 0.5 * depth[rest], 20_000)
+    alone = initial_scene(views[given], count=20_000)
+    fooled = initial_scene(views[4:5], views[rest], 0.5 * depth[rest], 20_000)
+
+    def floating(splats: Splats) -> int:
+        at, distance = views[given].cameras.project(splats.means)
+        cell = at.round().long().clamp(0, 47)
+        shown = torch.stack([z[c[:, 1], c[:, 0]] for z, c in zip(depth[given], cell, strict=True)])
+        inside = ((at > 0) & (at < 47)).all(-1) & (distance > 0)
+        return int((inside & (shown > 0) & (distance < 0.7 * shown)).any(0).sum())
+
+    assert len(start) > len(alone)
+    assert floating(start) < floating(alone) + 0.1 * (floating(fooled) - floating(alone))
 
 
 def test_depth_and_agreement_beat_points_anywhere(shots: tuple[Views, Tensor]) -> None:

@@ -1,12 +1,12 @@
 """Gaussians of a scene, fitted to given and generated views (the paper's scenes end with views; this goes on).
 
 Unlike an object, a scene has no mask and fills its images, near things and the sky alike. The first Gaussians
-stand where the given views agree or, of a single one, where depth maps say; the rest begins on a far shell.
+stand where the given views agree and, where none of them looks, where depth maps say; the rest begins on a far shell.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -26,6 +26,7 @@ NEAR, FAR = 0.3, 12.0
 """Nearest depth looked for and the radius of the far shell, in a world whose farthest camera stands at 1.5."""
 R = 1.5  # voxels have one size within this radius and grow beyond it
 OPACITY = 0.5  # at the start
+BEHIND = 1.1  # times the depth that a photo shows; nearer points may be the same surface
 
 
 @dataclass(frozen=True)
@@ -93,25 +94,32 @@ def initial_scene(
 ) -> Splats:
     """At most `count` round Gaussians: nine in ten at known depths, the others on the far shell.
 
-    Depths come from a plane sweep over the given views or, where there is but one, from `depth`: that of generated views
-    leaves Gaussians in the air that no photo sees well enough to remove. Where nothing has a depth, points are
-    spread along the rays.
+    Depths come from a plane sweep over the given views, where there are several, and from `depth` where none of them
+    looks: in front of what a photo shows, points that the model put wrong would stay hanging in the air. Where nothing
+    has a depth, points are spread along the rays.
     """
+    parts: list[tuple[_Points, _Points]] = []  # at known depths, on the shell
     if len(given) > 1:
-        views, z = given, sweep_depth(given, near=NEAR, far=FAR)
-    elif generated is not None and depth is not None:
-        views, z = generated, depth
-    else:
-        views, z = given, _random_depth(given, seed)
-    near = _unproject(views, z)
-    if len(near.means) == 0:
-        views, z = given, _random_depth(given, seed)
-        near = _unproject(views, z)
-    shell = _onto_shell(views, z)
-    near, shell = _thin(near, count * 9 // 10), _thin(shell, count // 10)
-    return _round_splats(
-        _Points(*(torch.cat(pair) for pair in zip(vars(near).values(), vars(shell).values(), strict=True)))
-    )
+        z = sweep_depth(given, near=NEAR, far=FAR)
+        parts.append((_unproject(given, z), _onto_shell(given, z)))
+    if generated is not None and depth is not None:
+        more = _unproject(generated, depth), _onto_shell(generated, depth)
+        parts.append(tuple(x[_hidden(x.means, given, z)] for x in more) if parts else more)  # type: ignore[arg-type]
+    if not sum(len(near.means) for near, _ in parts):
+        z = _random_depth(given, seed)
+        parts = [(_unproject(given, z), _onto_shell(given, z))]
+    near, shell = (_cat(points) for points in zip(*parts, strict=True))
+    return _round_splats(_cat([_thin(near, count * 9 // 10), _thin(shell, count // 10)]))
+
+
+def _hidden(points: Tensor, photos: Views, depth: Tensor) -> Tensor:
+    """[P] which points are outside of all photos, or behind what these show at `depth` [V, h, w] (0: endlessly far)."""
+    at, z = photos.cameras.project(points)
+    grid = at / at.new_tensor([photos.cameras.width, photos.cameras.height]) * 2 - 1  # [V, P, 2]
+    shown = F.grid_sample(depth[:, None], grid[:, None], mode="nearest", align_corners=False)[:, 0, 0]
+    outside = (grid.abs() >= 1).any(-1) | (z <= 0)
+    behind = (shown > 0) & (z > BEHIND * shown)
+    return (outside | behind).all(0)
 
 
 @dataclass(frozen=True)
@@ -143,6 +151,10 @@ def _onto_shell(views: Views, depth: Tensor) -> _Points:
     points = F.normalize(directions[unknown], dim=-1) * FAR
     footprint = (FAR / cameras.K[:, 0, 0][:, None, None]).expand_as(depth)[unknown]
     return _Points(points, rgb[unknown], footprint)
+
+
+def _cat(parts: Sequence[_Points]) -> _Points:
+    return _Points(*(torch.cat(tensors) for tensors in zip(*(vars(p).values() for p in parts), strict=True)))
 
 
 def _at(views: Views, depth: Tensor) -> tuple[Cameras, Tensor]:

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import nn
 
 from v3d.errors import V3DError
-from v3d.perceptual import VGG16, Perceptual, find_vgg16
+from v3d.perceptual import Perceptual, alexnet, find_vgg16, vgg16
 
 
 class SmallNet(nn.Module):
@@ -34,7 +37,7 @@ def vgg16_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Random weights under torchvision's names, with a classifier that must be ignored."""
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("vgg") / "vgg16.pth"
-    torch.save({**VGG16().state_dict(), "classifier.0.weight": torch.zeros(2, 2)}, path)
+    torch.save({**vgg16().state_dict(), "classifier.0.weight": torch.zeros(2, 2)}, path)
     return path
 
 
@@ -86,11 +89,11 @@ def test_sizes_that_are_no_multiple_of_the_stride_are_padded(small: Perceptual):
 
 
 def test_vgg16_is_torchvisions_layer_by_layer():
-    state = VGG16().state_dict()
+    state = vgg16().features.state_dict()
     layers = [0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28]
-    assert list(state) == [f"features.{l}.{p}" for l in layers for p in ("weight", "bias")]
+    assert list(state) == [f"{l}.{p}" for l in layers for p in ("weight", "bias")]
     assert sum(p.numel() for p in state.values()) == 14_714_688  # torchvision's vgg16().features
-    maps = VGG16()(torch.rand(1, 3, 32, 32))
+    maps = vgg16()(torch.rand(1, 3, 32, 32))
     assert [tuple(m.shape[1:]) for m in maps] == [
         (64, 32, 32),
         (128, 16, 16),
@@ -101,36 +104,36 @@ def test_vgg16_is_torchvisions_layer_by_layer():
     assert all((m >= 0).all() for m in maps)
 
 
-def test_lpips_is_chosen_when_its_weights_are_found(
-    vgg16_file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-):
-    monkeypatch.delenv("V3D_LPIPS", raising=False)
-    monkeypatch.setenv("V3D_VGG16", str(vgg16_file))
-    assert Perceptual.load("auto").name == "vgg16 with unit weights"
-    heads = {f"lin{l}.model.1.weight": torch.rand(1, c, 1, 1) for l, c in enumerate((64, 128, 256, 512, 512))}
-    torch.save(heads, tmp_path / "vgg.pth")
-    perceptual = Perceptual.load("lpips", heads=tmp_path / "vgg.pth")
-    assert perceptual.name == "lpips-vgg16"
-    # The reference: LPIPS as published, on [-1, 1] images with its own shift and scale.
-    x, y = photos(1, (32, 48)), photos(1, (32, 48), 1)
-    shift = torch.tensor([-0.030, -0.088, -0.188])[:, None, None]
-    scale = torch.tensor([0.458, 0.448, 0.450])[:, None, None]
-    features = perceptual.network.features  # type: ignore[attr-defined]
-    distance = torch.zeros(())
-    p, q = (((a.permute(0, 3, 1, 2) * 2 - 1) - shift) / scale for a in (x, y))
-    tap = 0
-    for i, layer in enumerate(features):
-        p, q = layer(p), layer(q)
-        if i in (3, 8, 15, 22, 29):
-            difference = (p / p.norm(dim=1, keepdim=True) - q / q.norm(dim=1, keepdim=True)).square()
-            distance = distance + (difference * heads[f"lin{tap}.model.1.weight"]).sum(1).mean()
-            tap += 1
-    torch.testing.assert_close(perceptual(x, perceptual.prepare(y)), distance, rtol=1e-4, atol=1e-6)
+def test_alexnet_is_torchvisions_layer_by_layer():
+    state = alexnet().features.state_dict()
+    assert list(state) == [f"{l}.{p}" for l in (0, 3, 6, 8, 10) for p in ("weight", "bias")]
+    assert sum(p.numel() for p in state.values()) == 2_469_696  # torchvision's alexnet().features
+    maps = alexnet()(torch.rand(1, 3, 64, 64))
+    assert [tuple(m.shape[1:]) for m in maps] == [
+        (64, 15, 15),
+        (192, 7, 7),
+        (384, 3, 3),
+        (256, 3, 3),
+        (256, 3, 3),
+    ]
+
+
+def test_the_shipped_network_measures_the_published_distances():
+    """The example of LPIPS's repository: 0.722 and 0.138 with AlexNet. A part of ours is stored in 8 bits."""
+    folder = Path(__file__).parent / "data/lpips"
+    ref, p0, p1 = (
+        torch.from_numpy(np.array(Image.open(folder / f"ex_{name}.png").convert("RGB")))[None] / 255
+        for name in ("ref", "p0", "p1")
+    )
+    lpips = Perceptual.load("lpips")
+    assert lpips.name == "lpips-alex"
+    distances = lpips.distances(torch.cat([p0, p1]), lpips.prepare(torch.cat([ref, ref])))
+    assert distances.tolist() == pytest.approx([0.722, 0.138], abs=1.5e-3)
 
 
 def test_the_gradient_is_finite_where_every_feature_is_silent(vgg16_file: Path):
-    perceptual = Perceptual.load("lpips", vgg16=vgg16_file)
-    for parameter in perceptual.network.parameters():  # type: ignore[attr-defined]
+    perceptual = Perceptual.load("vgg", vgg16=vgg16_file)
+    for parameter in perceptual.network.features.parameters():  # type: ignore[attr-defined]
         parameter.data.abs_().neg_()
     x = torch.ones(1, 16, 16, 3, requires_grad=True)
     perceptual(x, perceptual.prepare(photos(1, (16, 16)))).backward()
@@ -158,30 +161,22 @@ def test_missing_and_wrong_files_give_one_sentence(
     monkeypatch.delenv("V3D_VGG16", raising=False)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     with pytest.raises(V3DError, match="V3D_VGG16"):
-        Perceptual.load("lpips")
+        Perceptual.load("vgg")
     with pytest.raises(V3DError, match="no VGG16 weight file"):
-        Perceptual.load("auto", vgg16=tmp_path / "none.pth")
+        Perceptual.load("vgg", vgg16=tmp_path / "none.pth")
     (tmp_path / "text.pth").write_text("hello")
     with pytest.raises(V3DError, match="cannot be read"):
-        Perceptual.load("lpips", vgg16=tmp_path / "text.pth")
+        Perceptual.load("vgg", vgg16=tmp_path / "text.pth")
     torch.save({"features.0.weight": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(V3DError, match="does not hold"):
-        Perceptual.load("lpips", vgg16=tmp_path / "other.pth")
-    with pytest.raises(V3DError, match="linear heads"):
-        Perceptual.load("lpips", vgg16=vgg16_file, heads=tmp_path / "other.pth")
+        Perceptual.load("vgg", vgg16=tmp_path / "other.pth")
 
 
-def test_the_vaes_features_are_the_embedded_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    from v3d.weights import MINI
-
-    if not (MINI / "vae.safetensors").exists():
-        pytest.skip("no mini weights in this checkout")
-    monkeypatch.delenv("V3D_VGG16", raising=False)
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    perceptual = Perceptual.load("auto")
-    assert perceptual.name == "vae-mini"
-    x = photos(2, (30, 36)).requires_grad_()
-    targets = perceptual.prepare(photos(2, (30, 36), 1))
+@pytest.mark.parametrize("kind", ["lpips", "vae"])
+def test_the_networks_that_ship_have_gradients(kind: Literal["lpips", "vae"]):
+    perceptual = Perceptual.load(kind)
+    x = photos(2, (36, 42)).requires_grad_()
+    targets = perceptual.prepare(photos(2, (36, 42), 1))
     perceptual(x, targets).backward()
     assert x.grad is not None and torch.isfinite(x.grad).all() and x.grad.abs().sum() > 0
     assert float(perceptual(x.detach(), perceptual.prepare(x.detach()))) == pytest.approx(0, abs=1e-5)

@@ -164,9 +164,12 @@ def _disk(folder: Path) -> Finding:
 
 
 def _mini(name: str, folder: Path) -> Finding:
-    parts = ("config.json", "vae.safetensors", "pixelnerf.safetensors", "dit.safetensors")
-    if all((folder / part).is_file() for part in parts):
-        megabytes = sum((folder / part).stat().st_size for part in parts) / 1e6
+    from v3d.diffusion.vae import vae_home
+
+    names = ("config.json", "pixelnerf.safetensors", "dit.safetensors")
+    parts = [*(folder / name for name in names), vae_home(folder) / "vae.safetensors"]
+    if all(part.is_file() for part in parts):
+        megabytes = sum(part.stat().st_size for part in parts) / 1e6
         return Finding(name, f"ships with V3D ({megabytes:.0f} MB)")
     return Finding(name, "its weights are not in this installation", "missing", "reinstall V3D")
 
@@ -199,15 +202,10 @@ def _perceptual() -> Finding:
     try:
         path = find_vgg16()
     except V3DError as error:
-        return Finding("perceptual loss", "not usable as set", "missing", str(error))
-    if path is None:
         return Finding(
-            "perceptual loss",
-            "features of V3D's own VAE",
-            "could be better",
-            "for LPIPS set V3D_VGG16 to torchvision's VGG16 weights",
+            "perceptual", "V3D's own, LPIPS (AlexNet); VGG16 not usable as set", "missing", str(error)
         )
-    return Finding("perceptual loss", f"LPIPS with {path}")
+    return Finding("perceptual", "V3D's own, LPIPS (AlexNet)" + (f", LPIPS with {path}" if path else ""))
 
 
 def _matting() -> Finding:

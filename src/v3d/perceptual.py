@@ -1,25 +1,26 @@
 """The perceptual loss of Gaussian and texture fitting (section 2 of the method's reconstruction stage).
 
 Generated views disagree in detail, so pixels are compared through a frozen network: unit-normalised
-features of several layers, squared differences, averaged over the image (LPIPS, Zhang et al. 2018). The
-network is VGG16 where its weights are on disk, else the encoder of the VAE that ships with V3D.
+features of several layers, squared differences, averaged over the image (LPIPS, Zhang et al. 2018). Fits use the
+encoder of V3D's own VAE, measurements LPIPS's AlexNet; both ship. VGG16 can be had where its weights are on disk.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from v3d.errors import V3DError
+from v3d.settings import PerceptualNetwork
+from v3d.weights import IMAGENET
+from v3d.weights.storage import load_network, load_weights
 
-Kind = Literal["auto", "lpips", "vae"]
 Features = list[Tensor]  # one view: a [C, h, w] map for each layer
 VGG16_FILE = "vgg16-397923af.pth"
 
@@ -45,36 +46,37 @@ class Perceptual:
 
     @staticmethod
     def load(
-        kind: Kind = "auto",
-        *,
-        device: torch.device | str = "cpu",
-        vgg16: str | Path | None = None,
-        heads: str | Path | None = None,
+        kind: PerceptualNetwork, *, device: torch.device | str = "cpu", vgg16: str | Path | None = None
     ) -> Perceptual:
-        """The best available network, or the one asked for; `.name` says which it is.
+        """A network that can be asked for by name; `.name` says which it is.
 
         Args:
-            kind: "lpips" (VGG16), "vae" (V3D's own), or "auto": LPIPS if its weights are found, else VAE.
+            kind: "vae" (V3D's own, a good loss), "lpips" (AlexNet: the published metric, a poor loss, see docs/results.md)
+                or "vgg" (LPIPS with VGG16).
             vgg16: torchvision's VGG16 weights; else $V3D_VGG16; else torch hub's cache.
-            heads: LPIPS's linear heads (`vgg.pth` of the lpips package); else $V3D_LPIPS; else unit weights.
 
         Raises:
-            V3DError: LPIPS was asked for and no weights were found, or a file does not hold them.
+            V3DError: VGG16 was asked for and no weights were found, or a file does not hold them.
         """
-        path = None if kind == "vae" else find_vgg16(vgg16)
-        if path is not None:
-            return _lpips(path, heads or os.environ.get("V3D_LPIPS"), device)
-        if kind == "lpips":
-            raise V3DError(
-                f"LPIPS needs torchvision's VGG16 weights: set V3D_VGG16 to a copy of {VGG16_FILE}, or use the VAE's features."
+        if kind == "vae":
+            from v3d.diffusion.vae import load_vae
+
+            # Alpha is given as 1 everywhere: renders come without one, and features with an alpha guessed from
+            # whiteness answer to noise on the ground far more than to a blur or a shift of the object.
+            vae = load_vae(device=device)
+            return Perceptual(
+                "vae-mini", lambda x: vae.features(F.pad(x, (0, 0, 0, 0, 0, 1), value=1.0) * 2 - 1)
             )
-        from v3d.diffusion.vae import load_vae
-
-        # Alpha is given as 1 everywhere: renders come without one, and features with an alpha guessed from
-        # whiteness answer to noise on the ground far more than to a blur or a shift of the object.
-
-        vae = load_vae(device=device)
-        return Perceptual("vae-mini", lambda x: vae.features(F.pad(x, (0, 0, 0, 0, 0, 1), value=1.0) * 2 - 1))
+        if kind == "vgg":
+            network, name, stride = _load_vgg16(vgg16), "lpips-vgg16", 16
+        else:
+            network, name, stride = (
+                load_network(IMAGENET, "lpips_alexnet", lambda _: alexnet()),
+                "lpips-alex",
+                1,
+            )
+        network = network.to(device).eval().requires_grad_(False)
+        return Perceptual(name, network, list(network.heads), stride)
 
     def prepare(self, images: Tensor) -> list[Features]:
         """Cached targets: the normalised features of every image of [V, H, W, 3] in [0, 1], one item a view."""
@@ -103,35 +105,54 @@ class Perceptual:
         return [f / (f.square().sum(1, keepdim=True) + 1e-10).sqrt() for f in self.network(x)]
 
 
-class VGG16(nn.Module):
-    """VGG16's convolutions with torchvision's parameter names; `forward` returns LPIPS's five layers."""
+class LPIPSNetwork(nn.Module):
+    """Convolutions of an ImageNet network with torchvision's names, and LPIPS's weights of its channels.
 
-    LAYERS = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512)  # 0: max-pool
-    TAPS = (3, 8, 15, 22, 29)  # the last ReLU before each pool, and the last of all
+    Attributes:
+        taps: numbers of the layers whose outputs are compared.
+        heads: [C] channel weights for each of them.
+    """
+
     MEAN = (0.485, 0.456, 0.406)
     STD = (0.229, 0.224, 0.225)
 
-    def __init__(self) -> None:
+    def __init__(self, layers: Iterable[nn.Module], taps: Sequence[int], channels: Sequence[int]) -> None:
         super().__init__()
-        layers: list[nn.Module] = []
-        channels = 3
-        for width in self.LAYERS:
-            if width == 0:
-                layers.append(nn.MaxPool2d(2))
-            else:
-                layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
-                channels = width
         self.features = nn.Sequential(*layers)
+        self.taps = taps
+        self.heads = nn.ParameterList(torch.ones(c) for c in channels)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Images [V, 3, H, W] in [0, 1], sides at least 16 -> five maps of 64, 128, 256, 512, 512 channels."""
+        """Images [V, 3, H, W] in [0, 1], sides at least 32 -> five maps."""
         x = (x - x.new_tensor(self.MEAN)[:, None, None]) / x.new_tensor(self.STD)[:, None, None]
         taps = []
         for i, layer in enumerate(self.features):
             x = layer(x)
-            if i in self.TAPS:
+            if i in self.taps:
                 taps.append(x)
         return taps
+
+
+def alexnet() -> LPIPSNetwork:
+    """2.5 million parameters; its first layer has a stride of 4."""
+    layers: list[nn.Module] = [nn.Conv2d(3, 64, 11, stride=4, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2)]
+    layers += [nn.Conv2d(64, 192, 5, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2)]
+    for channels, width in ((192, 384), (384, 256), (256, 256)):
+        layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
+    return LPIPSNetwork(layers, taps=(1, 4, 7, 9, 11), channels=(64, 192, 384, 256, 256))
+
+
+def vgg16() -> LPIPSNetwork:
+    """14.7 million parameters, and 30 times AlexNet's work."""
+    layers: list[nn.Module] = []
+    channels = 3
+    for width in (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512):
+        if width == 0:
+            layers.append(nn.MaxPool2d(2))
+        else:
+            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
+            channels = width
+    return LPIPSNetwork(layers, taps=(3, 8, 15, 22, 29), channels=(64, 128, 256, 512, 512))
 
 
 def find_vgg16(path: str | Path | None = None) -> Path | None:
@@ -149,22 +170,20 @@ def find_vgg16(path: str | Path | None = None) -> Path | None:
     return cached if cached.is_file() else None
 
 
-def _lpips(vgg16: Path, heads: str | Path | None, device: torch.device | str) -> Perceptual:
-    state = {k.removeprefix("net."): v for k, v in _read_weights(vgg16).items()}
-    network = VGG16()
+def _load_vgg16(path: str | Path | None) -> LPIPSNetwork:
+    found = find_vgg16(path)
+    if found is None:
+        raise V3DError(
+            f"LPIPS with VGG16 needs torchvision's weights: set V3D_VGG16 to a copy of {VGG16_FILE}, or use AlexNet's."
+        )
+    state = {k.removeprefix("net."): v for k, v in _read_weights(found).items()}
+    network = vgg16()
+    heads = load_weights(IMAGENET / "lpips_vgg16_heads.safetensors")
     try:
-        network.load_state_dict({k: v for k, v in state.items() if k.startswith("features.")})
+        network.load_state_dict({k: v for k, v in state.items() if k.startswith("features.")} | heads)
     except RuntimeError as error:
-        raise V3DError(f"{vgg16} does not hold torchvision's VGG16 weights.") from error
-    network = network.to(device).eval().requires_grad_(False)
-    if heads is None:
-        return Perceptual("vgg16 with unit weights", network, stride=16)
-    lin = _read_weights(Path(heads))
-    try:
-        weights = [lin[f"lin{l}.model.1.weight"].reshape(-1).to(device) for l in range(len(VGG16.TAPS))]
-    except KeyError as error:
-        raise V3DError(f"{heads} does not hold the linear heads of LPIPS.") from error
-    return Perceptual("lpips-vgg16", network, weights, stride=16)
+        raise V3DError(f"{found} does not hold torchvision's VGG16 weights.") from error
+    return network
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+PerceptualNetwork = Literal["lpips", "vgg", "vae"]
+"""See `v3d.perceptual.Perceptual.load`."""
+
 Quality = Literal["draft", "standard", "high"]
 
 

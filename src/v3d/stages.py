@@ -124,7 +124,7 @@ def splats_stage(
     run: RunFolder, views: Views, hull: Grid, key: str, preset: Preset, seed: int, device: str
 ) -> tuple[Splats, str]:
     """Gaussians that start on the hull."""
-    perceptual = Perceptual.load(device=device) if preset.perceptual else None
+    perceptual = Perceptual.load("vae", device=device) if preset.perceptual else None
     name = perceptual.name if perceptual else None
 
     def compute(stage: Stage) -> Splats:

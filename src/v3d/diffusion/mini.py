@@ -25,7 +25,7 @@ from v3d.diffusion import edm
 from v3d.diffusion.dit import Geometry, OrbitDiT, load_dit
 from v3d.diffusion.front import with_photo
 from v3d.diffusion.pixelnerf import PixelNeRF, Sources, load_pixelnerf, nearness
-from v3d.diffusion.vae import VAE, load_vae
+from v3d.diffusion.vae import VAE, load_vae, vae_home
 from v3d.errors import V3DError
 from v3d.runtime import fast_dtype
 from v3d.views import Views
@@ -106,7 +106,8 @@ class MiniModel:
         dit = load_dit(folder).requires_grad_(False).eval().to(device, fast_dtype(device))
         try:
             config = json.loads((folder / "config.json").read_text())
-            files = [(folder / f"{name}.safetensors").read_bytes() for name in ("vae", "pixelnerf", "dit")]
+            homes = {"vae": vae_home(folder), "pixelnerf": folder, "dit": folder}
+            files = [(home / f"{name}.safetensors").read_bytes() for name, home in homes.items()]
             names = ("steps", "guidance", "sigma_min", "sigma_max", "sigma_data")
             sampling = {k: config["sampling"][k] for k in names}
         except (OSError, KeyError, TypeError, ValueError) as error:

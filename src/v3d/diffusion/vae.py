@@ -6,6 +6,7 @@ serve as the embedded perceptual features (`v3d.perceptual`).
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,7 +107,7 @@ class VAE(nn.Module):
 
 
 def load_vae(folder: str | Path = MINI, device: torch.device | str = "cpu") -> VAE:
-    """The frozen VAE of a folder of mini weights; by default the ones in the package.
+    """The frozen VAE of a folder of weights (see `vae_home`); by default the one in the package.
 
     Raises:
         V3DError: a file is missing, damaged or does not fit its configuration.
@@ -115,4 +116,13 @@ def load_vae(folder: str | Path = MINI, device: torch.device | str = "cpu") -> V
     def make(config: dict[str, Any]) -> VAE:
         return VAE(VAEConfig(**{**config, "widths": tuple(config["widths"])}))
 
-    return load_network(Path(folder), "vae", make).requires_grad_(False).eval().to(device)
+    return load_network(vae_home(Path(folder)), "vae", make).requires_grad_(False).eval().to(device)
+
+
+def vae_home(folder: Path) -> Path:
+    """Where the VAE of a folder of weights lies: there or, if its `config.json` has none, in the package's `mini`."""
+    try:
+        has_own = "vae" in json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError):  # whoever reads the folder says what is wrong with it
+        has_own = True
+    return folder if has_own else MINI

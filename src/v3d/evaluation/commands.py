@@ -44,7 +44,7 @@ from v3d.evaluation.settings import (
 from v3d.evaluation.sheet import SheetRow, choose_objects, contact_sheet
 from v3d.files import atomic
 from v3d.mesh import Mesh, load_mesh
-from v3d.perceptual import Kind, Perceptual, find_vgg16
+from v3d.perceptual import Perceptual
 from v3d.presets import PRESETS
 from v3d.rendering import render
 from v3d.runtime import tune_malloc
@@ -248,8 +248,7 @@ def _evaluate_scenes(command: EvaluateScenes, on_object: OnObject | None) -> dic
     model: SceneDrawer | None = None
     if command.model != "none":
         model = SceneModel.load(command.model, command.device)
-    kinds: list[Kind] = ["vae", "lpips"] if find_vgg16() else ["vae"]
-    networks = [Perceptual.load(kind) for kind in kinds]
+    networks = [Perceptual.load("lpips"), Perceptual.load("vae")]
     header = {
         "protocol": protocol.as_dict(),
         "settings": asdict(command.settings),

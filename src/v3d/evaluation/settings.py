@@ -8,7 +8,7 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from v3d.settings import Quality
+from v3d.settings import PerceptualNetwork, Quality
 
 Sampler = Literal["euler", "heun", "dpm_solver_2m"]
 
@@ -124,7 +124,7 @@ class EvaluateReconstruction:
     out: Path
     objects: ObjectSource = field(default_factory=ObjectSource)
     settings: ReconstructionSettings = field(default_factory=ReconstructionSettings)
-    perceptual_network: Literal["auto", "lpips", "vae"] = "auto"
+    perceptual_network: PerceptualNetwork = "vae"
     size: int | None = None
 
 
@@ -151,7 +151,7 @@ class EvaluateGeneration:
     model: str = "mini"
     train_corpus: Path | None = None
     train_index: Path | None = None
-    perceptual: Literal["auto", "lpips", "vae"] | None = None
+    perceptual: PerceptualNetwork | None = "lpips"
     sheet: int = 0
     size: int | None = None
     device: str = "cpu"
@@ -173,7 +173,7 @@ class EvaluateAblation:
     out: Path
     objects: ObjectSource = field(default_factory=ObjectSource)
     settings: AblationSettings = field(default_factory=AblationSettings)
-    perceptual_network: Literal["auto", "lpips", "vae"] = "auto"
+    perceptual_network: PerceptualNetwork = "vae"
     size: int | None = None
     device: str = "cpu"
 
@@ -191,7 +191,7 @@ class EvaluateViews:
     views: Path
     truth: Path
     out: Path | None = None
-    perceptual: Literal["auto", "lpips", "vae"] | None = None
+    perceptual: PerceptualNetwork | None = "lpips"
 
 
 @dataclass(frozen=True)
@@ -233,7 +233,7 @@ class SceneEvaluationSettings:
 class EvaluateScenes:
     """Views of scenes from 1, 3 and 6 posed photos, compared with views that nobody was shown.
 
-    LPIPS is measured where VGG16's weights are (see `v3d doctor`), the distance of V3D's own features always.
+    Perceptual distances are LPIPS and that of V3D's own features.
 
     Attributes:
         scenes: folders of rendered scenes (`v3d render-scenes`), and captures: folders of posed photos.

@@ -6,3 +6,4 @@ from pathlib import Path
 
 MINI = Path(__file__).parent / "mini"
 MINI_SCENE = Path(__file__).parent / "mini-scene"
+IMAGENET = Path(__file__).parent / "imagenet"

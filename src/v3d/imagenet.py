@@ -126,4 +126,4 @@ def meaning(images: Tensor, cells: int) -> Tensor:
 def _efficientnet(device: torch.device, dtype: torch.dtype) -> EfficientNetLite0:
     network = load_network(IMAGENET, "efficientnet_lite0", lambda config: EfficientNetLite0(**config))
     network = network.requires_grad_(False).eval().to(device, dtype)
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -1,7 +1,8 @@
-"""Small textured meshes as files, and orbits rendered from them by the product's own renderer."""
+"""Small textured meshes as files, orbits rendered from them by the product's own renderer, and small networks."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,13 @@ import pytest
 import torch
 import trimesh
 
+from v3d.diffusion.pixelnerf import PixelNeRF, PixelNeRFConfig
 from v3d.mesh import Mesh, save_glb
+from v3d.training.export import export_pixelnerf
+from v3d.training.recipe import OrbitRecipe, VAERecipe
 from v3d.training.render import render_meshes
 from v3d.training.settings import RenderSettings
+from v3d.training.vae import VAETask
 
 
 def textured(shape: trimesh.Trimesh, seed: int) -> Mesh:
@@ -45,3 +50,39 @@ def orbits(meshes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("orbits")
     render_meshes([meshes], out, RenderSettings(rounds=2, per_shard=3, size=64))
     return out
+
+
+@pytest.fixture(scope="session")
+def vae(orbits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small untrained VAE, its latents standardised."""
+    task = VAETask(replace(VAERecipe.smoke(), data=orbits))
+    folder = tmp_path_factory.mktemp("vae")
+    task.export(task.network, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def nerf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small untrained PixelNeRF."""
+    folder = tmp_path_factory.mktemp("pixelnerf")
+    torch.manual_seed(0)
+    net = PixelNeRF(PixelNeRFConfig(size=32, width=64, depth=1, grid=8, planes=4, samples=4))
+    export_pixelnerf(net, folder)
+    return folder
+
+
+@pytest.fixture
+def tiny(orbits: Path, vae: Path, nerf: Path) -> OrbitRecipe:
+    """A recipe of a few steps that tells every step's loss."""
+    return replace(
+        OrbitRecipe.smoke(),
+        data=orbits,
+        vae=vae,
+        pixelnerf=nerf,
+        steps=8,
+        batch=6,
+        width=64,
+        depth=1,
+        warmup=2,
+        log_steps=1,
+    )

@@ -12,10 +12,14 @@ import torch
 from v3d.cameras import orbit
 from v3d.diffusion.pixelnerf import PixelNeRF, PixelNeRFConfig, load_pixelnerf
 from v3d.diffusion.vae import VAE, VAEConfig, load_vae
+from v3d.errors import V3DError
+from v3d.perceptual import Perceptual
 from v3d.scene.model import SceneModel
 from v3d.training.export import export_pixelnerf, export_vae
-from v3d.training.pixelnerf import Clip, draw_rays, scene_clip
+from v3d.training.loop import Draw
+from v3d.training.pixelnerf import Clip, PixelNeRFTask, draw_rays, draw_square, scene_clip
 from v3d.training.recipe import PixelNeRFRecipe, SceneRecipe
+from v3d.training.scene import SceneTask
 from v3d.training.scene_data import SceneShards, render_scenes
 from v3d.training.scene_latents import encode_scenes
 from v3d.training.settings import SceneSettings
@@ -111,6 +115,63 @@ def test_rays_are_drawn_with_the_colours_of_their_pixels() -> None:
     pixels, _ = cameras.project(origins + 2 * directions)
     torch.testing.assert_close(pixels[0] - 0.5, colours[:, :2] * size, atol=1e-3, rtol=0)
     torch.testing.assert_close(depth[:, 0], colours[:, 0] + 1)
+
+
+def test_a_square_is_a_piece_of_the_first_target() -> None:
+    """Its rays go through the pixels whose colours are returned, rows first."""
+    size, side = 16, 6
+    y, x = torch.meshgrid(*(torch.arange(size) / size for _ in range(2)), indexing="ij")
+    image = torch.stack([x, y, torch.zeros_like(x), torch.ones_like(x)])[None]
+    cameras = orbit(3, size=size, elevation=20.0)
+    clip = Clip(image, cameras[0], torch.cat([image, 1 - image]), cameras[1:])
+    origins, directions, colours = draw_square(clip, side, torch.Generator().manual_seed(0))
+    assert colours.shape == (side, side, 3)
+    pixels, _ = cameras[1].project(origins + 2 * directions)
+    torch.testing.assert_close(pixels[0] - 0.5, colours.flatten(0, 1)[:, :2] * size, atol=1e-3, rtol=0)
+    assert (colours[0, 1:, 0] > colours[0, :-1, 0]).all() and (colours[1:, 0, 1] > colours[:-1, 0, 1]).all()
+
+
+def test_squares_do_not_change_what_single_rays_are_asked(scenes: Path) -> None:
+    """The squared error and the depth are those of a recipe without squares; LPIPS comes on top."""
+    recipe = replace(
+        PixelNeRFRecipe.smoke(), of="scenes", sources=2, data=scenes, size=32, near=0.1, far=10.0
+    )
+    draw = Draw(0, 0, 0.0, 2, [0, 1], seed=3, device=torch.device("cpu"))
+    with_squares = PixelNeRFTask(replace(recipe, lpips=0.5, square=16))
+    values = with_squares.losses(with_squares.network, draw)
+    task = PixelNeRFTask(replace(recipe, lpips=0.0))
+    plain = task.losses(task.network, draw)
+    torch.testing.assert_close(values["depth"], plain["depth"], atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(values["loss"] - 0.5 * values["lpips"], plain["loss"], atol=1e-4, rtol=1e-3)
+    assert "lpips" not in plain and (values["lpips"] > 0).all()
+    with pytest.raises(V3DError, match="no multiple of"):
+        PixelNeRFTask(replace(recipe, lpips=0.5, square=15))
+
+
+def test_one_step_is_judged_as_it_is_drawn(scenes: Path, networks: Path) -> None:
+    """LPIPS of the step is that of the views that the model draws with one step; of half of the samples."""
+    recipe = replace(SceneRecipe.smoke(), data=scenes, vae=networks, pixelnerf=networks, drop=0.0, lpips=2.0)
+    task, draw = SceneTask(recipe), Draw(0, 0, 0.0, 4, [0, 1, 2, 3], seed=3, device=torch.device("cpu"))
+    values = task.losses(task.network, draw)
+    assert values["lpips"].isnan().tolist() == [False, True, False, True]
+    assert values["loss"].isfinite().all()
+    values["loss"].sum().backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in task.network.parameters())
+    exact = replace(recipe, lpips=0.0)
+    plain = SceneTask(exact)
+    noise_law = plain.losses(plain.network, draw)["loss"]
+    torch.testing.assert_close(values["loss"][1::2], noise_law[1::2])  # the others follow the noise law
+
+    scene = task.scenes[0]
+    guide, true = scene.drawn[0][:1].float() / 255, scene.true[0][:1].float() / 255
+    z_guide, residual = (
+        scene.guides[0][:1].float(),
+        (scene.views[scene.chosen[0][1:2]] - scene.guides[0][:1]).float(),
+    )
+    nothing = task._unlike(z_guide, torch.zeros_like(residual), guide, true)
+    expected = Perceptual.load("lpips").distances(guide, Perceptual.load("lpips").prepare(true))
+    torch.testing.assert_close(nothing, expected, atol=1e-3, rtol=1e-2)
+    assert float(task._unlike(z_guide, residual, guide, true)) != float(nothing)
 
 
 def test_sources_and_targets_of_a_scene_are_different_views(scenes: Path) -> None:

@@ -1,6 +1,7 @@
 """PixelNeRF conditioning: what the source photos say about a new view (the paper's scene-level part).
 
-Every source photo is read by a small transformer into a *frustum*: features on depth planes behind its pixels.
+Every source photo is read by a small transformer into a *frustum*: features on depth planes behind its pixels. Beside
+the pixels it is given what a network trained on ImageNet sees in them (`v3d.imagenet`).
 Points along the rays of a new view are projected into every source; the features found there, and the photo itself
 (outlines, and whether the photos agree on a colour), are pooled over the sources by mean and standard deviation (weighted, if some
 are nearer than others), so that their number and order do not matter, and decoded to a density and a colour. Volume rendering then gives
@@ -25,6 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from v3d import imagenet
 from v3d.cameras import Cameras, poses
 from v3d.runtime import fast_dtype
 from v3d.weights import MINI
@@ -60,7 +62,7 @@ class PixelNeRFConfig:
     near: float = 1.0
     far: float = 3.0
     samples: int = 32
-    drawn: int = 64
+    drawn: int = 128
     opaque: bool = False
 
 
@@ -129,12 +131,15 @@ class PixelNeRF(nn.Module):
         self.tokens = c.size // c.patch
         self.cells = c.grid // self.tokens  # of a token's side
         self.image_in = nn.Linear(4 * c.patch**2 + 6, c.width)
+        self.meaning_in = nn.Linear(imagenet.CHANNELS, c.width)
         self.position = nn.Parameter(0.02 * torch.randn(self.tokens**2, c.width))
         self.blocks = nn.ModuleList(EncoderBlock(c.width) for _ in range(c.depth))
         self.norm = nn.LayerNorm(c.width)
         self.frustum = nn.Linear(c.width, self.cells**2 * c.planes * c.channels)
         self.pooled = nn.Linear(2 * (c.channels + 4) + 1, c.hidden)
         self.decoded = nn.Linear(c.hidden, 5)  # density, weight of the colour, colour
+        nn.init.zeros_(self.meaning_in.weight)
+        nn.init.zeros_(self.meaning_in.bias)
         nn.init.normal_(self.frustum.weight, std=0.02)
         nn.init.zeros_(self.frustum.bias)
         nn.init.zeros_(self.decoded.bias)
@@ -192,9 +197,11 @@ class PixelNeRF(nn.Module):
         c, t, u = self.config, self.tokens, self.cells
         B, N = sources.images.shape[:2]
         dtype = self.image_in.weight.dtype
+        meaning = imagenet.meaning(sources.images[:, :, :3].flatten(0, 1).to(dtype), t).unflatten(0, (B, N))
         x = sources.images.unflatten(-2, (t, c.patch)).unflatten(-1, (t, c.patch))
         x = x.permute(0, 1, 3, 5, 2, 4, 6).reshape(B, N, t * t, -1)
-        x = self.image_in(torch.cat([x, patch_rays(sources, t)], -1).to(dtype)) + self.position
+        x = self.image_in(torch.cat([x, patch_rays(sources, t)], -1).to(dtype)) + self.meaning_in(meaning)
+        x = x + self.position
         x = x.flatten(1, 2)
         for block in self.blocks:
             x = block(x)

@@ -18,7 +18,7 @@ from v3d.training.export import export_mini
 from v3d.training.latents import Latents, encode
 from v3d.training.loop import Draw
 from v3d.training.recipe import OrbitRecipe
-from v3d.training.video import Batch, denoiser, make_dit, mini_model, psnr, residual_loss, sampling
+from v3d.training.video import Batch, denoise_residual, denoiser, make_dit, mini_model, psnr, sampling
 from v3d.training.world import ALONE, World
 from v3d.views import straight_rgba
 from v3d.weights import MINI
@@ -79,9 +79,9 @@ class OrbitTask:
             frames = torch.randperm(ORBIT_VIEWS, generator=g)[: r.views_per_orbit]
         index = torch.tensor([self.order[draw.position + j] for j in draw.samples])
         batch = self._batch(self.latents, index, frames, draw.device)
-        loss, sigma = residual_loss(network, batch, draw, r, g)
-        return {"loss": loss} | {
-            f"loss sigma {low:g}-{high:g}": loss.where((sigma >= low) & (sigma < high), torch.nan)
+        out = denoise_residual(network, batch, draw, r, g)
+        return {"loss": out.loss} | {
+            f"loss sigma {low:g}-{high:g}": out.loss.where((out.sigma >= low) & (out.sigma < high), torch.nan)
             for low, high in pairwise(BUCKETS)
         }
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from v3d.cameras import ORBIT_VIEWS, Cameras, orbit
 from v3d.diffusion.pixelnerf import PixelNeRF, PixelNeRFConfig, Rendered, Sources, load_pixelnerf, nearness
 from v3d.errors import V3DError
+from v3d.perceptual import Perceptual
 from v3d.training.dataset import OrbitShards, Order
 from v3d.training.export import export_pixelnerf
 from v3d.training.latents import recoloured
@@ -52,9 +53,13 @@ class PixelNeRFTask:
             init: folder of a PixelNeRF to start from; its sizes must be the recipe's.
 
         Raises:
-            V3DError: data or weights are missing or do not fit.
+            V3DError: data or weights are missing or do not fit, or the recipe's sizes do not.
         """
         self.recipe, self.world = recipe, world
+        if recipe.lpips and recipe.square**2 % recipe.rays:
+            raise V3DError(
+                f"A square of {recipe.square} pixels a side is no multiple of {recipe.rays} rays; change one."
+            )
         config = PixelNeRFConfig(
             size=recipe.size,
             patch=recipe.patch,
@@ -74,6 +79,7 @@ class PixelNeRFTask:
                 f"The network in {init} is {net.config}, the recipe's is {config}; change the recipe."
             )
         self.network = net.to(world.device)
+        self.perceptual = Perceptual.load("lpips", device=world.device) if recipe.lpips else None
         self._validation = None if recipe.validation is None else self._open(recipe.validation)
         self.data = self._open(recipe.data)
         self.order = Order(len(self.data), recipe.seed)
@@ -98,32 +104,53 @@ class PixelNeRFTask:
     def losses(self, network: nn.Module, draw: Draw) -> dict[str, Tensor]:
         r = self.recipe
         count = 1 + int(torch.randint(r.sources, (), generator=draw.generator()))  # the same for all samples
-        sources, rays, truth = [], [], []
+        sources, rays, truth, squares = [], [], [], []
         for j in draw.samples:
             g = draw.sample_generator(j)
             clip = self._draw(
                 self.data, self.order[draw.position + j], count, draw.done < r.photos_only_after, g
             )
             near = nearness(clip.source_cameras, clip.target_cameras)
-            sources.append(Sources.of(clip.sources * 2 - 1, clip.source_cameras, near))
             origins, directions, colours, depth = draw_rays(clip, r.pixels, r.rays, g)
             jitter = torch.rand(len(origins), 1, generator=g)
             rays.append(torch.cat([origins, directions, jitter], -1))
             truth.append(torch.cat([colours, depth], -1))
+            if self.perceptual is not None:
+                *square, picture = draw_square(clip, r.square, g)
+                rays[-1] = torch.cat([rays[-1], torch.cat([*square, torch.full((r.square**2, 1), 0.5)], -1)])
+                squares.append(picture)
+                near = torch.cat([near, near[:, :1].expand(-1, r.square**2 // r.rays)], 1)
+            sources.append(Sources.of(clip.sources * 2 - 1, clip.source_cameras, near))
         batch = Sources.stack(sources)
         origins, directions, jitter = torch.stack(rays).to(draw.device).split([3, 3, 1], -1)
         out: Rendered = network(batch.to(draw.device), origins, directions, jitter)
         colours, depth = torch.stack(truth).to(draw.device).split([4, 1], -1)
-        error = torch.cat([out.rgb, out.alpha[..., None]], -1) - colours
-        known = depth[..., 0] > 0
-        ratio = out.depth.clamp_min(1e-3) / depth[..., 0].where(known, out.depth.detach().clamp_min(1e-3))
+        alone = colours.shape[1]  # rays of their own; those of the square come after them
+        error = torch.cat([out.rgb, out.alpha[..., None]], -1)[:, :alone] - colours
+        known, z = depth[..., 0] > 0, out.depth[:, :alone]
+        ratio = z.clamp_min(1e-3) / depth[..., 0].where(known, z.detach().clamp_min(1e-3))
         astray = (ratio.log().abs() * known).mean(1)
         values = {
             "loss": error.square().mean((1, 2)) + r.depth_loss * astray,
             "psnr of rays": -10 * error[..., :3].square().mean((1, 2)).log10(),
         }
-        extra = {"depth": astray} if r.of == "scenes" else {"alpha": error[..., 3].square().mean(1)}
-        return values | extra
+        values |= {"depth": astray} if r.of == "scenes" else {"alpha": error[..., 3].square().mean(1)}
+        if self.perceptual is not None:
+            drawn = (out.rgb + 1 - out.alpha[..., None])[:, alone:].unflatten(1, (r.square, r.square))
+            unlike = self._unlike(drawn, torch.stack(squares).to(draw.device))
+            values |= {"loss": values["loss"] + r.lpips * unlike, "lpips": unlike}
+        return values
+
+    def _unlike(self, drawn: Tensor, true: Tensor) -> Tensor:
+        """[B] LPIPS of squares [B, S, S, 3], twice enlarged: its first layer has a stride of four pixels."""
+        assert self.perceptual is not None
+        large = [
+            F.interpolate(x.permute(0, 3, 1, 2).float(), scale_factor=2.0, mode="bilinear").permute(
+                0, 2, 3, 1
+            )
+            for x in (drawn, true)
+        ]
+        return self.perceptual.distances(large[0], self.perceptual.prepare(large[1]))
 
     def _draw(
         self, data: OrbitShards | SceneShards, i: int, count: int, any_front: bool, g: torch.Generator
@@ -228,6 +255,19 @@ def draw_rays(
     drawn = [t.flatten(1, 2).gather(1, at.expand(-1, -1, t.shape[-1])).flatten(0, 1) for t in maps]
     origins, directions, colours, depth = drawn
     return origins, directions, colours, depth
+
+
+def draw_square(clip: Clip, side: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """A random square of neighbouring pixels of the first target.
+
+    Returns:
+        origins and directions [side^2, 3], rows first, and what they show [side, side, 3] on white.
+    """
+    size = clip.targets.shape[-1]
+    y, x = torch.randint(size - side + 1, (2,), generator=generator).tolist()
+    there = (slice(y, y + side), slice(x, x + side))
+    origins, directions = (t[0][there].flatten(0, 1) for t in clip.target_cameras[0].rays())
+    return origins, directions, clip.targets[0, :3].permute(1, 2, 0)[there]
 
 
 def opaque(rgb: Tensor) -> Tensor:

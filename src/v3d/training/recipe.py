@@ -124,6 +124,9 @@ class PixelNeRFRecipe(Recipe):
         samples: points on a ray.
         drawn: side of the images that guide the video model, in pixels.
         depth_loss: weight of |ln(depth / true depth)|, where the data say the depth (scenes).
+        lpips: weight of the perceptual distance of a square of neighbouring pixels; 0 draws none. Squared errors alone
+            ask for the mean of what may be there, which is a blur.
+        square: side of that square, in pixels of the whole view; its area is a multiple of `rays`.
     """
 
     batch: int = 16
@@ -145,8 +148,10 @@ class PixelNeRFRecipe(Recipe):
     near: float = 1.0
     far: float = 3.0
     samples: int = 24
-    drawn: int = 64
+    drawn: int = 128
     depth_loss: float = 0.05
+    lpips: float = 0.03
+    square: int = 32
 
     @staticmethod
     def scenes() -> PixelNeRFRecipe:
@@ -161,7 +166,6 @@ class PixelNeRFRecipe(Recipe):
             near=0.1,
             far=10.0,
             samples=40,
-            drawn=128,
         )
 
     @staticmethod
@@ -183,6 +187,7 @@ class PixelNeRFRecipe(Recipe):
             depth=2,
             planes=8,
             samples=12,
+            drawn=64,
         )
 
 
@@ -265,6 +270,8 @@ class SceneRecipe(Recipe):
         P_mean: of the noise law ln sigma ~ N(P_mean, P_std^2).
         P_std: of the same.
         sigma_data: standard deviation of what the guide leaves open, in latents.
+        lpips: weight of the perceptual distance of what one step from pure noise draws, which half of the samples take; 0
+            leaves them all to the noise law. The mean in latents, which that step draws otherwise, is a blur.
         guidance: of the samples shown, and the exported model's default.
         sampler_steps: the same.
     """
@@ -285,8 +292,9 @@ class SceneRecipe(Recipe):
     P_mean: float = 0.0
     P_std: float = 1.4
     sigma_data: float = 0.85
+    lpips: float = 1.0
     guidance: float = 1.0
-    sampler_steps: int = 6
+    sampler_steps: int = 1
 
     def grid(self, latent_size: int) -> int:
         """Patches of a view's side."""

@@ -11,6 +11,7 @@ from v3d.diffusion.dit import Geometry, OrbitDiT
 from v3d.diffusion.edm import Preconditioning, edm_loss
 from v3d.diffusion.pixelnerf import load_pixelnerf
 from v3d.diffusion.vae import load_vae
+from v3d.perceptual import Perceptual
 from v3d.scene.model import SceneModel
 from v3d.training.dataset import Order
 from v3d.training.export import export_mini
@@ -19,7 +20,7 @@ from v3d.training.pixelnerf import opaque
 from v3d.training.recipe import SceneRecipe
 from v3d.training.scene_data import SceneShards
 from v3d.training.scene_latents import SceneLatents, encode_scenes
-from v3d.training.video import Batch, denoiser, make_dit, mini_model, psnr, residual_loss, sampling
+from v3d.training.video import Batch, denoise_residual, denoiser, make_dit, mini_model, psnr, sampling
 from v3d.training.world import ALONE, World
 from v3d.views import Views
 from v3d.weights import MINI, MINI_SCENE
@@ -44,6 +45,7 @@ class SceneTask:
         self.recipe, self.world = recipe, world
         self.vae = load_vae(recipe.vae or MINI, world.device)
         self.pixelnerf = load_pixelnerf(recipe.pixelnerf or MINI_SCENE, world.device)
+        self.perceptual = Perceptual.load("lpips", device=world.device) if recipe.lpips else None
         self._load()
         self._validation_shards = None if recipe.validation is None else SceneShards(recipe.validation)
         if self._validation_shards is not None and recipe.validation is not None:
@@ -76,8 +78,32 @@ class SceneTask:
         r, g = self.recipe, draw.generator()
         k = int(torch.randint(len(r.source_counts), (), generator=g))
         scenes = [self.scenes[self.order[draw.position + j]] for j in draw.samples]
-        loss, _ = residual_loss(network, self._batch(scenes, k, draw.device), draw, r, g)
-        return {"loss": loss}
+        batch = self._batch(scenes, k, draw.device)
+        if self.perceptual is None:
+            return {"loss": denoise_residual(network, batch, draw, r, g).loss}
+        # Half of the samples take the sampler's one step, from pure noise; one view of each is looked at.
+        first = torch.tensor([j % 2 == 0 for j in draw.samples])
+        out = denoise_residual(network, batch, draw, r, g, pure_noise=first)
+        v = int(torch.randint(r.targets, (), generator=g))
+        unlike = out.loss.new_full(out.loss.shape, torch.nan)
+        if first.any():
+            true, guide = (
+                torch.stack([pictures[k][v] for pictures in chosen]).to(draw.device).float() / 255
+                for chosen in zip(
+                    *((s.true, s.drawn) for s, one in zip(scenes, first, strict=True) if one), strict=True
+                )
+            )
+            unlike[first] = self._unlike(batch.guide[first, v], out.estimate[first, v], guide, true)
+        return {"loss": out.loss + r.lpips * unlike.nan_to_num(0), "lpips": unlike}
+
+    def _unlike(self, z_guide: Tensor, residual: Tensor, guide: Tensor, true: Tensor) -> Tensor:
+        """[B] LPIPS of views [B, S, S, 3] drawn as `MiniModel.draw` draws them, from latents [B, C, h, w]."""
+        assert self.perceptual is not None
+        fast = self.world.precision(self.recipe.precision) == torch.bfloat16
+        with torch.autocast(guide.device.type, torch.bfloat16, enabled=fast):
+            change = self.vae.decode(z_guide + residual) - self.vae.decode(z_guide)
+        drawn = guide + change[:, :3].float().permute(0, 2, 3, 1) / 2
+        return self.perceptual.distances(drawn, self.perceptual.prepare(true))
 
     def _batch(self, scenes: list[SceneLatents], k: int, device: torch.device) -> Batch:
         """What the k-th number of sources sees of the scenes, and is asked for."""

@@ -24,6 +24,8 @@ from v3d.training.latents import fingerprint
 from v3d.training.pixelnerf import opaque
 from v3d.training.scene_data import SceneShards
 
+_OF_A_CHOICE = ("chosen", "guides", "drawn", "true")
+
 log = logging.getLogger(__name__)
 
 
@@ -36,12 +38,16 @@ class SceneLatents:
         cameras: of the V views.
         chosen: for every number of sources, [N + T] numbers of the source views, then of the target views.
         guides: for every number of sources, [T, C, h, w] of the targets.
+        drawn: for every number of sources, uint8 [T, S, S, 3], the guides as pictures.
+        true: for every number of sources, uint8 [T, S, S, 3], the targets.
     """
 
     views: Tensor
     cameras: Cameras
     chosen: list[Tensor]
     guides: list[Tensor]
+    drawn: list[Tensor]
+    true: list[Tensor]
 
 
 def encode_scenes(
@@ -68,15 +74,16 @@ def encode_scenes(
         rgb, cameras, _ = shards[i]
         try:
             tensors = load_file(cache)
-        except (OSError, SafetensorError):
+            parts = [[tensors[f"{name}{n}"] for n in counts] for name in _OF_A_CHOICE]
+        except (OSError, SafetensorError, KeyError):  # KeyError: written before there were pictures
             generator = torch.Generator().manual_seed(zlib.crc32(f"{i} {len(rgb)} {appearance}".encode()))
             if appearance:
                 rgb = rgb[..., torch.randperm(3, generator=generator)]
             tensors = _encode(rgb, cameras, vae, pixelnerf, counts, targets, generator)
             with atomic(cache) as temporary:
                 save_file(tensors, temporary)
-        chosen, guides = ([tensors[f"{name}{n}"] for n in counts] for name in ("chosen", "guides"))
-        scenes.append(SceneLatents(tensors["views"], cameras, chosen, guides))
+            parts = [[tensors[f"{name}{n}"] for n in counts] for name in _OF_A_CHOICE]
+        scenes.append(SceneLatents(tensors["views"], cameras, *parts))
     return scenes
 
 
@@ -99,6 +106,9 @@ def _encode(
             tensors[f"chosen{n}"] = chosen
             views, _ = draw_guide(pixelnerf, x[chosen[:n]], cameras[chosen[:n]], cameras[chosen[n:]])
             tensors[f"guides{n}"] = encode(vae, views)
+            pictures = (views[:, :3] / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
+            tensors[f"drawn{n}"] = (255 * pictures + 0.5).to(torch.uint8)
+            tensors[f"true{n}"] = rgb[chosen[n:]]
     return {
         name: (t.half() if t.is_floating_point() else t).cpu().contiguous() for name, t in tensors.items()
     }

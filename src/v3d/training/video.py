@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from v3d.diffusion.dit import Geometry, OrbitDiT, OrbitDiTConfig, load_dit
-from v3d.diffusion.edm import Denoiser, NoiseLaw, Preconditioning, edm_loss
+from v3d.diffusion.edm import Denoiser, NoiseLaw, Preconditioning, expand
 from v3d.diffusion.mini import MiniModel
 from v3d.diffusion.pixelnerf import PixelNeRF
 from v3d.diffusion.vae import VAE
@@ -18,6 +18,8 @@ from v3d.errors import V3DError
 from v3d.training.export import Sampling
 from v3d.training.loop import Draw
 from v3d.training.recipe import OrbitRecipe, SceneRecipe
+
+SIGMA_MAX = Sampling().sigma_max
 
 
 @dataclass(frozen=True)
@@ -56,12 +58,38 @@ def make_dit(recipe: OrbitRecipe | SceneRecipe, latents: Tensor, init: Path | No
     return net
 
 
-def residual_loss(
-    network: nn.Module, batch: Batch, draw: Draw, recipe: OrbitRecipe | SceneRecipe, g: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """EDM loss of every sample [B], and its noise level [B]; what all samples share is drawn from `g`."""
+@dataclass(frozen=True)
+class Denoised:
+    """What the network makes of noisy residuals.
+
+    Attributes:
+        loss: [B] EDM loss.
+        sigma: [B] noise level.
+        estimate: [B, V, C, h, w] of the residual.
+    """
+
+    loss: Tensor
+    sigma: Tensor
+    estimate: Tensor
+
+
+def denoise_residual(
+    network: nn.Module,
+    batch: Batch,
+    draw: Draw,
+    recipe: OrbitRecipe | SceneRecipe,
+    g: torch.Generator,
+    pure_noise: Tensor | None = None,
+) -> Denoised:
+    """Noise the residuals of a batch and denoise them; what all samples share is drawn from `g`.
+
+    Args:
+        pure_noise: [B] samples at `SIGMA_MAX`, where a sampler begins; the others follow the recipe's noise law.
+    """
     keep = (torch.rand(draw.batch, generator=g) >= recipe.drop)[draw.samples].to(draw.device)
     sigma = NoiseLaw(recipe.P_mean, recipe.P_std).sample(draw.batch, g)[draw.samples].to(draw.device)
+    if pure_noise is not None:
+        sigma = sigma.masked_fill(pure_noise.to(draw.device), SIGMA_MAX)
     x0 = batch.residual
     noise = torch.stack(
         [
@@ -69,8 +97,9 @@ def residual_loss(
             for j in draw.samples
         ]
     )
-    edm = Preconditioning(recipe.sigma_data)
-    return edm_loss(denoiser(network, batch, keep, recipe), x0, sigma, noise, edm), sigma
+    estimate = denoiser(network, batch, keep, recipe)(x0 + expand(sigma, x0) * noise, sigma)
+    error = (estimate - x0).square().flatten(1).mean(1)
+    return Denoised(Preconditioning(recipe.sigma_data).loss_weight(sigma) * error, sigma, estimate)
 
 
 def denoiser(network: nn.Module, batch: Batch, keep: Tensor, recipe: OrbitRecipe | SceneRecipe) -> Denoiser:

@@ -143,7 +143,7 @@ def alexnet() -> LPIPSNetwork:
 
 
 def vgg16() -> LPIPSNetwork:
-    """14.7 million parameters, and 30 times AlexNet's work."""
+    """14.7 million parameters, and more than 20 times AlexNet's work."""
     layers: list[nn.Module] = []
     channels = 3
     for width in (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512):

@@ -172,6 +172,13 @@ def test_missing_and_wrong_files_give_one_sentence(
         Perceptual.load("vgg", vgg16=tmp_path / "other.pth")
 
 
+def test_small_pictures_are_measured_on_a_white_margin():
+    lpips, x, y = Perceptual.load("lpips"), photos(1, (9, 16)), photos(1, (9, 16), 1)
+    margin = lambda a: F.pad(a, (0, 0, 0, 16, 0, 23), value=1.0)  # noqa: E731
+    torch.testing.assert_close(lpips(x, lpips.prepare(y)), lpips(margin(x), lpips.prepare(margin(y))))
+    assert float(lpips(x, lpips.prepare(y))) > 0
+
+
 @pytest.mark.parametrize("kind", ["lpips", "vae"])
 def test_the_networks_that_ship_have_gradients(kind: Literal["lpips", "vae"]):
     perceptual = Perceptual.load(kind)

@@ -36,13 +36,14 @@ class Perceptual:
         name: which network and weights this is, for reports.
         network: images [V, 3, H, W] in [0, 1] -> a feature map [V, C, h, w] for each layer; differentiable.
         weights: [C] channel weights for each layer, or None for ones.
-        stride: image sides are padded with white to a multiple of this.
+        stride: image sides are padded with white to a multiple of this, and to `least`.
     """
 
     name: str
     network: Callable[[Tensor], Sequence[Tensor]]
     weights: Sequence[Tensor] | None = None
     stride: int = 8
+    least: int = 1
 
     @staticmethod
     def load(
@@ -70,13 +71,10 @@ class Perceptual:
         if kind == "vgg":
             network, name, stride = _load_vgg16(vgg16), "lpips-vgg16", 16
         else:
-            network, name, stride = (
-                load_network(IMAGENET, "lpips_alexnet", lambda _: alexnet()),
-                "lpips-alex",
-                1,
-            )
+            network = load_network(IMAGENET, "lpips_alexnet", lambda _: alexnet())
+            name, stride = "lpips-alex", 1
         network = network.to(device).eval().requires_grad_(False)
-        return Perceptual(name, network, list(network.heads), stride)
+        return Perceptual(name, network, list(network.heads), stride, least=LPIPSNetwork.LEAST)
 
     def prepare(self, images: Tensor) -> list[Features]:
         """Cached targets: the normalised features of every image of [V, H, W, 3] in [0, 1], one item a view."""
@@ -100,7 +98,8 @@ class Perceptual:
 
     def _normalised(self, images: Tensor) -> list[Tensor]:
         x = images.permute(0, 3, 1, 2)
-        x = F.pad(x, (0, -x.shape[3] % self.stride, 0, -x.shape[2] % self.stride), value=1.0)
+        height, width = (max(self.least, side + -side % self.stride) for side in x.shape[2:])
+        x = F.pad(x, (0, width - x.shape[3], 0, height - x.shape[2]), value=1.0)
         # The constant under the root keeps the gradient finite where a ReLU layer is silent.
         return [f / (f.square().sum(1, keepdim=True) + 1e-10).sqrt() for f in self.network(x)]
 
@@ -113,6 +112,7 @@ class LPIPSNetwork(nn.Module):
         heads: [C] channel weights for each of them.
     """
 
+    LEAST = 32  # pixels a side, that AlexNet's strides leave anything
     MEAN = (0.485, 0.456, 0.406)
     STD = (0.229, 0.224, 0.225)
 
@@ -123,7 +123,7 @@ class LPIPSNetwork(nn.Module):
         self.heads = nn.ParameterList(torch.ones(c) for c in channels)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Images [V, 3, H, W] in [0, 1], sides at least 32 -> five maps."""
+        """Images [V, 3, H, W] in [0, 1], sides at least `LEAST` -> five maps."""
         x = (x - x.new_tensor(self.MEAN)[:, None, None]) / x.new_tensor(self.STD)[:, None, None]
         taps = []
         for i, layer in enumerate(self.features):

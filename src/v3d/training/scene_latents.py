@@ -70,19 +70,18 @@ def encode_scenes(
     scenes = []
     for appearance, i in product(range(appearances), range(len(shards))):
         name = f"{i:06d}" if appearance == 0 else f"{i:06d}-{appearance}"
-        cache = folder / f".latents-{mark}" / f"{name}.safetensors"
+        cache = folder / f".latents-and-views-{mark}" / f"{name}.safetensors"
         rgb, cameras, _ = shards[i]
         try:
             tensors = load_file(cache)
-            parts = [[tensors[f"{name}{n}"] for n in counts] for name in _OF_A_CHOICE]
-        except (OSError, SafetensorError, KeyError):  # KeyError: written before there were pictures
+        except (OSError, SafetensorError):
             generator = torch.Generator().manual_seed(zlib.crc32(f"{i} {len(rgb)} {appearance}".encode()))
             if appearance:
                 rgb = rgb[..., torch.randperm(3, generator=generator)]
             tensors = _encode(rgb, cameras, vae, pixelnerf, counts, targets, generator)
             with atomic(cache) as temporary:
                 save_file(tensors, temporary)
-            parts = [[tensors[f"{name}{n}"] for n in counts] for name in _OF_A_CHOICE]
+        parts = [[tensors[f"{name}{n}"] for n in counts] for name in _OF_A_CHOICE]
         scenes.append(SceneLatents(tensors["views"], cameras, *parts))
     return scenes
 

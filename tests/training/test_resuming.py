@@ -50,6 +50,21 @@ def test_a_resumed_run_repeats_an_uninterrupted_one(
     assert all(torch.equal(a[k], b[k]) for k in a)
 
 
+def test_one_run_at_a_time_in_a_folder(tiny: OrbitRecipe, tmp_path: Path) -> None:
+    """Refused while the first goes on, though it has a checkpoint; welcome when it has ended."""
+    refused = []
+
+    def meddle(line: dict[str, float]) -> None:
+        if line["step"] == 6:
+            with pytest.raises(V3DError, match="Another process trains in"):
+                resume_training(tmp_path, device="cpu")
+            refused.append(line)
+
+    train(replace(tiny, save_minutes=0.0), tmp_path, device="cpu", on_line=meddle)
+    assert refused
+    assert resume_training(tmp_path, device="cpu").step == tiny.steps
+
+
 @pytest.mark.slow
 def test_a_run_killed_at_a_random_moment_resumes(tiny: OrbitRecipe, tmp_path: Path) -> None:
     recipe = replace(tiny, steps=30, save_minutes=0.0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import ClassVar, Literal, Protocol
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 from v3d.diffusion.edm import OnStep
 from v3d.diffusion.mini import MiniModel
 from v3d.views import Views
-from v3d.weights import MINI
+from v3d.weights import MINI, weights_folder
 
 
 class OrbitModel(Protocol):
@@ -66,8 +65,8 @@ class Generator:
         Raises:
             V3DError: there are no usable weights under that name.
         """
-        folder = MINI if name == "mini" else Path(name)
-        if (folder / "dit.safetensors").exists() or name == "mini":
+        folder = weights_folder(name)
+        if folder == MINI or (folder / "dit.safetensors").exists():
             return cls(MiniModel.load(folder, device), name)
         from v3d.diffusion.svd import SVDModel  # needs the extra `v3d[official]`
 

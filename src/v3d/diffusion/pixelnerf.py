@@ -49,6 +49,7 @@ class PixelNeRFConfig:
         samples: points on a ray.
         drawn: side of the images that guide the video model, in pixels.
         opaque: every ray ends on something (scenes); else what is left is the white ground (objects).
+        imagenet: the encoder also sees what `v3d.imagenet` recognises.
     """
 
     size: int = 128
@@ -64,6 +65,7 @@ class PixelNeRFConfig:
     samples: int = 32
     drawn: int = 128
     opaque: bool = False
+    imagenet: bool = False
 
 
 @dataclass(frozen=True)
@@ -131,15 +133,16 @@ class PixelNeRF(nn.Module):
         self.tokens = c.size // c.patch
         self.cells = c.grid // self.tokens  # of a token's side
         self.image_in = nn.Linear(4 * c.patch**2 + 6, c.width)
-        self.meaning_in = nn.Linear(imagenet.CHANNELS, c.width)
+        self.meaning_in = nn.Linear(imagenet.CHANNELS, c.width) if c.imagenet else None
         self.position = nn.Parameter(0.02 * torch.randn(self.tokens**2, c.width))
         self.blocks = nn.ModuleList(EncoderBlock(c.width) for _ in range(c.depth))
         self.norm = nn.LayerNorm(c.width)
         self.frustum = nn.Linear(c.width, self.cells**2 * c.planes * c.channels)
         self.pooled = nn.Linear(2 * (c.channels + 4) + 1, c.hidden)
         self.decoded = nn.Linear(c.hidden, 5)  # density, weight of the colour, colour
-        nn.init.zeros_(self.meaning_in.weight)
-        nn.init.zeros_(self.meaning_in.bias)
+        if self.meaning_in is not None:
+            nn.init.zeros_(self.meaning_in.weight)
+            nn.init.zeros_(self.meaning_in.bias)
         nn.init.normal_(self.frustum.weight, std=0.02)
         nn.init.zeros_(self.frustum.bias)
         nn.init.zeros_(self.decoded.bias)
@@ -197,11 +200,12 @@ class PixelNeRF(nn.Module):
         c, t, u = self.config, self.tokens, self.cells
         B, N = sources.images.shape[:2]
         dtype = self.image_in.weight.dtype
-        meaning = imagenet.meaning(sources.images[:, :, :3].flatten(0, 1).to(dtype), t).unflatten(0, (B, N))
         x = sources.images.unflatten(-2, (t, c.patch)).unflatten(-1, (t, c.patch))
         x = x.permute(0, 1, 3, 5, 2, 4, 6).reshape(B, N, t * t, -1)
-        x = self.image_in(torch.cat([x, patch_rays(sources, t)], -1).to(dtype)) + self.meaning_in(meaning)
-        x = x + self.position
+        x = self.image_in(torch.cat([x, patch_rays(sources, t)], -1).to(dtype)) + self.position
+        if self.meaning_in is not None:
+            meaning = imagenet.meaning(sources.images[:, :, :3].flatten(0, 1).to(dtype), t)
+            x = x + self.meaning_in(meaning.unflatten(0, (B, N)))
         x = x.flatten(1, 2)
         for block in self.blocks:
             x = block(x)

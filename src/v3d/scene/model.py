@@ -17,7 +17,7 @@ from v3d.diffusion.edm import OnStep
 from v3d.diffusion.mini import MiniModel
 from v3d.errors import V3DError
 from v3d.views import Views, cat_views
-from v3d.weights import MINI_SCENE
+from v3d.weights import weights_folder
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,7 @@ class SceneModel:
         Raises:
             V3DError: there are no usable weights under that name.
         """
-        folder = MINI_SCENE if name == "mini-scene" else Path(name)
-        return SceneModel(MiniModel.load(folder, device), str(name))
+        return SceneModel(MiniModel.load(weights_folder(name), device), str(name))
 
     @property
     def hash(self) -> str:

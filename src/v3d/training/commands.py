@@ -77,7 +77,7 @@ class Session:
     Attributes:
         out: folder of the run.
         minutes: stop cleanly after so much time; a recipe without steps ends its schedule then.
-        init: "mini" (the weights that ship) or a folder of weights to start from.
+        init: "mini" or "mini-scene" (the weights that ship) or a folder of weights to start from.
         export: also copy the trained model into this folder.
         device: auto takes a CUDA device where there is one.
         threads: of the CPU.

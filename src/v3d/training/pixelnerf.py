@@ -71,6 +71,7 @@ class PixelNeRFTask:
             samples=recipe.samples,
             drawn=recipe.drawn,
             opaque=recipe.of == "scenes",
+            imagenet=recipe.imagenet,
         )
         torch.manual_seed(recipe.seed)
         net = PixelNeRF(config) if init is None else load_pixelnerf(init).requires_grad_(True).train()

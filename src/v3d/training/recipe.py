@@ -123,6 +123,7 @@ class PixelNeRFRecipe(Recipe):
         far: largest.
         samples: points on a ray.
         drawn: side of the images that guide the video model, in pixels.
+        imagenet: the encoder also sees what `v3d.imagenet` recognises: better for scenes; objects it learns by heart.
         depth_loss: weight of |ln(depth / true depth)|, where the data say the depth (scenes).
         lpips: weight of the perceptual distance of a square of neighbouring pixels; 0 draws none. Squared errors alone
             ask for the mean of what may be there, which is a blur.
@@ -149,6 +150,7 @@ class PixelNeRFRecipe(Recipe):
     far: float = 3.0
     samples: int = 24
     drawn: int = 128
+    imagenet: bool = False
     depth_loss: float = 0.05
     lpips: float = 0.03
     square: int = 32
@@ -166,6 +168,7 @@ class PixelNeRFRecipe(Recipe):
             near=0.1,
             far=10.0,
             samples=40,
+            imagenet=True,
         )
 
     @staticmethod

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
 
 from v3d.errors import V3DError
+from v3d.files import clear_errors
 from v3d.runtime import tune_malloc
 from v3d.training import loop
 from v3d.training.checkpoint import FILE, Progress, read_recipe
@@ -17,7 +21,7 @@ from v3d.training.recipe import OrbitRecipe, PixelNeRFRecipe, Recipe, SceneRecip
 from v3d.training.scene import SceneTask
 from v3d.training.vae import VAETask
 from v3d.training.world import ALONE, World
-from v3d.weights import MINI
+from v3d.weights import weights_folder
 
 
 def train(
@@ -35,14 +39,14 @@ def train(
 
     Args:
         minutes: stop cleanly after so much time.
-        init: "mini" (the weights that ship) or a folder of weights to start from.
+        init: "mini" or "mini-scene" (the weights that ship) or a folder of weights to start from.
         resume: go on from `out`'s checkpoint; `resume_training` takes the recipe from there, too.
         device: "auto", "cpu" or "cuda".
         threads: of torch on the CPU.
         on_line: called with every line of the log.
 
     Raises:
-        V3DError: data or weights are missing, `out` holds another run, the disk is full.
+        V3DError: data or weights are missing, `out` holds another run or one that goes on, the disk is full.
     """
     if (out / FILE).exists() and not resume:
         raise V3DError(f"{out} holds a run already: v3d train resume {out}, or choose another folder.")
@@ -50,8 +54,28 @@ def train(
     if threads is not None:
         torch.set_num_threads(threads)
     world = World.open(device)
-    task = make_task(recipe, world, MINI if init == "mini" else Path(init) if init is not None else None)
-    return loop.run(task, recipe, out, minutes=minutes, resume=resume, world=world, on_line=on_line)
+    task = make_task(recipe, world, None if init is None else weights_folder(init))
+    with _alone_in(out) if world.main else nullcontext():
+        return loop.run(task, recipe, out, minutes=minutes, resume=resume, world=world, on_line=on_line)
+
+
+@contextmanager
+def _alone_in(out: Path) -> Iterator[None]:
+    """Two runs in one folder would overwrite each other; one that resumes while another still saves would go on from
+    an older checkpoint."""
+    lock = FileLock(out / ".lock", timeout=0)
+    with clear_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise V3DError(
+                f"Another process trains in {out}; wait until it has ended, or stop it."
+            ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def resume_training(

@@ -7,3 +7,8 @@ from pathlib import Path
 MINI = Path(__file__).parent / "mini"
 MINI_SCENE = Path(__file__).parent / "mini-scene"
 IMAGENET = Path(__file__).parent / "imagenet"
+
+
+def weights_folder(name: str | Path) -> Path:
+    """The folder of the weights that ship as "mini" or "mini-scene"; any other name is a folder itself."""
+    return {"mini": MINI, "mini-scene": MINI_SCENE}.get(str(name), Path(name))

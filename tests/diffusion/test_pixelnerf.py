@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from v3d.cameras import Cameras, cat_cameras, orbit
-from v3d.diffusion.pixelnerf import FALLOFF, Frusta, PixelNeRF, PixelNeRFConfig, Sources, nearness
+from v3d.diffusion.pixelnerf import FALLOFF, REST, Frusta, PixelNeRF, PixelNeRFConfig, Sources, nearness
 
 TINY = PixelNeRFConfig(
     size=16, patch=4, width=64, depth=2, grid=8, planes=6, channels=4, hidden=8, samples=12
@@ -69,7 +69,7 @@ def test_a_dense_world_seen_from_the_source_is_the_photo() -> None:
 
 
 def test_opacity_of_constant_density_is_beer_lamberts() -> None:
-    net = constant(PixelNeRF(replace(TINY, samples=400)), -1.0, photo=False)
+    net = constant(PixelNeRF(replace(TINY, fine=400)), -1.0, photo=False)
     cameras = orbit(5, size=16)[0]
     out = net(Sources.of(pictures(1), cameras), *rays(cameras))
     density = 8 * math.log1p(math.exp(2 * -1.0 - 1))
@@ -115,7 +115,9 @@ def test_a_photo_that_counts_twice_is_two_photos() -> None:
     frusta = net.encode(Sources.of(pictures(3), cameras))
     points = 1.6 * torch.rand(1, 12, 3, generator=torch.Generator().manual_seed(3)) - 0.8
     again = [0, 0, 1, 2]
-    doubled = Frusta(Sources.of(pictures(3)[again], cameras[again]), frusta.volumes[:, again])
+    doubled = Frusta(
+        Sources.of(pictures(3)[again], cameras[again]), frusta.volumes[:, again], frusta.pictures[:, again]
+    )
     weighted = replace(frusta, sources=Sources.of(pictures(3), cameras, torch.tensor([[2.0], [1.0], [1.0]])))
     in_all = (points.norm(dim=-1) < 0.5)[0]  # the share of photos that see a point counts photos, not weights
     for a, b in zip(net.decode(weighted, points), net.decode(doubled, points), strict=True):
@@ -151,12 +153,14 @@ def test_gradients_of_a_ray_agree_with_finite_differences() -> None:
     cameras = orbit(2, size=16, elevation=10.0)
     f64 = Cameras(cameras.c2w.double(), cameras.K.double(), 16, 16)
     sources = Sources.of(pictures(2).double(), f64)
-    volumes = net.encode(sources).volumes.detach().requires_grad_(True)
+    frusta = net.encode(sources)
+    volumes = frusta.volumes.detach().requires_grad_(True)
     origins, directions = (t[:, 100:104] for t in rays(Cameras(f64.c2w[1:], f64.K[1:], 16, 16)))
+    edges = net.spaced(net.look(frusta, origins, directions))
     look = torch.randn(4, 5, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
 
     def value(v: Tensor) -> Tensor:
-        out = net.render(Frusta(sources, v), origins, directions)
+        out = net.render(replace(frusta, volumes=v), origins, directions, edges)
         return (torch.cat([out.rgb[0], out.alpha[0, :, None], out.depth[0, :, None]], -1) * look).sum()
 
     (gradient,) = torch.autograd.grad(value(volumes), volumes)
@@ -166,9 +170,48 @@ def test_gradients_of_a_ray_agree_with_finite_differences() -> None:
     assert float((gradient * step).sum()) == pytest.approx(float(numeric.detach()), rel=1e-5)
 
 
-def test_skipping_empty_space_draws_the_same_image() -> None:
+def test_samples_gather_where_the_first_look_found_something() -> None:
+    net = PixelNeRF(replace(TINY, samples=20, fine=40))
+    edges = net.spaced(torch.zeros(1, 1, 20))[0, 0]
+    torch.testing.assert_close(edges, torch.linspace(0, 1, 41))  # nothing found: evenly spaced
+    found = torch.zeros(1, 1, 20)
+    found[..., 7] = 0.9
+    edges = net.spaced(found)[0, 0]
+    assert edges[0] == 0 and edges[-1] == 1 and bool((edges.diff() > 0).all())
+    # Found in the eighth of twenty parts: that and its neighbours share 1 - REST, all parts the rest.
+    middle = (edges[:-1] + edges[1:]) / 2
+    near = ((middle > 6 / 20) & (middle < 9 / 20)).sum()
+    assert int(near) == pytest.approx(40 * (1 - REST + 3 / 20 * REST), abs=1.5)
+    noise = torch.rand(1, 5, 20, generator=torch.Generator().manual_seed(0))
+    many = PixelNeRF(replace(TINY, samples=20, fine=4000)).spaced(noise)
+    w = torch.nn.functional.max_pool1d(noise, 3, stride=1, padding=1)
+    w = (1 - REST) * w / w.sum(-1, keepdim=True) + REST / 20
+    density = torch.stack([((many >= k / 20) & (many < (k + 1) / 20)).sum(-1) for k in range(20)], -1) / 4000
+    torch.testing.assert_close(density, w, atol=1e-3, rtol=0)
+
+
+def test_a_thin_wall_is_drawn_where_it_stands() -> None:
+    """Thinner than the distance of two evenly spaced samples; its depth is found to a part of that."""
+    net = PixelNeRF(replace(TINY, samples=24, fine=24))
+    wall = 1.83
+
+    def decode(frusta: Frusta, points: Tensor) -> tuple[Tensor, Tensor]:
+        return 200 * torch.sigmoid(400 * (points[..., 0] - 0)) * (points[..., 0] < 0.06), points.abs()
+
+    net.decode = decode  # type: ignore[method-assign]
+    origins = torch.tensor([[[-wall, 0.0, 0.0]]])
+    directions = torch.tensor([[[1.0, 0.0, 0.0]]])
+    sources = Sources.of(pictures(1), orbit(1, size=16))
+    out = net.render(Frusta(sources, torch.zeros(0), sources.images), origins, directions)
+    spacing = wall * math.log(3) / 24
+    assert float(out.alpha) > 0.95
+    assert float(out.depth / out.alpha) == pytest.approx(wall, abs=spacing / 4)
+
+
+@pytest.mark.parametrize("texture", [0, 3])
+def test_skipping_empty_space_draws_the_same_image(texture: int) -> None:
     torch.manual_seed(0)
-    net = PixelNeRF(TINY)
+    net = PixelNeRF(replace(TINY, texture=texture, fine=96))
     with torch.no_grad():  # a ball of density: the frustum's bias is one value a plane and cell of a token
         net.decoded.weight[0] = 3.0
         net.decoded.bias[0] = -4.0

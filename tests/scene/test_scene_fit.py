@@ -9,7 +9,7 @@ from room_scene import ring, seen
 from torch import Tensor
 
 from v3d.evaluation.metrics import psnr
-from v3d.scene.fit import FAR, NEAR, SceneFitSettings, _hidden, fit_scene, initial_scene
+from v3d.scene.fit import CLEAR, FAR, NEAR, SceneFitSettings, _hidden, fit_scene, initial_scene
 from v3d.scene.sweep import sweep_depth
 from v3d.splats.fit import FitSettings, _shuffled, fit
 from v3d.splats.gaussians import Splats
@@ -61,6 +61,20 @@ def test_first_gaussians_stand_on_the_surfaces(shots: tuple[Views, Tensor]) -> N
     x, y, z = splats.means[~shell].unbind(-1)
     assert z.min() > -0.6 and x.min() > -2.7 and y.max() < 2.7  # ground and walls
     assert ((z + 0.5).abs() < 0.03).float().mean() > 0.2
+
+
+def test_nothing_stands_before_a_lens(shots: tuple[Views, Tensor]) -> None:
+    views, depth = shots
+    wrong = depth[1:].clone()
+    wrong[:, :, ::2] = CLEAR / 2  # a haze at the lenses of the generated views
+    cameras = views.cameras.centers
+
+    def nearest(splats: Splats) -> float:
+        return float(torch.cdist(splats.means, cameras).min())
+
+    assert nearest(initial_scene(views[:1], views[1:], wrong, 2500)) < CLEAR
+    splats = fit_scene(views[:1], views[1:], wrong, FEW)
+    assert len(splats) > 500 and nearest(splats) > CLEAR
 
 
 def test_what_photos_see_is_not_taken_from_generated_depth(shots: tuple[Views, Tensor]) -> None:

@@ -3,9 +3,9 @@
 Every source photo is read by a small transformer into a *frustum*: features on depth planes behind its pixels. Beside
 the pixels it is given what a network trained on ImageNet sees in them (`v3d.imagenet`).
 Points along the rays of a new view are projected into every source; the features found there, and the photo itself
-(outlines, and whether the photos agree on a colour), are pooled over the sources by mean and standard deviation (weighted, if some
+(outlines, and whether the photos agree on a colour and on what surrounds it), are pooled over the sources by mean and standard deviation (weighted, if some
 are nearer than others), so that their number and order do not matter, and decoded to a density and a colour. Volume rendering then gives
-the new view's colour, opacity and depth.
+the new view's colour, opacity and depth. A ray is sampled twice: evenly, to see where things are, then closely there.
 
 A photo of an object is the case of one source with a known camera: an orbit's view 0.
 
@@ -32,6 +32,8 @@ from v3d.runtime import fast_dtype
 from v3d.weights import MINI
 from v3d.weights.storage import load_network
 
+EMPTY = 0.005  # the weight of a point that is worth drawing
+REST = 0.25  # share of a ray's samples that are spaced evenly, whatever the first look has found
 FALLOFF = 1.5
 """How fast a photo counts less with its distance from the view, see `nearness`."""
 
@@ -46,7 +48,9 @@ class PixelNeRFConfig:
         grid, planes, channels: cells of a frustum's side, its depth planes, and features in a cell.
         hidden: channels of the decoder.
         near, far: camera depths that frusta and rays span, in log steps.
-        samples: points on a ray.
+        samples: points on a ray that look where things are.
+        fine: points that then draw them.
+        texture: channels of what surrounds a photo's pixel, by which photos are compared; 0 compares colours alone.
         drawn: side of the images that guide the video model, in pixels.
         opaque: every ray ends on something (scenes); else what is left is the white ground (objects).
         imagenet: the encoder also sees what `v3d.imagenet` recognises.
@@ -63,6 +67,8 @@ class PixelNeRFConfig:
     near: float = 1.0
     far: float = 3.0
     samples: int = 32
+    fine: int = 24
+    texture: int = 0
     drawn: int = 128
     opaque: bool = False
     imagenet: bool = False
@@ -103,10 +109,16 @@ class Sources:
 
 @dataclass(frozen=True)
 class Frusta:
-    """What the encoder made of `sources`: volumes [B, N, C, planes, grid, grid]."""
+    """What the encoder made of `sources`.
+
+    Attributes:
+        volumes: [B, N, C, planes, grid, grid].
+        pictures: [B, N, 4 + texture, S, S] the photos, and what surrounds their pixels.
+    """
 
     sources: Sources
     volumes: Tensor
+    pictures: Tensor
 
 
 @dataclass(frozen=True)
@@ -138,7 +150,8 @@ class PixelNeRF(nn.Module):
         self.blocks = nn.ModuleList(EncoderBlock(c.width) for _ in range(c.depth))
         self.norm = nn.LayerNorm(c.width)
         self.frustum = nn.Linear(c.width, self.cells**2 * c.planes * c.channels)
-        self.pooled = nn.Linear(2 * (c.channels + 4) + 1, c.hidden)
+        self.texture = texture_network(c.texture) if c.texture else None
+        self.pooled = nn.Linear(2 * (c.channels + 4 + c.texture) + 1, c.hidden)
         self.decoded = nn.Linear(c.hidden, 5)  # density, weight of the colour, colour
         if self.meaning_in is not None:
             nn.init.zeros_(self.meaning_in.weight)
@@ -151,13 +164,13 @@ class PixelNeRF(nn.Module):
         self, sources: Sources, origins: Tensor, directions: Tensor, jitter: Tensor | float = 0.5
     ) -> Rendered:
         """Rays of new views, see `render`."""
-        return self.render(self.encode(sources), origins, directions, jitter)
+        return self.render(self.encode(sources), origins, directions, None, jitter)
 
     @torch.no_grad()
     def images(self, sources: Sources, cameras: Cameras) -> tuple[Tensor, Tensor]:
         """New views of one set of sources (B = 1), one view at a time to save memory.
 
-        Only points near what a first look at a quarter of the size finds dense are decoded.
+        A first look, at a quarter of the size, says where things are.
 
         Returns:
             images [V, 4, H, W] in [-1, 1], colour on white and alpha; and camera depth [V, H, W], 0 where the view
@@ -165,7 +178,8 @@ class PixelNeRF(nn.Module):
         """
         device = self.position.device
         fast = fast_dtype(device) == torch.bfloat16
-        coarse = cameras.resized(cameras.width // 4, cameras.height // 4)
+        H, W = cameras.height, cameras.width
+        coarse = cameras.resized(W // 4, H // 4)
         weights = sources.weights.to(device)
         images, depths = [], []
         with torch.autocast(device.type, torch.bfloat16, enabled=fast):
@@ -174,26 +188,46 @@ class PixelNeRF(nn.Module):
                 if weights.shape[-1] > 1:
                     weighted = replace(frusta.sources, weights=weights[..., v : v + 1])
                     frusta = replace(frusta, sources=weighted)
-                active = self._dense(frusta, coarse[v].to(device))
-                view = self.render(frusta, *_rays(cameras[v].to(device)), active=active)
+                found = self.look(frusta, *_rays(coarse[v].to(device)))[0].T.unflatten(1, (H // 4, W // 4))
+                found = F.max_pool2d(found, 3, stride=1, padding=1)  # what is near a ray may be on it
+                found = F.interpolate(found[None], (H, W), mode="nearest")[0].flatten(1).T
+                alive = found.amax(1) > EMPTY
+                origins, directions = (x[:, alive] for x in _rays(cameras[v].to(device)))
+                view = self.render(frusta, origins, directions, self.spaced(found[None, alive]))
                 alpha = view.alpha[0, :, None]
-                image = torch.cat([view.rgb[0] + 1 - alpha, alpha], -1).clamp(0, 1) * 2 - 1
-                images.append(image.T.unflatten(1, (cameras.height, cameras.width)))
-                depth = torch.where(view.alpha[0] > 0.05, view.depth[0] / view.alpha[0].clamp_min(0.05), 0)
-                depths.append(depth.unflatten(0, (cameras.height, cameras.width)))
+                drawn = torch.cat([view.rgb[0] + 1 - alpha, alpha], -1).clamp(0, 1) * 2 - 1
+                image = drawn.new_tensor([1.0, 1.0, 1.0, -1.0]).repeat(H * W, 1)
+                image[alive] = drawn
+                images.append(image.T.unflatten(1, (H, W)))
+                depth = torch.zeros_like(image[:, 0])
+                depth[alive] = torch.where(alpha > 0.05, view.depth[0, :, None] / alpha.clamp_min(0.05), 0)[
+                    :, 0
+                ]
+                depths.append(depth.unflatten(0, (H, W)))
         return torch.stack(images), torch.stack(depths)
 
-    def _dense(self, frusta: Frusta, camera: Cameras) -> Tensor:
-        """[16 * R, S]: which samples of the rays of a camera of four times this size are worth decoding."""
-        origins, directions = _rays(camera)
-        depth = self.depths(0.5, origins.device).expand(1, origins.shape[1], -1)
-        density, _ = self.decode(frusta, _points(origins, directions, depth))
-        found = (density.view(depth.shape) * depth > 0.1).float()[0].T  # [S, R]
-        found = found.unflatten(1, (camera.height, camera.width))[None, None]
-        found = F.max_pool3d(found, 3, stride=1, padding=1)[0]
-        if self.config.opaque:
-            found[:, -1] = 1
-        return F.interpolate(found, scale_factor=4, mode="nearest")[0].flatten(1).T > 0
+    @torch.no_grad()
+    def look(self, frusta: Frusta, origins: Tensor, directions: Tensor) -> Tensor:
+        """[B, R, samples]: what points spaced evenly along rays would weigh in their colours: a look at where things are."""
+        B, R, _ = origins.shape
+        even = torch.linspace(0, 1, self.config.samples + 1, device=origins.device).expand(B, R, -1)
+        return self._weigh(frusta, origins, directions, even, 0.5)[0]
+
+    def spaced(self, found: Tensor) -> Tensor:
+        """Intervals along rays that hold equal parts of what a `look` [B, R, samples] has found, and of the empty rest.
+
+        Returns:
+            [B, R, fine + 1] their edges, 0 at `near` to 1 at `far` in log steps (inverse transform sampling, Mildenhall et
+            al. 2020, section 5.2, without chance).
+        """
+        S, K = self.config.samples, self.config.fine
+        w = F.max_pool1d(found, 3, stride=1, padding=1)  # a surface between two points is near both
+        w = w / w.sum(-1, keepdim=True).clamp_min(1e-6) * (1 - REST) + REST / S
+        cdf = F.pad((w / w.sum(-1, keepdim=True)).cumsum(-1), (1, 0))
+        at = torch.linspace(0, 1, K + 1, device=w.device).expand(*w.shape[:-1], -1).contiguous()
+        right = torch.searchsorted(cdf, at, right=True).clamp(1, S)
+        low, high = cdf.gather(-1, right - 1), cdf.gather(-1, right)
+        return ((right - 1 + (at - low) / (high - low)) / S).clamp(0, 1)
 
     def encode(self, sources: Sources) -> Frusta:
         """Attention runs over the patches of all sources together; they are told apart by their rays."""
@@ -210,49 +244,51 @@ class PixelNeRF(nn.Module):
         for block in self.blocks:
             x = block(x)
         v = self.frustum(self.norm(x)).view(B, N, t, t, u, u, c.planes, c.channels)
-        return Frusta(
-            sources, v.permute(0, 1, 7, 6, 2, 4, 3, 5).reshape(B, N, c.channels, c.planes, c.grid, c.grid)
-        )
+        v = v.permute(0, 1, 7, 6, 2, 4, 3, 5).reshape(B, N, c.channels, c.planes, c.grid, c.grid)
+        return Frusta(sources, v, self._pictures(sources.images))
 
-    def depths(self, jitter: Tensor | float, device: torch.device) -> Tensor:
-        """Camera depths [..., S] of the samples, evenly spaced in their logarithm."""
-        c = self.config
-        at = (torch.arange(c.samples, device=device) + jitter) / c.samples
-        return c.near * torch.exp(math.log(c.far / c.near) * at)
+    def _pictures(self, photos: Tensor) -> Tensor:
+        if self.texture is None:
+            return photos
+        texture = self.texture(photos.flatten(0, 1).to(self.image_in.weight.dtype)).to(photos.dtype)
+        return torch.cat([photos, texture.unflatten(0, photos.shape[:2])], 2)
 
     def render(
         self,
         frusta: Frusta,
         origins: Tensor,
         directions: Tensor,
+        edges: Tensor | None = None,
         jitter: Tensor | float = 0.5,
-        active: Tensor | None = None,
     ) -> Rendered:
         """Volume rendering.
 
         Args:
             origins, directions: [B, R, 3] rays of new views; directions have unit camera z.
+            edges: [B, R, fine + 1] of the intervals that are sampled, see `spaced`; None takes a look first.
             jitter: [B, R, 1] in [0, 1), where in its interval each sample lies.
-            active: [R, S] the samples to decode (B = 1), the others are empty; None decodes all.
         """
+        if edges is None:
+            edges = self.spaced(self.look(frusta, origins, directions))
+        weight, depth, colour = self._weigh(frusta, origins, directions, edges, jitter)
+        rgb = (weight[:, :, None] @ colour)[:, :, 0]
+        return Rendered(rgb, weight.sum(-1), (weight * depth).sum(-1))
+
+    def _weigh(
+        self, frusta: Frusta, origins: Tensor, directions: Tensor, edges: Tensor, jitter: Tensor | float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Of a sample in every interval between `edges`: weights [B, R, S], camera depths, and colours [B, R, S, 3]."""
         c = self.config
-        B, R, _ = origins.shape
-        depth = self.depths(jitter, origins.device).expand(B, R, c.samples)
-        points = _points(origins, directions, depth)
-        if active is None:
-            density, colour = self.decode(frusta, points)
-        else:
-            chosen = active.flatten().nonzero()[:, 0]
-            density, colour = points.new_zeros(B, R * c.samples), torch.zeros_like(points)
-            density[:, chosen], colour[:, chosen] = self.decode(frusta, points[:, chosen])
-        step = depth * (math.log(c.far / c.near) / c.samples) * directions.norm(dim=-1, keepdim=True)
-        optical = density.view(B, R, c.samples) * step
+        width = edges.diff(dim=-1)
+        depth = c.near * (c.far / c.near) ** (edges[..., :-1] + jitter * width)
+        density, colour = self.decode(frusta, _points(origins, directions, depth))
+        length = depth * math.log(c.far / c.near) * width * directions.norm(dim=-1, keepdim=True)
+        optical = density.view(depth.shape) * length
         if c.opaque:
             optical = torch.cat([optical[..., :-1], torch.full_like(optical[..., -1:], 20.0)], -1)
         before = optical.cumsum(-1) - optical
-        weight = torch.exp(-before) - torch.exp(-before - optical)  # [B, R, S]
-        rgb = (weight[:, :, None] @ colour.view(B, R, c.samples, 3))[:, :, 0]
-        return Rendered(rgb, weight.sum(-1), (weight * depth).sum(-1))
+        weight = torch.exp(-before) - torch.exp(-before - optical)
+        return weight, depth, colour.view(*depth.shape, 3)
 
     def decode(self, frusta: Frusta, points: Tensor) -> tuple[Tensor, Tensor]:
         """Density [B, P] and colour [B, P, 3] at points [B, P, 3]."""
@@ -272,7 +308,7 @@ class PixelNeRF(nn.Module):
         h = _sample(frusta.volumes.flatten(0, 1).to(points.dtype), where[:, None, None]).unflatten(
             0, (B, N)
         )  # [B, N, P, C]
-        photo = _sample(s.images.flatten(0, 1), where[:, None, :, :2]).unflatten(0, (B, N))
+        photo = _sample(frusta.pictures.flatten(0, 1), where[:, None, :, :2]).unflatten(0, (B, N))
         parts = s.weights.shape[-1]
         weights = s.weights if parts == 1 else s.weights.repeat_interleave(points.shape[1] // parts, -1)
         found, m = torch.cat([h, photo], -1), (seen * weights)[..., None]
@@ -287,6 +323,19 @@ class PixelNeRF(nn.Module):
         votes = torch.cat([vote, out[:, None, :, 1]], 1).softmax(1)[..., None]
         colours = torch.cat([photo[..., :3] * 0.5 + 0.5, out[:, None, :, 2:].sigmoid()], 1)
         return density, (votes * colours).sum(1)
+
+
+def texture_network(channels: int) -> nn.Module:
+    """Photos [B, 4, S, S] -> [B, channels, S, S], what the 13 x 13 pixels around each look like."""
+    return nn.Sequential(
+        nn.Conv2d(4, 2 * channels, 5, stride=2, padding=2),
+        nn.SiLU(),
+        nn.Conv2d(2 * channels, 2 * channels, 3, padding=1),
+        nn.SiLU(),
+        nn.Conv2d(2 * channels, channels, 3, padding=1),
+        nn.Tanh(),
+        nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False),
+    )
 
 
 class EncoderBlock(nn.Module):

@@ -26,6 +26,8 @@ NEAR, FAR = 0.3, 12.0
 """Nearest depth looked for and the radius of the far shell, in a world whose farthest camera stands at 1.5."""
 R = 1.5  # voxels have one size within this radius and grow beyond it
 OPACITY = 0.5  # at the start
+TRUST = 2.0  # all generated views together are looked at as often as so many photos
+CLEAR = 0.2  # no camera stands in matter: so far from each there are no Gaussians
 BEHIND = 1.1  # times the depth that a photo shows; nearer points may be the same surface
 
 
@@ -69,19 +71,26 @@ def fit_scene(
     """
     settings = settings or SceneFitSettings()
     initial = initial_scene(given, generated, depth, settings.points, seed=seed)
+    centers = torch.cat([views.cameras.centers for views in (given, generated) if views is not None])
     groups, shares = [given], [1.0] * len(given)
     if generated is not None:
         groups.append(generated)
-        shares += [2 / len(generated)] * len(generated)
-    return fit(
+        shares += [TRUST / len(generated)] * len(generated)
+    splats = fit(
         [replace(group, alpha=torch.ones_like(group.alpha)) for group in groups],
-        initial,
+        _clear_of(centers, initial),
         settings.fit,
         shares=shares,
         perceptual=perceptual,
         on_step=on_step,
         seed=seed,
     )
+    return _clear_of(centers, splats)
+
+
+def _clear_of(centers: Tensor, splats: Splats) -> Splats:
+    """Without the Gaussians that stand before a camera's lens [V, 3]: they would fog all it sees."""
+    return splats[torch.cdist(splats.means, centers.to(splats.means)).amin(1) > CLEAR]
 
 
 def initial_scene(

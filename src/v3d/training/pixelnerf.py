@@ -69,6 +69,8 @@ class PixelNeRFTask:
             near=recipe.near,
             far=recipe.far,
             samples=recipe.samples,
+            fine=recipe.fine,
+            texture=recipe.texture,
             drawn=recipe.drawn,
             opaque=recipe.of == "scenes",
             imagenet=recipe.imagenet,

@@ -121,7 +121,9 @@ class PixelNeRFRecipe(Recipe):
         planes: depth planes of a frustum.
         near: least camera depth, in the world's units.
         far: largest.
-        samples: points on a ray.
+        samples: points on a ray that look where things are.
+        fine: points that then draw them.
+        texture: channels of what surrounds a photo's pixel, by which photos are compared; 0 compares colours alone.
         drawn: side of the images that guide the video model, in pixels.
         imagenet: the encoder also sees what `v3d.imagenet` recognises: better for scenes; objects it learns by heart.
         depth_loss: weight of |ln(depth / true depth)|, where the data say the depth (scenes).
@@ -149,6 +151,8 @@ class PixelNeRFRecipe(Recipe):
     near: float = 1.0
     far: float = 3.0
     samples: int = 24
+    fine: int = 24
+    texture: int = 0
     drawn: int = 128
     imagenet: bool = False
     depth_loss: float = 0.05
@@ -168,6 +172,7 @@ class PixelNeRFRecipe(Recipe):
             near=0.1,
             far=10.0,
             samples=40,
+            texture=12,
             imagenet=True,
         )
 

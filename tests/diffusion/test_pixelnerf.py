@@ -44,8 +44,9 @@ def constant(net: PixelNeRF, density: float, photo: bool) -> PixelNeRF:
     return net
 
 
-def test_the_order_of_sources_does_not_matter() -> None:
-    net = awake(PixelNeRF(TINY))
+@pytest.mark.parametrize("texture", [0, 3])
+def test_the_order_of_sources_does_not_matter(texture: int) -> None:
+    net = awake(PixelNeRF(replace(TINY, texture=texture)))
     cameras = cat_cameras([orbit(8, size=16, elevation=e)[k] for k, e in ((0, 0.0), (2, 30.0), (5, 10.0))])
     images, order = pictures(3), [2, 0, 1]
     origins, directions = rays(orbit(7, size=8, elevation=15.0)[3])
@@ -55,6 +56,8 @@ def test_the_order_of_sources_does_not_matter() -> None:
         torch.testing.assert_close(x, y, atol=1e-5, rtol=1e-5)
     c = net(Sources.of(images, cameras[order]), origins, directions)
     assert not torch.allclose(a.rgb, c.rgb, atol=1e-3)  # which camera took which photo does matter
+    a.depth.sum().backward()
+    assert net.texture is None or all(bool(p.grad.abs().sum() > 0) for p in net.texture.parameters())
 
 
 def test_a_dense_world_seen_from_the_source_is_the_photo() -> None:

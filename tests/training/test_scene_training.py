@@ -146,6 +146,9 @@ def test_squares_do_not_change_what_single_rays_are_asked(scenes: Path) -> None:
     assert "lpips" not in plain and (values["lpips"] > 0).all()
     with pytest.raises(V3DError, match="no multiple of"):
         PixelNeRFTask(replace(recipe, lpips=0.5, square=15))
+    for wrong in (replace(recipe, fine=0), replace(recipe, samples=0), replace(recipe, texture=-1)):
+        with pytest.raises(V3DError, match="at least one sample"):
+            PixelNeRFTask(wrong)
 
 
 def test_one_step_is_judged_as_it_is_drawn(scenes: Path, networks: Path) -> None:

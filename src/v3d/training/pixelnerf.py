@@ -60,6 +60,10 @@ class PixelNeRFTask:
             raise V3DError(
                 f"A square of {recipe.square} pixels a side is no multiple of {recipe.rays} rays; change one."
             )
+        if min(recipe.samples, recipe.fine) < 1 or recipe.texture < 0:
+            raise V3DError(
+                "A ray has at least one sample, even and fine, and --texture is 0 or more channels."
+            )
         config = PixelNeRFConfig(
             size=recipe.size,
             patch=recipe.patch,

@@ -231,6 +231,14 @@ def test_skipping_empty_space_draws_the_same_image(texture: int) -> None:
     assert depth.shape == (4, 32, 32) and images.shape == (4, 4, 32, 32)
 
 
+def test_a_view_of_nothing_is_white() -> None:
+    net = constant(PixelNeRF(TINY), -30.0, photo=True)
+    cameras = orbit(2, size=16)
+    images, depth = net.images(Sources.of(pictures(1), cameras[0]), cameras)
+    assert torch.equal(images[:, :3], torch.ones(2, 3, 16, 16))
+    assert torch.equal(images[:, 3], -torch.ones(2, 16, 16)) and not depth.any()
+
+
 def test_rays_of_patches_pass_through_their_centres() -> None:
     from v3d.diffusion.pixelnerf import patch_rays
 

@@ -221,7 +221,8 @@ class PixelNeRF(nn.Module):
             al. 2020, section 5.2, without chance).
         """
         S, K = self.config.samples, self.config.fine
-        w = F.max_pool1d(found, 3, stride=1, padding=1)  # a surface between two points is near both
+        # A surface between two points is near both.
+        w = F.max_pool1d(found.reshape(-1, 1, S), 3, stride=1, padding=1).view_as(found)
         w = w / w.sum(-1, keepdim=True).clamp_min(1e-6) * (1 - REST) + REST / S
         cdf = F.pad((w / w.sum(-1, keepdim=True)).cumsum(-1), (1, 0))
         at = torch.linspace(0, 1, K + 1, device=w.device).expand(*w.shape[:-1], -1).contiguous()

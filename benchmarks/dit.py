@@ -19,10 +19,10 @@ from v3d.runtime import has_fast_bfloat16
 @torch.no_grad()
 def step(net: OrbitDiT, geometry: Geometry) -> torch.Tensor:
     """One guided denoiser call of many: conditional and unconditional as a batch of two."""
-    c = net.config
-    x = torch.zeros(2, ORBIT_VIEWS, c.latent_channels, c.latent_size, c.latent_size)
+    x = torch.zeros(2, ORBIT_VIEWS, 4, net.config.size, net.config.size)
+    warped = torch.zeros(2, ORBIT_VIEWS, net.config.warps, 5, net.config.size, net.config.size)
     keep = torch.tensor([True, False])
-    return net(x, torch.zeros(2), x[:, :1], keep, geometry, x)
+    return net(x, torch.zeros(2), x[:, :1], keep, geometry, x, warped)
 
 
 def main(size: int = 1024, repeats: int = 20) -> None:
@@ -31,7 +31,7 @@ def main(size: int = 1024, repeats: int = 20) -> None:
         if dtype == torch.bfloat16 and not has_fast_bfloat16():
             continue
         net, best = load_dit().to(dtype), peak(dtype, size)
-        geometry = Geometry.of(orbit(ORBIT_VIEWS), net.grid)[[0, *range(ORBIT_VIEWS)]]
+        geometry = Geometry.of(orbit(ORBIT_VIEWS), net.config.grid)[[0, *range(ORBIT_VIEWS)]]
         seconds, flops = measure(partial(step, net, geometry), repeats)
         print(
             f"{dtype!s:15} step {seconds * 1e3:7.1f} ms, {flops / 1e9:5.2f} GFLOP, {flops / seconds / 1e9:6.1f} GFLOP/s; "

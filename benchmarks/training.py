@@ -36,11 +36,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from v3d.mesh import Mesh, save_glb
 from v3d.training.dataset import OrbitShards
 from v3d.training.loop import Draw
-from v3d.training.orbit import OrbitTask
-from v3d.training.recipe import OrbitRecipe
+from v3d.training.recipe import VideoRecipe
 from v3d.training.render import plan, processes, render_chunk
 from v3d.training.settings import RenderSettings
 from v3d.training.sources import find_sources
+from v3d.training.video import VideoTask
 from v3d.training.world import ALONE
 
 PRODUCT = 2048
@@ -79,21 +79,20 @@ def _children() -> float:
     return times.children_user + times.children_system
 
 
-def loading(data: Path, task: OrbitTask, samples: int) -> tuple[float, float]:
-    """Orbits a second read from shards, samples a second gathered from cached latents."""
+def loading(data: Path, task: VideoTask, samples: int) -> tuple[float, float]:
+    """Orbits a second read from shards, samples a second made of views and their guides."""
     shards = OrbitShards(data)
     start = time.process_time()
     for i in range(samples):
         shards[i % len(shards)]
     images = samples / (time.process_time() - start)
-    index = torch.arange(32) % len(task.latents)
     start = time.process_time()
-    for _ in range(20):
-        task.latents.views[index[:, None], torch.arange(task.recipe.views_per_orbit)].float()
-    return images, 20 * 32 / (time.process_time() - start)
+    for i in range(samples):
+        task.data.draw(i % len(task.data), 1, task.recipe.views, torch.Generator().manual_seed(i))
+    return images, samples / (time.process_time() - start)
 
 
-def flops(task: OrbitTask) -> float:
+def flops(task: VideoTask) -> float:
     """Of one sample, forward and backward."""
     draw = Draw(0, 0, 0.0, task.recipe.batch, [0, 1], 0, torch.device("cpu"))
     with (
@@ -125,7 +124,7 @@ def _best(run: Callable[[], object], seconds: float = 2.0) -> float:
 
 def training(recipe: str, data: Path, out: Path, count: int, seconds: float) -> float:
     """Samples a second of `count` processes training together, the first two steps left out."""
-    arguments = ["--data", str(data), "--appearances", "1", "--all-views-after", "1", "--device", "cpu"]
+    arguments = ["--data", str(data), "--all-views-after", "1", "--device", "cpu"]
     arguments += [
         "--minutes",
         str(seconds / 60),
@@ -201,11 +200,11 @@ def main(
             flush=True,
         )
     data = folder / f"data{counts[0]}"
-    recipe = replace(OrbitRecipe.smoke() if smoke else OrbitRecipe(), data=data, appearances=1)
-    task = OrbitTask(recipe)
-    images, latents = loading(data, task, 200)
+    recipe = replace(VideoRecipe.smoke() if smoke else VideoRecipe(), data=data)
+    task = VideoTask(recipe)
+    images, drawn = loading(data, task, 200)
     print(
-        f"load            orbits {images:8.0f}/s  latents of samples {latents:8.0f}/s, one process",
+        f"load            orbits {images:8.0f}/s  samples {drawn:8.0f}/s, one process",
         flush=True,
     )
     per_sample, dtype = flops(task), ALONE.precision(recipe.precision)

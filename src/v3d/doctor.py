@@ -164,10 +164,7 @@ def _disk(folder: Path) -> Finding:
 
 
 def _mini(name: str, folder: Path) -> Finding:
-    from v3d.diffusion.vae import vae_home
-
-    names = ("config.json", "pixelnerf.safetensors", "dit.safetensors")
-    parts = [*(folder / name for name in names), vae_home(folder) / "vae.safetensors"]
+    parts = [folder / part for part in ("config.json", "pixelnerf.safetensors", "dit.safetensors")]
     if all(part.is_file() for part in parts):
         megabytes = sum(part.stat().st_size for part in parts) / 1e6
         return Finding(name, f"ships with V3D ({megabytes:.0f} MB)")

@@ -13,10 +13,9 @@ import trimesh
 from v3d.diffusion.pixelnerf import PixelNeRF, PixelNeRFConfig
 from v3d.mesh import Mesh, save_glb
 from v3d.training.export import export_pixelnerf
-from v3d.training.recipe import OrbitRecipe, VAERecipe
+from v3d.training.recipe import VideoRecipe
 from v3d.training.render import render_meshes
 from v3d.training.settings import RenderSettings
-from v3d.training.vae import VAETask
 
 
 def textured(shape: trimesh.Trimesh, seed: int) -> Mesh:
@@ -53,36 +52,27 @@ def orbits(meshes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def vae(orbits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a small untrained VAE, its latents standardised."""
-    task = VAETask(replace(VAERecipe.smoke(), data=orbits))
-    folder = tmp_path_factory.mktemp("vae")
-    task.export(task.network, folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
 def nerf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a small untrained PixelNeRF."""
     folder = tmp_path_factory.mktemp("pixelnerf")
     torch.manual_seed(0)
-    net = PixelNeRF(PixelNeRFConfig(size=32, width=64, depth=1, grid=8, planes=4, samples=4))
+    net = PixelNeRF(PixelNeRFConfig(size=32, width=64, depth=1, grid=8, planes=4, samples=4, drawn=32))
     export_pixelnerf(net, folder)
     return folder
 
 
 @pytest.fixture
-def tiny(orbits: Path, vae: Path, nerf: Path) -> OrbitRecipe:
+def tiny(orbits: Path, nerf: Path) -> VideoRecipe:
     """A recipe of a few steps that tells every step's loss."""
     return replace(
-        OrbitRecipe.smoke(),
+        VideoRecipe.smoke(),
         data=orbits,
-        vae=vae,
         pixelnerf=nerf,
         steps=8,
-        batch=6,
-        width=64,
-        depth=1,
+        batch=3,
+        views=3,
+        all_views=5,
+        all_views_after=0.7,
         warmup=2,
         log_steps=1,
     )

@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from v3d.training.checkpoint import FILE
-from v3d.training.recipe import OrbitRecipe, to_json
+from v3d.training.recipe import VideoRecipe, to_json
 
 
-def training(recipe: OrbitRecipe, out: Path) -> list[str]:
+def training(recipe: VideoRecipe, out: Path) -> list[str]:
     """The command of a process that trains, with as many threads as this one: sums of bfloat16 differ with their number."""
     program = (
         "import sys; from pathlib import Path; from v3d.training.recipe import from_json;"

@@ -20,14 +20,14 @@ from v3d.errors import V3DError
 from v3d.training import loop
 from v3d.training.checkpoint import FILE, Progress, read_recipe
 from v3d.training.loop import Draw
-from v3d.training.recipe import OrbitRecipe
+from v3d.training.recipe import VideoRecipe
 from v3d.training.train import make_task, resume_training, train
 from v3d.weights.storage import load_weights
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_a_resumed_run_repeats_an_uninterrupted_one(
-    tiny: OrbitRecipe, tmp_path: Path, optimizer: Literal["adamw", "muon"]
+    tiny: VideoRecipe, tmp_path: Path, optimizer: Literal["adamw", "muon"]
 ) -> None:
     if not hasattr(torch.optim, optimizer.title()) and optimizer == "muon":
         pytest.skip("this torch has no Muon")
@@ -50,7 +50,7 @@ def test_a_resumed_run_repeats_an_uninterrupted_one(
     assert all(torch.equal(a[k], b[k]) for k in a)
 
 
-def test_one_run_at_a_time_in_a_folder(tiny: OrbitRecipe, tmp_path: Path) -> None:
+def test_one_run_at_a_time_in_a_folder(tiny: VideoRecipe, tmp_path: Path) -> None:
     """Refused while the first goes on, though it has a checkpoint; welcome when it has ended."""
     refused = []
 
@@ -66,7 +66,7 @@ def test_one_run_at_a_time_in_a_folder(tiny: OrbitRecipe, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_a_run_killed_at_a_random_moment_resumes(tiny: OrbitRecipe, tmp_path: Path) -> None:
+def test_a_run_killed_at_a_random_moment_resumes(tiny: VideoRecipe, tmp_path: Path) -> None:
     recipe = replace(tiny, steps=30, save_minutes=0.0)
     train(recipe, tmp_path / "whole", device="cpu")
     out = tmp_path / "killed"
@@ -80,7 +80,7 @@ def test_a_run_killed_at_a_random_moment_resumes(tiny: OrbitRecipe, tmp_path: Pa
     assert losses(out) == losses(tmp_path / "whole")
 
 
-def test_a_batch_in_parts_is_the_same_batch(tiny: OrbitRecipe, tmp_path: Path) -> None:
+def test_a_batch_in_parts_is_the_same_batch(tiny: VideoRecipe, tmp_path: Path) -> None:
     exact = replace(tiny, precision="float32", steps=3)
     train(exact, tmp_path / "one", device="cpu")
     train(replace(exact, accumulate=3), tmp_path / "three", device="cpu")
@@ -91,7 +91,7 @@ def test_a_batch_in_parts_is_the_same_batch(tiny: OrbitRecipe, tmp_path: Path) -
     assert losses(tmp_path / "one") == pytest.approx(losses(tmp_path / "three"), rel=1e-3)
 
 
-def test_minutes_stop_cleanly_and_a_signal_too(tiny: OrbitRecipe, tmp_path: Path) -> None:
+def test_minutes_stop_cleanly_and_a_signal_too(tiny: VideoRecipe, tmp_path: Path) -> None:
     progress = train(replace(tiny, steps=0), tmp_path / "timed", minutes=0.01, device="cpu")
     assert progress.step >= 1 and progress.seconds >= 0.6
     MiniModel.load(tmp_path / "timed/model")
@@ -129,14 +129,14 @@ class Divergent:
 
 def test_steps_that_are_not_finite_are_skipped_and_counted(tmp_path: Path) -> None:
     task = Divergent()
-    recipe = OrbitRecipe(steps=300, learning_rate=0.05, warmup=1, log_steps=1, precision="float32")
+    recipe = VideoRecipe(steps=300, learning_rate=0.05, warmup=1, log_steps=1, precision="float32")
     progress = loop.run(task, recipe, tmp_path)
     assert progress.skipped == 100 and progress.step == 300
     assert float((task.network(torch.ones(1, 1)) - 3).abs().detach()) < 0.1
     assert losses(tmp_path)[300] < losses(tmp_path)[1] / 10 and 2 not in losses(tmp_path)
 
 
-def test_unusable_files_give_one_sentence(tiny: OrbitRecipe, tmp_path: Path) -> None:
+def test_unusable_files_give_one_sentence(tiny: VideoRecipe, tmp_path: Path) -> None:
     with pytest.raises(V3DError, match="holds no checkpoint"):
         resume_training(tmp_path)
     train(replace(tiny, steps=1), tmp_path, device="cpu")
@@ -149,10 +149,10 @@ def test_unusable_files_give_one_sentence(tiny: OrbitRecipe, tmp_path: Path) -> 
     with pytest.raises(V3DError, match="holds no rendered orbits"):
         train(replace(tiny, data=tmp_path / "nothing"), tmp_path / "b", device="cpu")
     with pytest.raises(V3DError, match="no usable mini weights"):
-        train(replace(tiny, vae=tmp_path / "nothing"), tmp_path / "b", device="cpu")
+        train(replace(tiny, pixelnerf=tmp_path / "nothing"), tmp_path / "b", device="cpu")
 
 
-def test_training_starts_from_given_weights(tiny: OrbitRecipe, tmp_path: Path) -> None:
+def test_training_starts_from_given_weights(tiny: VideoRecipe, tmp_path: Path) -> None:
     train(replace(tiny, steps=2), tmp_path / "a", device="cpu")
     task = make_task(tiny, init=tmp_path / "a/model")
     kept = load_weights(tmp_path / "a/model/dit.safetensors")
@@ -162,14 +162,14 @@ def test_training_starts_from_given_weights(tiny: OrbitRecipe, tmp_path: Path) -
         make_task(replace(tiny, depth=3), init=tmp_path / "a/model")
 
 
-def test_checkpoints_name_their_recipe(tiny: OrbitRecipe, tmp_path: Path) -> None:
+def test_checkpoints_name_their_recipe(tiny: VideoRecipe, tmp_path: Path) -> None:
     train(replace(tiny, steps=1), tmp_path, device="cpu")
     assert read_recipe(tmp_path) == replace(tiny, steps=1)
     assert Progress().step == 0
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one(tiny: OrbitRecipe, tmp_path: Path) -> None:
+def test_two_processes_train_as_one(tiny: VideoRecipe, tmp_path: Path) -> None:
     pytest.importorskip("accelerate")
     import socket
 

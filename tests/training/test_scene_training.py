@@ -11,23 +11,22 @@ import torch
 
 from v3d.cameras import orbit
 from v3d.diffusion.pixelnerf import PixelNeRF, PixelNeRFConfig, load_pixelnerf
-from v3d.diffusion.vae import VAE, VAEConfig, load_vae
 from v3d.errors import V3DError
 from v3d.perceptual import Perceptual
 from v3d.scene.model import SceneModel
-from v3d.training.export import export_pixelnerf, export_vae
+from v3d.training.export import export_pixelnerf
+from v3d.training.guides import SceneGuides
 from v3d.training.loop import Draw
 from v3d.training.pixelnerf import Clip, PixelNeRFTask, draw_rays, draw_square, scene_clip
-from v3d.training.recipe import PixelNeRFRecipe, SceneRecipe
-from v3d.training.scene import SceneTask
+from v3d.training.recipe import PixelNeRFRecipe, VideoRecipe
 from v3d.training.scene_data import SceneShards, render_scenes
-from v3d.training.scene_latents import encode_scenes
 from v3d.training.settings import SceneSettings
 from v3d.training.train import train
+from v3d.training.video import VideoTask, on, pixels
 from v3d.views import Views
 
 TINY = PixelNeRFConfig(
-    size=32, width=64, depth=1, grid=8, planes=4, near=0.1, far=8.0, samples=6, drawn=16, opaque=True
+    size=32, width=64, depth=1, grid=8, planes=4, near=0.1, far=8.0, samples=6, drawn=32, opaque=True
 )
 
 
@@ -40,11 +39,10 @@ def scenes(meshes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def networks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a small untrained VAE and PixelNeRF."""
-    folder = tmp_path_factory.mktemp("networks")
+def nerf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small untrained PixelNeRF."""
+    folder = tmp_path_factory.mktemp("pixelnerf")
     torch.manual_seed(0)
-    export_vae(VAE(VAEConfig(latent_channels=4, widths=(8, 8, 16), blocks=1)), folder)
     export_pixelnerf(PixelNeRF(TINY), folder)
     return folder
 
@@ -67,41 +65,41 @@ def test_pixelnerf_learns_scenes(scenes: Path, tmp_path: Path) -> None:
     assert "psnr of repeating" in lines[-1]
 
 
-def test_the_scene_model_learns_and_draws(scenes: Path, networks: Path, tmp_path: Path) -> None:
-    recipe = replace(SceneRecipe.smoke(), data=scenes, validation=scenes, vae=networks, pixelnerf=networks)
+def test_the_scene_model_learns_and_draws(scenes: Path, nerf: Path, tmp_path: Path) -> None:
+    recipe = replace(VideoRecipe.scenes_smoke(), data=scenes, validation=scenes, pixelnerf=nerf)
     lines: list[dict[str, float]] = []
     train(recipe, tmp_path, device="cpu", on_line=lines.append)
     curve = losses(tmp_path)
     assert curve[recipe.steps] < 0.9 * curve[recipe.log_steps]
-    assert {"D80 of 1", "guide of 2", "psnr"} <= lines[-1].keys()
+    assert {"psnr of one step, 1", "lpips of guide, 2"} <= lines[-1].keys()
 
     model = SceneModel.load(tmp_path / "model")
     rgb, cameras, _ = SceneShards(scenes)[0]
     photos = Views(rgb[:3].float() / 255, torch.ones(3, 32, 32), cameras[:3])
     a = model(photos, cameras[3:5], seed=1)
     b = model(photos[[2, 0, 1]], cameras[3:5], seed=1)
-    assert a.views.rgb.shape == (2, 32, 32, 3) and a.depth.shape == (2, 16, 16)
+    assert a.views.rgb.shape == (2, 32, 32, 3) and a.depth.shape == (2, 32, 32)
     torch.testing.assert_close(a.guide.rgb, b.guide.rgb, atol=2e-2, rtol=0)  # bfloat16 where the CPU has it
     assert float((a.views.rgb - b.views.rgb).abs().mean()) < 5e-3
 
 
-def test_choices_are_cached_for_their_networks(scenes: Path, networks: Path, tmp_path: Path) -> None:
-    shards, vae, nerf = SceneShards(scenes), load_vae(networks), load_pixelnerf(networks)
-    first = encode_scenes(shards, tmp_path, vae, nerf, (1, 2), 3)
-    assert len(first) == 4 and [len(c) for c in first[0].chosen] == [4, 5]
-    assert first[0].guides[1].shape == (3, 4, 4, 4)
-    files = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.safetensors")}
-    again = encode_scenes(shards, tmp_path, vae, nerf, (1, 2), 3)
-    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.safetensors")} == files
-    assert all(torch.equal(a.guides[1], b.guides[1]) for a, b in zip(first, again, strict=True))
-    encode_scenes(shards, tmp_path, vae, nerf, (1,), 3)
-    both = encode_scenes(shards, tmp_path, vae, nerf, (1, 2), 3, appearances=2)
-    assert len(both) == 2 * len(first) and torch.equal(both[0].views, first[0].views)
-    assert not torch.equal(both[len(first)].views, first[0].views)  # the same scene in other colours
-    assert any(
-        not torch.equal(a.chosen[1], b.chosen[1]) for a, b in zip(both, both[len(first) :], strict=False)
-    )
-    assert len(list(tmp_path.iterdir())) == 2
+def test_choices_are_kept_for_their_network(scenes: Path, nerf: Path, tmp_path: Path) -> None:
+    for path in scenes.glob("scenes-*"):
+        (tmp_path / path.name).symlink_to(path)
+    network = load_pixelnerf(nerf)
+    data = SceneGuides(tmp_path, network, 2, (1, 2), 3)
+    one = data.draw(0, 2, 3, torch.Generator().manual_seed(0))
+    assert len(data) == 4 and one.views.shape == (3, 4, 32, 32) and one.photos.shape == (2, 4, 32, 32)
+    assert one.guide.warped.shape == (3, 2, 5, 32, 32) and len(one.cameras) == 5
+    files = {p: p.stat().st_mtime_ns for p in tmp_path.rglob(".guides-*/*")}
+    again = SceneGuides(tmp_path, network, 2, (1, 2), 3).draw(0, 2, 3, torch.Generator().manual_seed(0))
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob(".guides-*/*")} == files
+    assert torch.equal(one.guide.images, again.guide.images)
+    other = data.draw(0, 2, 3, torch.Generator().manual_seed(1))  # the same views in other colours
+    assert torch.equal(one.cameras.c2w, other.cameras.c2w) and not torch.equal(one.views, other.views)
+    torch.testing.assert_close(one.guide.images.sort(1).values, other.guide.images.sort(1).values)
+    SceneGuides(tmp_path, network, 2, (1,), 3)
+    assert len(list(tmp_path.glob(".guides-*"))) == 2
 
 
 def test_rays_are_drawn_with_the_colours_of_their_pixels() -> None:
@@ -151,30 +149,38 @@ def test_squares_do_not_change_what_single_rays_are_asked(scenes: Path) -> None:
             PixelNeRFTask(wrong)
 
 
-def test_one_step_is_judged_as_it_is_drawn(scenes: Path, networks: Path) -> None:
-    """LPIPS of the step is that of the views that the model draws with one step; of half of the samples."""
-    recipe = replace(SceneRecipe.smoke(), data=scenes, vae=networks, pixelnerf=networks, drop=0.0, lpips=2.0)
-    task, draw = SceneTask(recipe), Draw(0, 0, 0.0, 4, [0, 1, 2, 3], seed=3, device=torch.device("cpu"))
+def test_one_step_is_judged_as_it_is_drawn(scenes: Path, nerf: Path) -> None:
+    """LPIPS of the step is that of the views that the model draws with one step; of the first samples alone."""
+    recipe = replace(
+        VideoRecipe.scenes_smoke(), data=scenes, pixelnerf=nerf, drop=0.0, lpips=2.0, first_steps=0.5
+    )
+    task, draw = VideoTask(recipe), Draw(0, 0, 0.0, 4, [0, 1, 2, 3], seed=3, device=torch.device("cpu"))
     values = task.losses(task.network, draw)
-    assert values["lpips"].isnan().tolist() == [False, True, False, True]
-    assert values["loss"].isfinite().all()
+    assert values["lpips"].isnan().tolist() == [False, False, True, True]
     values["loss"].sum().backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in task.network.parameters())
-    exact = replace(recipe, lpips=0.0)
-    plain = SceneTask(exact)
-    noise_law = plain.losses(plain.network, draw)["loss"]
-    torch.testing.assert_close(values["loss"][1::2], noise_law[1::2])  # the others follow the noise law
+    plain = VideoTask(replace(recipe, lpips=0.0))
+    alone = plain.losses(plain.network, draw)["loss"]
+    torch.testing.assert_close(values["loss"][2:], alone[2:])  # the others follow the noise law
+    torch.testing.assert_close((values["loss"] - 2 * values["lpips"])[:2], alone[:2])
 
-    scene = task.scenes[0]
-    guide, true = scene.drawn[0][:1].float() / 255, scene.true[0][:1].float() / 255
-    z_guide, residual = (
-        scene.guides[0][:1].float(),
-        (scene.views[scene.chosen[0][1:2]] - scene.guides[0][:1]).float(),
+    some = task.data.draw(0, 2, 2, torch.Generator().manual_seed(0))
+    true, drawn = pixels(some.views), pixels(some.guide.images)
+    lpips = Perceptual.load("lpips")
+    a, b = (t[:, 8:24, 8:24] for t in (drawn, true))
+    torch.testing.assert_close(task.unlike(drawn[None], true[None], [8, 8])[0], lpips(a, lpips.prepare(b)))
+
+
+def test_another_ground_shows_alpha() -> None:
+    colour, alpha, ground = (
+        torch.rand(3, 1, 1),
+        torch.tensor([[[0.0, 0.3, 1.0]]]),
+        torch.tensor([0.1, 0.5, 1.0]),
     )
-    nothing = task._unlike(z_guide, torch.zeros_like(residual), guide, true)
-    expected = Perceptual.load("lpips").distances(guide, Perceptual.load("lpips").prepare(true))
-    torch.testing.assert_close(nothing, expected, atol=1e-3, rtol=1e-2)
-    assert float(task._unlike(z_guide, residual, guide, true)) != float(nothing)
+    image = torch.cat([colour * alpha + 1 - alpha, alpha]) * 2 - 1
+    wanted = colour * alpha + (1 - alpha) * ground[:, None, None]
+    torch.testing.assert_close(on(image, ground), wanted.permute(1, 2, 0))
+    torch.testing.assert_close(on(image, torch.ones(3)), pixels(image))
 
 
 def test_sources_and_targets_of_a_scene_are_different_views(scenes: Path) -> None:

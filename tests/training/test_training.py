@@ -9,28 +9,31 @@ import pytest
 import torch
 from runs import losses, values
 
+from v3d.cameras import orbit
+from v3d.diffusion.guide import draw_guide
 from v3d.diffusion.mini import MiniModel
 from v3d.diffusion.pixelnerf import load_pixelnerf
 from v3d.diffusion.vae import load_vae
 from v3d.errors import V3DError
 from v3d.training import loop
-from v3d.training.dataset import OrbitShards, Order
-from v3d.training.latents import encode, recoloured
-from v3d.training.recipe import OrbitRecipe, PixelNeRFRecipe, Recipe, VAERecipe, from_json, to_json
+from v3d.training.dataset import OrbitShards, Order, recoloured
+from v3d.training.guides import OrbitGuides
+from v3d.training.recipe import PixelNeRFRecipe, Recipe, VAERecipe, VideoRecipe, from_json, to_json
 from v3d.training.train import make_task, train
 from v3d.training.vae import VAETask, reconstruction_loss
+from v3d.weights.storage import fingerprint
 
 
 def test_recipes_survive_json() -> None:
     recipes: list[Recipe] = [
         VAERecipe(data=Path("x"), widths=(1, 2, 3)),
-        OrbitRecipe(vae=Path("v"), steps=7),
-        OrbitRecipe.smoke(),
+        VideoRecipe(pixelnerf=Path("v"), steps=7),
+        VideoRecipe.scenes_smoke(),
     ]
     for recipe in recipes:
         assert from_json(to_json(recipe)) == recipe
     with pytest.raises(V3DError, match="no recipe of this version"):
-        from_json('{"recipe": "orbit", "colour": 1}')
+        from_json('{"recipe": "video", "colour": 1}')
 
 
 def test_every_epoch_is_another_permutation_and_a_position_says_it_all() -> None:
@@ -42,7 +45,7 @@ def test_every_epoch_is_another_permutation_and_a_position_says_it_all() -> None
 
 
 def test_the_schedule_rises_stands_and_falls() -> None:
-    recipe = OrbitRecipe(warmup=10, flat=0.6)
+    recipe = VideoRecipe(warmup=10, flat=0.6)
     assert loop.schedule(recipe, 0, 0.0) == pytest.approx(0.1)
     assert loop.schedule(recipe, 50, 0.5) == 1
     assert loop.schedule(recipe, 50, 0.8) == pytest.approx(0.5)
@@ -62,14 +65,14 @@ def test_the_smoke_vae_learns_and_loads(orbits: Path, tmp_path: Path) -> None:
     assert len(list((tmp_path / "samples").glob("*.png"))) == 1
 
 
-def test_the_smoke_orbit_model_learns_and_loads(orbits: Path, vae: Path, nerf: Path, tmp_path: Path) -> None:
-    recipe = replace(OrbitRecipe.smoke(), data=orbits, validation=orbits, vae=vae, pixelnerf=nerf)
+def test_the_smoke_orbit_model_learns_and_loads(orbits: Path, nerf: Path, tmp_path: Path) -> None:
+    recipe = replace(VideoRecipe.smoke(), data=orbits, validation=orbits, pixelnerf=nerf)
     lines: list[dict[str, float]] = []
     train(recipe, tmp_path, device="cpu", on_line=lines.append)
     curve = losses(tmp_path)
     assert curve[recipe.steps] < 0.9 * curve[recipe.log_steps]
-    assert {"D80", "reversed", "wrong", "repeat", "loss0.3", "psnr"} <= lines[-1].keys()
-    assert any("loss sigma 0.5-2" in line for line in lines)
+    assert {"psnr of guide, 1", "lpips of one step, 1", "loss at 0.5"} <= lines[-1].keys()
+    assert {"first step", "noisy", "lpips"} <= lines[0].keys()
     model = MiniModel.load(tmp_path / "model")
     assert len(model(torch.rand(64, 64, 4), steps=1)) == 18
 
@@ -86,7 +89,7 @@ def test_the_smoke_pixelnerf_learns_and_loads(orbits: Path, tmp_path: Path) -> N
 
 
 def test_damaged_shards_are_skipped(
-    orbits: Path, tiny: OrbitRecipe, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    orbits: Path, tiny: VideoRecipe, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for path in orbits.glob("orbits-*"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
@@ -114,25 +117,46 @@ def test_a_damaged_image_is_passed_over(
     assert "skipped an image of pillar" in caplog.text
 
 
-def test_the_latent_cache_belongs_to_its_networks(
-    orbits: Path, vae: Path, nerf: Path, tmp_path: Path
-) -> None:
+def test_guides_are_drawn_once_for_their_network(orbits: Path, nerf: Path, tmp_path: Path) -> None:
     for path in sorted(orbits.glob("orbits-*"))[:2]:
         (tmp_path / path.name).symlink_to(path)
-    shards, network, guide = OrbitShards(tmp_path), load_vae(vae), load_pixelnerf(nerf)
-    first = encode(shards, network, guide)
-    assert first.guides.shape == first.views.shape
-    caches = {p: p.stat().st_mtime_ns for p in tmp_path.glob("latents-*")}
-    assert len(first) == 6 and len(caches) == 2 and first.views.shape[1:] == (18, 8, 8, 8)
-    assert torch.equal(encode(shards, network, guide).views, first.views)
-    assert {p: p.stat().st_mtime_ns for p in tmp_path.glob("latents-*")} == caches  # not made again
-    next(iter(caches)).write_bytes(b"damaged")
-    assert torch.equal(encode(shards, network, guide).views, first.views)
-    both = encode(shards, network, guide, appearances=2)
-    assert len(both) == 12 and torch.equal(both.views[:6], first.views)
-    assert float((both.views[6:] - first.views).abs().mean()) > 0.05
-    network.std.mul_(2)
-    torch.testing.assert_close(encode(shards, network, guide).views, first.views / 2, atol=2e-2, rtol=2e-2)
+    network = load_pixelnerf(nerf)
+
+    def first(data: OrbitGuides) -> torch.Tensor:
+        return data.draw(0, 1, 18, torch.Generator().manual_seed(0)).guide.images
+
+    data = OrbitGuides(tmp_path, network, warps=1)
+    images = first(data)
+    caches = {p: p.stat().st_mtime_ns for p in tmp_path.glob("guides-*")}
+    assert len(data) == 6 and len(caches) == 2 and images.shape == (18, 4, 64, 64)
+    assert all(fingerprint(network) in path.name for path in caches)
+    assert torch.equal(first(OrbitGuides(tmp_path, network, warps=1)), images)
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.glob("guides-*")} == caches  # not made again
+    sorted(caches)[0].write_bytes(b"damaged")
+    assert torch.equal(first(OrbitGuides(tmp_path, network, warps=1)), images)
+    with torch.no_grad():
+        network.decoded.bias += 0.3
+    assert not torch.equal(first(OrbitGuides(tmp_path, network, warps=1)), images)
+
+
+def test_an_example_is_one_orbit_in_one_appearance(orbits: Path, nerf: Path) -> None:
+    """Photo, views and guide share colours and mirroring: the guide of a mirrored orbit is what PixelNeRF draws of its photo."""
+    data, network = OrbitGuides(orbits, load_pixelnerf(nerf), warps=1), load_pixelnerf(nerf)
+    shards, turned = OrbitShards(orbits), 0
+    for seed in range(8):
+        some = data.draw(2, 1, 4, torch.Generator().manual_seed(seed))
+        frames = [int(torch.cdist(c[None], orbit(18).centers).argmin()) for c in some.cameras.centers[1:]]
+        mirrored = not torch.equal(some.photos[0, 3], shards.photo(2)[..., 3].float() / 127.5 - 1)
+        assert len(set(frames)) == 4
+        for k, view in zip(frames, some.views, strict=True):
+            alpha = shards.view(2, -k if mirrored else k)[..., 3].float() / 127.5 - 1
+            torch.testing.assert_close(view[3], alpha.flip(1) if mirrored else alpha)
+        turned += mirrored
+    assert 0 < turned < 8
+    generator = torch.Generator().manual_seed(0)
+    plain = data.draw(2, 1, 18, generator)
+    drawn = draw_guide(network, plain.photos, plain.cameras[0], plain.cameras[1:], 1)
+    assert float((plain.guide.images - drawn.images)[:, 3].abs().mean()) < 0.05
 
 
 def test_another_appearance_is_what_rendering_would_give(meshes: Path) -> None:
@@ -157,13 +181,13 @@ def test_another_appearance_is_what_rendering_would_give(meshes: Path) -> None:
     raise AssertionError("never mirrored")
 
 
-def test_orbits_of_another_kind_are_refused(meshes: Path, vae: Path, nerf: Path, tmp_path: Path) -> None:
+def test_orbits_of_another_kind_are_refused(meshes: Path, nerf: Path, tmp_path: Path) -> None:
     from v3d.training.render import render_meshes
     from v3d.training.settings import RenderSettings
 
     render_meshes([meshes / "ball.glb"], tmp_path, RenderSettings(size=32, views=6))
     with pytest.raises(V3DError, match="18 views at elevation 0"):
-        make_task(OrbitRecipe(data=tmp_path, vae=vae, pixelnerf=nerf))
+        make_task(VideoRecipe(data=tmp_path, pixelnerf=nerf))
 
 
 def test_pixelnerf_refuses_views_of_another_size(orbits: Path) -> None:
@@ -188,12 +212,12 @@ def test_crops_touch_the_object(orbits: Path) -> None:
         assert crop.shape == (32, 32, 4) and int(crop[..., 3].max()) > 0
 
 
-def test_the_command_line_renders_and_trains(meshes: Path, vae: Path, tmp_path: Path) -> None:
+def test_the_command_line_renders_and_trains(meshes: Path, nerf: Path, tmp_path: Path) -> None:
     from v3d.cli import main
 
     data, run = str(tmp_path / "data"), str(tmp_path / "run")
     assert main(["render", str(meshes), "-o", data, "--size", "64", "--appearance", "plain"]) == 0
-    options = ["--data", data, "--vae", str(vae), "--steps", "1", "--device", "cpu", "-o", run]
+    options = ["--data", data, "--pixelnerf", str(nerf), "--steps", "1", "--device", "cpu", "-o", run]
     assert main(["train", "orbit-smoke", *options, "--export", str(tmp_path / "model")]) == 0
     assert MiniModel.load(tmp_path / "model").size == 64
     assert main(["train", "resume", run]) == 0

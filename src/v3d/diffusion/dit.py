@@ -1,14 +1,15 @@
-"""OrbitDiT: a video diffusion transformer that attends over all patches of all views at once.
+"""OrbitDiT: a video diffusion model that attends over all views at once, and paints pixels.
 
 It plays the part of SVD's UNet in the paper (dense multi-view generation as video generation) at a size
-that trains from scratch, for orbits (one source photo) and scenes (several). Two things tell it where a patch
-looks from: the patch's Plücker ray is part of its input, and attention sees *relative* cameras (queries, keys,
-values and outputs are carried between camera frames by the 4x4 extrinsics, as in GTA, arXiv 2310.10375, and
-PRoPE, arXiv 2507.10496). A third tells it what the sources say about every view: PixelNeRF's image of it, the
-*guide* (see `v3d.diffusion.pixelnerf`), as latents beside the noisy ones.
+that trains from scratch, for orbits (one source photo) and scenes (several). Convolutions carry every view from
+pixels down to patches of 16 pixels and back, with skips, as in any UNet; between them a transformer attends over the patches of all
+views and photos. Two things tell it where a patch looks from: the patch's Plücker ray is part of its input, and
+attention sees *relative* cameras (queries, keys, values and outputs are carried between camera frames by the 4x4
+extrinsics, as in GTA, arXiv 2310.10375, and PRoPE, arXiv 2507.10496). A third tells it what the sources say about
+every view: PixelNeRF's image of it and the nearest photos, warped to it (the *guide*, see `v3d.diffusion.guide`).
+Where a photo shows what the view should, the network points at the photo instead of painting.
 
-Tokens are laid out [N, B, D], patches first: then the change of frame is one batched matrix product, and
-nearly all of a step is matrix products. Patches are large (few tokens); a few convolutions at the end mend their borders.
+Tokens are laid out [N, B, D], patches first: then the change of frame is one batched matrix product.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -31,13 +33,33 @@ _CAMERA = 32
 
 @dataclass(frozen=True)
 class OrbitDiTConfig:
-    """Sizes of the network; `width` is a multiple of 64 (one head each 64 channels)."""
+    """Sizes of the network.
 
-    latent_channels: int = 8
-    latent_size: int = 16
-    patch: int = 4
+    Attributes:
+        size: pixels of a view's side, a multiple of `patch`.
+        channels: of the convolutions at 1/2, 1/4, ... of the size.
+        width: of the transformer, a multiple of 64 (one head each 64 channels).
+        depth: its blocks.
+        warps: photos that are warped to every view.
+        sigma_data: standard deviation of what the guide leaves open, which is what the network models.
+    """
+
+    size: int = 128
+    channels: tuple[int, ...] = (48, 96, 160)
     width: int = 256
-    depth: int = 8
+    depth: int = 6
+    warps: int = 1
+    sigma_data: float = 0.3
+
+    @property
+    def patch(self) -> int:
+        """Pixels of a token's side."""
+        return 2 ** (len(self.channels) + 1)
+
+    @property
+    def grid(self) -> int:
+        """Tokens of a view's side."""
+        return self.size // self.patch
 
 
 @dataclass(frozen=True)
@@ -165,25 +187,23 @@ class Block(nn.Module):
         return self.out(carry(y, frames.out).flatten(2))
 
 
-class Refine(nn.Module):
-    """Convolutions over the latents of every view, which see across the borders of patches."""
+class ResBlock(nn.Module):
+    """Two convolutions over every view by itself, modulated by the noise level."""
 
-    def __init__(self, channels: int, width: int, hidden: int = 64) -> None:
+    def __init__(self, channels_in: int, channels: int, width: int) -> None:
         super().__init__()
-        self.first = nn.Conv2d(3 * channels, hidden, 3, padding=1)
-        self.second = nn.Conv2d(hidden, hidden, 3, padding=1)
-        self.last = nn.Conv2d(hidden, channels, 3, padding=1)
-        self.modulation = nn.Linear(width, 2 * hidden)
-        for p in (*self.last.parameters(), *self.modulation.parameters()):
+        self.first = nn.Conv2d(channels_in, channels, 3, padding=1)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        self.modulation = nn.Linear(width, 2 * channels)
+        self.skip = nn.Conv2d(channels_in, channels, 1) if channels_in != channels else nn.Identity()
+        for p in (*self.second.parameters(), *self.modulation.parameters()):
             nn.init.zeros_(p)
 
-    def forward(self, y: Tensor, x: Tensor, guide: Tensor, noise: Tensor) -> Tensor:
-        """The transformer's answer y, the noisy latents and the guide [B, V, C, h, w], noise [B, D] -> y, refined."""
-        B, V = y.shape[:2]
-        shift, scale = self.modulation(noise).repeat_interleave(V, 0)[..., None, None].chunk(2, dim=1)
-        z = F.silu(self.first(torch.cat([y, x, guide], 2).flatten(0, 1)))
-        z = F.silu(self.second(torch.addcmul(shift, z, 1 + scale)))
-        return y + self.last(z).unflatten(0, (B, V))
+    def forward(self, x: Tensor, noise: Tensor) -> Tensor:
+        """x [B, C, h, w], noise [B, D] -> [B, channels, h, w]."""
+        shift, scale = self.modulation(noise)[..., None, None].chunk(2, dim=1)
+        y = self.first(F.silu(_norm(x)))
+        return self.skip(x) + self.second(F.silu(torch.addcmul(shift, _norm(y), 1 + scale)))
 
 
 class OrbitDiT(nn.Module):
@@ -191,41 +211,36 @@ class OrbitDiT(nn.Module):
 
     def __init__(self, config: OrbitDiTConfig = OrbitDiTConfig()) -> None:
         super().__init__()
-        self.config = config
-        self.grid = config.latent_size // config.patch
-        D, patch_dim = config.width, config.latent_channels * config.patch**2
-        self.view_in = nn.Linear(2 * patch_dim + 6, D)
-        self.photo_in = nn.Linear(patch_dim + 6, D)
-        self.guide_in = nn.Linear(patch_dim, D, bias=False)
-        self.position = nn.Parameter(0.02 * torch.randn(self.grid**2, D))
-        self.no_photo = nn.Parameter(torch.zeros(patch_dim))
+        self.config = c = config
+        D, pixels = c.width, 4 * c.patch**2
+        levels = list(zip(c.channels, (*c.channels[1:], D), strict=True))
         self.noise_mlp = nn.Sequential(nn.Linear(128, D), nn.SiLU(), nn.Linear(D, 6 * D))
-        self.blocks = nn.ModuleList(Block(D) for _ in range(config.depth))
-        self.out_modulation = nn.Linear(D, 2 * D)
-        self.out = nn.Linear(D, patch_dim)
-        self.refine = Refine(config.latent_channels, D)
+        self.stem = nn.Conv2d(4 * (8 + 5 * c.warps), c.channels[0], 3, padding=1)
+        self.encoder = nn.ModuleList(ResBlock(here, here, D) for here, _ in levels)
+        self.down = nn.ModuleList(nn.Conv2d(here, below, 2, stride=2) for here, below in levels)
+        self.ray_in = nn.Linear(6, D)
+        self.photo_in = nn.Linear(pixels + 6, D)
+        self.position = nn.Parameter(0.02 * torch.randn(c.grid**2, D))
+        self.no_photo = nn.Parameter(torch.zeros(pixels))
+        self.blocks = nn.ModuleList(Block(D) for _ in range(c.depth))
+        self.up = nn.ModuleList(nn.Conv2d(below, 4 * here, 1) for here, below in levels)
+        self.decoder = nn.ModuleList(ResBlock(2 * here, here, D) for here, _ in levels)
+        self.out = nn.Conv2d(c.channels[0], 4 * (4 + 1 + c.warps), 3, padding=1)
+        assert self.out.bias is not None
         final = self.noise_mlp[2]
         assert isinstance(final, nn.Linear)
         nn.init.normal_(final.weight, std=0.01)
         nn.init.zeros_(final.bias)
+        nn.init.zeros_(self.out.weight)
         with torch.no_grad():
             final.bias.view(6, D)[[2, 5]] = 0.3  # open gates: small networks start faster than from zero
-        nn.init.zeros_(self.guide_in.weight)
-        for layer in (self.out, self.out_modulation):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+            self.out.bias.copy_(torch.arange(len(self.out.bias)) // 4 == 4)  # rather the guide than a photo
 
-    def patchify(self, z: Tensor) -> Tensor:
-        """Latents [..., C, h, w] -> patches [..., P, C * patch^2], rows first."""
-        p, g = self.config.patch, self.grid
-        z = z.unflatten(-2, (g, p)).unflatten(-1, (g, p))  # ..., C, gy, py, gx, px
+    def patchify(self, images: Tensor) -> Tensor:
+        """Images [..., C, S, S] -> patches [..., P, C * patch^2], rows first."""
+        p, g = self.config.patch, self.config.grid
+        z = images.unflatten(-2, (g, p)).unflatten(-1, (g, p))  # ..., C, gy, py, gx, px
         return z.movedim((-4, -2), (-5, -4)).flatten(-3).flatten(-3, -2)
-
-    def unpatchify(self, tokens: Tensor) -> Tensor:
-        """The inverse of `patchify`."""
-        p, g, C = self.config.patch, self.grid, self.config.latent_channels
-        z = tokens.unflatten(-2, (g, g)).unflatten(-1, (C, p, p))  # ..., gy, gx, C, py, px
-        return z.movedim((-5, -4), (-4, -2)).flatten(-4, -3).flatten(-2, -1)
 
     def forward(
         self,
@@ -234,39 +249,59 @@ class OrbitDiT(nn.Module):
         photos: Tensor,
         keep: Tensor,
         geometry: Geometry,
-        guide: Tensor | None = None,
+        guide: Tensor,
+        warped: Tensor,
     ) -> Tensor:
-        """Raw network output [B, V, C, h, w] (float32) for the latents of V views, in the precision of the weights.
+        """Raw network output [B, V, 4, S, S] (float32), computed in the precision of the weights.
 
         Args:
-            x: [B, V, C, h, w] latents scaled by c_in.
+            x: [B, V, 4, S, S] noisy residuals of V views, scaled by c_in.
             c_noise: [B].
-            photos: [B, N, C, h, w] clean latents of the source photos; their order does not matter.
+            photos: [B, N, 4, S, S] in [-1, 1], colour on white, then alpha; their order does not matter.
             keep: [B] bool; False drops the photos, not the guide (classifier-free guidance).
             geometry: of N + V cameras: the photos' first, then the views'.
-            guide: [B, V, C, h, w] latents of PixelNeRF's images of the views; None is zeros.
+            guide: [B, V, 4, S, S] PixelNeRF's images of the views.
+            warped: [B, V, warps, 5, S, S] photos as the views would see them; the last channel is 1 where they do, else -1.
         """
         B, V = x.shape[:2]
-        N, P = photos.shape[1], self.grid**2
-        dtype = self.position.dtype
-        x, photos = x.to(dtype), photos.to(dtype)
-        guide = torch.zeros_like(x) if guide is None else guide.to(dtype)
+        dtype, last = self.position.dtype, torch.channels_last
+        embedding = self.noise_mlp[:2](_sinusoidal(c_noise, 128).to(dtype))
+        noise = embedding.repeat_interleave(V, 0)
+        h = torch.cat([x, guide, warped.flatten(2, 3)], 2).flatten(0, 1).to(dtype)
+        h = self.stem(F.pixel_unshuffle(h, 2).contiguous(memory_format=last))
+        skips = []
+        for block, down in zip(self.encoder, self.down, strict=True):
+            skips.append(block(h, noise))
+            h = down(skips[-1])
+        h = h + self._attend(h, embedding, photos.to(dtype), keep, geometry)
+        for block, up, skip in reversed(list(zip(self.decoder, self.up, skips, strict=True))):
+            h = F.pixel_shuffle(up(h), 2).contiguous(memory_format=last)
+            h = block(torch.cat([h, skip], 1), noise)
+        out = F.pixel_shuffle(self.out(F.silu(_norm(h))), 2).unflatten(0, (B, V)).float()
+        painted, none, pointed = out.split([4, 1, self.config.warps], 2)
+        # c_out is -sigma_data where noise hides everything: there D is the share of the photos less what is painted.
+        votes = pointed.masked_fill(warped[:, :, :, 4] < 0, -1e4)
+        share = torch.softmax(torch.cat([none, votes], 2), 2)[:, :, 1:, None]
+        taken = (share * (warped[:, :, :, :4] - guide[:, :, None])).sum(2)
+        return painted - taken / self.config.sigma_data
+
+    def _attend(
+        self, h: Tensor, embedding: Tensor, photos: Tensor, keep: Tensor, geometry: Geometry
+    ) -> Tensor:
+        """The transformer over the patches h [B * V, D, g, g] of views and those of the photos -> the views' [B * V, D, g, g]."""
+        B, N = photos.shape[:2]
+        P, g = self.config.grid**2, self.config.grid
         sources = torch.where(keep[:, None, None, None], self.patchify(photos), self.no_photo)
-        rays = geometry.plucker.to(dtype).expand(B, -1, -1, -1)  # also where it has the batch already
-        seen = sources.mean(1, keepdim=True).expand(-1, V, -1, -1)
-        views = self.view_in(torch.cat([self.patchify(x), seen, rays[:, N:]], -1))
-        views = views + self.guide_in(self.patchify(guide))
+        rays = geometry.plucker.to(h.dtype).expand(B, -1, -1, -1)  # also where it has the batch already
+        views = h.flatten(2).mT.unflatten(0, (B, -1)) + self.ray_in(rays[:, N:])
         tokens = torch.cat([self.photo_in(torch.cat([sources, rays[:, :N]], -1)), views], dim=1)
         tokens = (tokens + self.position).flatten(1, 2).transpose(0, 1).contiguous()  # [tokens, B, D]
-        embedding = self.noise_mlp[:2](_sinusoidal(c_noise, 128).to(dtype))
         noise = self.noise_mlp[2](embedding).unflatten(-1, (6, -1))
-        frames = geometry.frames(dtype)
+        frames = geometry.frames(h.dtype)
         for block in self.blocks:
             tokens = block(tokens, noise, frames)
-        shift, scale = self.out_modulation(embedding).chunk(2, dim=-1)
-        patches = self.out(_modulate(tokens[N * P :], shift, scale))
-        y = self.unpatchify(patches.transpose(0, 1).unflatten(1, (V, -1)))
-        return self.refine(y, x, guide, embedding).float()
+        y = F.layer_norm(tokens[N * P :], tokens.shape[-1:]).transpose(0, 1)
+        return y.unflatten(1, (-1, P)).flatten(0, 1).mT.unflatten(-1, (g, g))
 
 
 def load_dit(folder: str | Path = MINI) -> OrbitDiT:
@@ -275,7 +310,17 @@ def load_dit(folder: str | Path = MINI) -> OrbitDiT:
     Raises:
         V3DError: a file is missing, damaged or does not fit its configuration.
     """
-    return load_network(Path(folder), "dit", lambda config: OrbitDiT(OrbitDiTConfig(**config)))
+    return load_network(Path(folder), "dit", lambda config: OrbitDiT(_config(config)))
+
+
+def _config(values: dict[str, Any]) -> OrbitDiTConfig:
+    """JSON knows no tuples."""
+    return OrbitDiTConfig(**{**values, "channels": tuple(values["channels"])})
+
+
+def _norm(x: Tensor) -> Tensor:
+    """Every pixel of [B, C, h, w] normalised over its channels; free of copies in the channels-last layout."""
+    return F.layer_norm(x.permute(0, 2, 3, 1), x.shape[1:2]).permute(0, 3, 1, 2)
 
 
 def _modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:

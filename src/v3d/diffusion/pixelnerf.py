@@ -11,7 +11,7 @@ A photo of an object is the case of one source with a known camera: an orbit's v
 
 The paper's encoder has features of pixels only and a large decoder of points; ours has features of pixels *and
 depths*, so that the decoder, which runs a million times a view, can be tiny. The paper joins a feature map to the
-video model's noisy latents; ours joins the latents of the drawn image, which are there already. Points that a photo sees take its own
+video model's noisy latents; ours joins the drawn image (`v3d.diffusion.guide`). Points that a photo sees take its own
 colour, sharp, wherever the network says so (as image-based rendering does).
 """
 

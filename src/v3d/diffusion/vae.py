@@ -1,12 +1,11 @@
-"""The small VAE of the mini model: RGBA images to an 8x smaller grid of latents, and back.
+"""A small RGBA VAE: images to an 8x smaller grid of latents, and back.
 
-Alpha is part of the image, so generated views carry their own masks. The encoder's activations also
-serve as the embedded perceptual features (`v3d.perceptual`).
+Its encoder's activations are the perceptual features that fits use by default (`v3d.perceptual`): a better loss
+there than LPIPS's AlexNet (docs/results.md). The models that ship paint pixels, not its latents.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,7 +106,7 @@ class VAE(nn.Module):
 
 
 def load_vae(folder: str | Path = MINI, device: torch.device | str = "cpu") -> VAE:
-    """The frozen VAE of a folder of weights (see `vae_home`); by default the one in the package.
+    """The frozen VAE of a folder of weights; by default the one in the package.
 
     Raises:
         V3DError: a file is missing, damaged or does not fit its configuration.
@@ -116,13 +115,4 @@ def load_vae(folder: str | Path = MINI, device: torch.device | str = "cpu") -> V
     def make(config: dict[str, Any]) -> VAE:
         return VAE(VAEConfig(**{**config, "widths": tuple(config["widths"])}))
 
-    return load_network(vae_home(Path(folder)), "vae", make).requires_grad_(False).eval().to(device)
-
-
-def vae_home(folder: Path) -> Path:
-    """Where the VAE of a folder of weights lies: there or, if its `config.json` has none, in the package's `mini`."""
-    try:
-        has_own = "vae" in json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError):  # whoever reads the folder says what is wrong with it
-        has_own = True
-    return folder if has_own else MINI
+    return load_network(Path(folder), "vae", make).requires_grad_(False).eval().to(device)

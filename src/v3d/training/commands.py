@@ -9,12 +9,11 @@ from typing import Annotated, Literal
 
 from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional, arg, subcommand
 
-from v3d.training.recipe import OrbitRecipe, PixelNeRFRecipe, SceneRecipe, SVDRecipe, VAERecipe
+from v3d.training.recipe import PixelNeRFRecipe, SVDRecipe, VAERecipe, VideoRecipe
 from v3d.training.settings import RenderSettings, SceneSettings
 
 Out = Annotated[Path, arg(aliases=["-o"])]
-_VAE, _PIXELNERF, _ORBIT = VAERecipe(), PixelNeRFRecipe(), OrbitRecipe()
-_SCENE, _SVD = SceneRecipe(), SVDRecipe()
+_VAE, _PIXELNERF, _VIDEO, _SVD = VAERecipe(), PixelNeRFRecipe(), VideoRecipe(), SVDRecipe()
 
 
 def render(
@@ -118,28 +117,15 @@ class TrainPixelNeRF:
 
 
 @dataclass(frozen=True)
-class TrainOrbit:
-    """OrbitDiT, the model that draws orbits.
+class TrainVideo:
+    """OrbitDiT, the video model that draws orbits.
 
     Attributes:
         recipe: see `v3d.training.recipe`.
         session: where and how long.
     """
 
-    recipe: OmitArgPrefixes[OrbitRecipe] = _ORBIT
-    session: OmitArgPrefixes[Session] = Session()
-
-
-@dataclass(frozen=True)
-class TrainScene:
-    """The scene model: new views from a few posed photos.
-
-    Attributes:
-        recipe: see `v3d.training.recipe`.
-        session: where and how long.
-    """
-
-    recipe: OmitArgPrefixes[SceneRecipe] = _SCENE
+    recipe: OmitArgPrefixes[VideoRecipe] = _VIDEO
     session: OmitArgPrefixes[Session] = Session()
 
 
@@ -200,15 +186,22 @@ def train(
                     description="PixelNeRF for scenes.",
                 ),
             ]
-            | Annotated[TrainOrbit, subcommand("orbit")]
+            | Annotated[TrainVideo, subcommand("orbit")]
             | Annotated[
-                TrainOrbit,
-                subcommand("orbit-smoke", default=TrainOrbit(OrbitRecipe.smoke()), description=SMOKE),
+                TrainVideo,
+                subcommand("orbit-smoke", default=TrainVideo(VideoRecipe.smoke()), description=SMOKE),
             ]
-            | Annotated[TrainScene, subcommand("scene")]
             | Annotated[
-                TrainScene,
-                subcommand("scene-smoke", default=TrainScene(SceneRecipe.smoke()), description=SMOKE),
+                TrainVideo,
+                subcommand(
+                    "scene",
+                    default=TrainVideo(VideoRecipe.scenes()),
+                    description="OrbitDiT for scenes: new views from a few posed photos.",
+                ),
+            ]
+            | Annotated[
+                TrainVideo,
+                subcommand("scene-smoke", default=TrainVideo(VideoRecipe.scenes_smoke()), description=SMOKE),
             ]
             | Annotated[TrainSVD, subcommand("svd")]
             | Annotated[Resume, subcommand("resume")]

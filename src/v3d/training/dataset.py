@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from v3d.cameras import Cameras
+from v3d.cameras import ORBIT_VIEWS, Cameras, orbit
 from v3d.errors import V3DError
 from v3d.training.shards import UNREADABLE, Shard, open_shard
 
@@ -98,3 +98,30 @@ class Order:
             generator = torch.Generator().manual_seed(self._seed * 1_000_003 + epoch)
             self._epoch, self._permutation = epoch, torch.randperm(self._count, generator=generator)
         return int(self._permutation[at])
+
+
+def check_cameras(path: Path, shard: Shard) -> None:
+    """Refuse, with a V3DError, other orbits than the models learn."""
+    cameras = shard.cameras(0)
+    if len(cameras) != ORBIT_VIEWS or not torch.allclose(cameras.c2w, orbit(ORBIT_VIEWS).c2w, atol=1e-3):
+        raise V3DError(
+            f"{path} does not hold orbits of {ORBIT_VIEWS} views at elevation 0, which the model learns."
+        )
+
+
+def recoloured(images: Tensor, generator: torch.Generator) -> tuple[Tensor, bool]:
+    """Views [V, H, W, 4] uint8 with colour channels permuted and tinted, mirrored with probability 1/2.
+
+    Exact in pixels, and far cheaper than rendering.
+
+    Returns:
+        the images, and whether they are mirrored: then they are of the views at the opposite azimuths.
+    """
+    x = images.float() / 255
+    mirrored = bool(torch.rand((), generator=generator) < 0.5)
+    if mirrored:
+        x = x.flip(2)
+    alpha = x[..., 3:]
+    tint = 0.8 + 0.2 * torch.rand(3, generator=generator)
+    colour = (x[..., :3] - (1 - alpha))[..., torch.randperm(3, generator=generator)] * tint + 1 - alpha
+    return (torch.cat([colour, alpha], -1).clamp(0, 1) * 255 + 0.5).to(torch.uint8), mirrored

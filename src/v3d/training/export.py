@@ -19,11 +19,10 @@ from v3d.weights.storage import save_weights
 class Sampling:
     """Defaults of the sampler, see `v3d.diffusion.mini`."""
 
-    steps: int = 6
+    steps: int = 1
     guidance: float = 1.0
-    sigma_min: float = 0.02
-    sigma_max: float = 80.0
-    sigma_data: float = 0.6
+    sigma_min: float = 0.003
+    sigma_max: float = 20.0
 
 
 def export_vae(vae: VAE, out: Path) -> None:
@@ -38,18 +37,16 @@ def export_pixelnerf(pixelnerf: PixelNeRF, out: Path) -> None:
     write_json(out / "config.json", {**_config(out), "pixelnerf": asdict(pixelnerf.config)})
 
 
-def export_mini(
-    vae: VAE, pixelnerf: PixelNeRF, dit: OrbitDiT, out: Path, sampling: Sampling = Sampling()
-) -> None:
-    """Write a whole mini model.
+def export_mini(pixelnerf: PixelNeRF, dit: OrbitDiT, out: Path, sampling: Sampling = Sampling()) -> None:
+    """Write the networks and sampling defaults of a mini model; other parts of `config.json` stay.
 
     Raises:
         V3DError: the folder cannot be written.
     """
-    for name, network in (("vae", vae), ("pixelnerf", pixelnerf), ("dit", dit)):
+    for name, network in (("pixelnerf", pixelnerf), ("dit", dit)):
         save_weights(network, out / f"{name}.safetensors")
-    networks = {"vae": asdict(vae.config), "pixelnerf": asdict(pixelnerf.config), "dit": asdict(dit.config)}
-    write_json(out / "config.json", {**networks, "sampling": asdict(sampling)})
+    parts = {"pixelnerf": asdict(pixelnerf.config), "dit": asdict(dit.config), "sampling": asdict(sampling)}
+    write_json(out / "config.json", {**_config(out), **parts})
 
 
 def copy_model(run: Path, out: Path) -> None:

@@ -65,7 +65,7 @@ class Draw:
 
 
 class Task(Protocol):
-    """What is trained; `v3d.training.vae`, `orbit` and `svd` say how.
+    """What is trained; `v3d.training.vae`, `pixelnerf`, `video` and `svd` say how.
 
     Attributes:
         network: float32, on the run's device; parameters that do not require gradients stay as they are.

@@ -13,9 +13,8 @@ from v3d.cameras import ORBIT_VIEWS, Cameras, orbit
 from v3d.diffusion.pixelnerf import PixelNeRF, PixelNeRFConfig, Rendered, Sources, load_pixelnerf, nearness
 from v3d.errors import V3DError
 from v3d.perceptual import Perceptual
-from v3d.training.dataset import OrbitShards, Order
+from v3d.training.dataset import OrbitShards, Order, recoloured
 from v3d.training.export import export_pixelnerf
-from v3d.training.latents import recoloured
 from v3d.training.loop import Draw
 from v3d.training.recipe import PixelNeRFRecipe
 from v3d.training.scene_data import SceneShards

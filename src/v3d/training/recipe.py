@@ -6,7 +6,7 @@ import dataclasses
 import json
 import types
 import typing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -200,132 +200,99 @@ class PixelNeRFRecipe(Recipe):
 
 
 @dataclass(frozen=True)
-class OrbitRecipe(Recipe):
-    """OrbitDiT on the latents of 18-view orbits.
-
-    Most steps see `views_per_orbit` random views of each orbit, which is where turning is learned at the least
-    cost; the last part of the run sees all of them together, in smaller batches of about as many tokens.
+class VideoRecipe(Recipe):
+    """OrbitDiT: what PixelNeRF's guide leaves open, of 18-view orbits from one photo or of new views of scenes from several.
 
     Attributes:
-        vae: folder of a trained VAE; None takes the one that ships.
-        pixelnerf: folder of a trained PixelNeRF, whose orbits are the guide; None takes the one that ships.
+        of: "orbits" (`v3d render`) or "scenes" (`v3d render-scenes`).
+        pixelnerf: folder of a trained PixelNeRF, whose views are the guide; None takes the one that ships.
+        source_counts: numbers of photos, one drawn for each step.
+        views: drawn together in most steps: random ones of an orbit, which is where it is learned at the least cost.
+        all_views: drawn together in the last steps, in smaller batches.
+        all_views_after: fraction of the run after which these begin.
+        channels: of the convolutions at 1/2, 1/4, ... of a view's size.
         width: channels of a token, a multiple of 64.
         depth: transformer blocks.
-        patch: latents of a token's side.
-        appearances: of each orbit, as rendered and recoloured and mirrored copies (exact, and far cheaper than
-            rendering).
-        views_per_orbit: random views of each orbit that most steps see.
-        all_views_after: fraction of the run after which all views are seen.
-        drop: how often the photo is withheld (classifier-free guidance; the paper's 0.2).
+        warps: photos that are warped to every view.
+        drop: how often the photos are withheld (classifier-free guidance; the paper's 0.2).
+        sigma_data: standard deviation of what the guide leaves open, in units of which a colour spans 2.
         P_mean: of the noise law ln sigma ~ N(P_mean, P_std^2). The paper's is 1.5 for whole views; this is for what the
             guide leaves open.
         P_std: of the same (the paper's 2.0).
-        sigma_data: standard deviation of what the guide leaves open, in latents.
-        guidance: of the samples shown, and the exported model's default.
+        first_steps: share of the samples that take the sampler's first step, from pure noise, instead of the noise law.
+        lpips: weight of the perceptual distance of what that step draws; 0 leaves it the mean, which is a blur.
+        guidance: the exported model's default.
         sampler_steps: the same.
     """
 
+    batch: int = 8
     optimizer: Literal["adamw", "muon"] = "muon"
     warmup: int = 50
-    vae: Path | None = None
+    ema: float = 0.998
+    of: Literal["orbits", "scenes"] = "orbits"
     pixelnerf: Path | None = None
-    appearances: int = 3
-    width: int = 320
-    depth: int = 8
-    patch: int = 4
-    views_per_orbit: int = 6
-    all_views_after: float = 0.7
+    source_counts: tuple[int, ...] = (1,)
+    views: int = 4
+    all_views: int = 18
+    all_views_after: float = 0.8
+    channels: tuple[int, ...] = (48, 96, 160)
+    width: int = 256
+    depth: int = 6
+    warps: int = 1
     drop: float = 0.1
-    P_mean: float = 0.0
-    P_std: float = 1.4
-    sigma_data: float = 0.6
-    guidance: float = 1.0
-    sampler_steps: int = 6
-
-    @staticmethod
-    def smoke() -> OrbitRecipe:
-        """Seconds on a CPU: shows that everything runs and the loss falls."""
-        return OrbitRecipe(
-            steps=60,
-            batch=8,
-            optimizer="adamw",
-            appearances=1,
-            width=64,
-            depth=2,
-            ema=0.95,
-            views_per_orbit=4,
-            warmup=5,
-            log_steps=10,
-            learning_rate=3e-3,
-            sampler_steps=4,
-        )
-
-
-@dataclass(frozen=True)
-class SceneRecipe(Recipe):
-    """OrbitDiT on new views of scenes (`v3d render-scenes`), from several posed photos.
-
-    Attributes:
-        vae: folder of a trained VAE; None takes the one that ships.
-        pixelnerf: folder of a PixelNeRF trained on scenes, whose views are the guide; None takes the one that ships.
-        source_counts: numbers of photos, one drawn for each step.
-        targets: views drawn together.
-        appearances: of each scene, as rendered and with colour channels permuted and other choices of photos.
-        width: channels of a token, a multiple of 64.
-        depth: transformer blocks.
-        patch: latents of a token's side.
-        drop: how often the photos are withheld (classifier-free guidance).
-        P_mean: of the noise law ln sigma ~ N(P_mean, P_std^2).
-        P_std: of the same.
-        sigma_data: standard deviation of what the guide leaves open, in latents.
-        lpips: weight of the perceptual distance of what one step from pure noise draws, which half of the samples take; 0
-            leaves them all to the noise law. The mean in latents, which that step draws otherwise, is a blur.
-        guidance: of the samples shown, and the exported model's default.
-        sampler_steps: the same.
-    """
-
-    data: Path = Path("scenes/train")
-    batch: int = 16
-    optimizer: Literal["adamw", "muon"] = "muon"
-    warmup: int = 50
-    vae: Path | None = None
-    pixelnerf: Path | None = None
-    source_counts: tuple[int, ...] = (1, 3, 6)
-    targets: int = 4
-    appearances: int = 2
-    width: int = 320
-    depth: int = 8
-    patch: int = 4
-    drop: float = 0.1
-    P_mean: float = 0.0
-    P_std: float = 1.4
-    sigma_data: float = 0.85
-    lpips: float = 1.0
+    sigma_data: float = 0.3
+    P_mean: float = -1.5
+    P_std: float = 1.2
+    first_steps: float = 0.75
+    lpips: float = 8.0
     guidance: float = 1.0
     sampler_steps: int = 1
 
-    def grid(self, latent_size: int) -> int:
-        """Patches of a view's side."""
-        return latent_size // self.patch
+    @staticmethod
+    def scenes() -> VideoRecipe:
+        """One, three or six photos."""
+        return VideoRecipe(
+            data=Path("scenes/train"),
+            of="scenes",
+            source_counts=(1, 3, 6),
+            all_views=4,
+            all_views_after=1.0,
+            warps=3,
+            sigma_data=0.15,
+            P_mean=-2.2,
+            lpips=12.0,
+        )
 
     @staticmethod
-    def smoke() -> SceneRecipe:
+    def smoke() -> VideoRecipe:
         """Seconds on a CPU: shows that everything runs and the loss falls."""
-        return SceneRecipe(
-            steps=100,
+        return VideoRecipe(
+            steps=60,
             batch=4,
             optimizer="adamw",
             learning_rate=3e-3,
             ema=0.95,
             warmup=5,
             log_steps=10,
-            source_counts=(1, 2),
-            targets=2,
-            appearances=1,
-            patch=2,
+            channels=(16, 16, 32),
             width=64,
-            depth=2,
-            sampler_steps=2,
+            depth=1,
+        )
+
+    @staticmethod
+    def scenes_smoke() -> VideoRecipe:
+        """The same for scenes."""
+        return replace(
+            VideoRecipe.smoke(),
+            data=Path("scenes/train"),
+            of="scenes",
+            source_counts=(1, 2),
+            views=2,
+            all_views=2,
+            all_views_after=1.0,
+            warps=2,
+            sigma_data=0.15,
+            P_mean=-2.2,
         )
 
 
@@ -377,8 +344,7 @@ class SVDRecipe(Recipe):
 RECIPES: dict[str, type[Recipe]] = {
     "vae": VAERecipe,
     "pixelnerf": PixelNeRFRecipe,
-    "orbit": OrbitRecipe,
-    "scene": SceneRecipe,
+    "video": VideoRecipe,
     "svd": SVDRecipe,
 }
 

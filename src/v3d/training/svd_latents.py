@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from v3d.diffusion.conditions import clip_pixels
 from v3d.errors import V3DError
 from v3d.files import atomic
-from v3d.training.dataset import OrbitShards
-from v3d.training.latents import check_cameras, fingerprint
+from v3d.training.dataset import OrbitShards, check_cameras
 from v3d.training.shards import UNREADABLE, Shard
+from v3d.weights.storage import fingerprint
 
 log = logging.getLogger(__name__)
 _KEYS = ("mean", "std", "embedding")

@@ -15,11 +15,10 @@ from v3d.runtime import tune_malloc
 from v3d.training import loop
 from v3d.training.checkpoint import FILE, Progress, read_recipe
 from v3d.training.loop import OnLine, Task
-from v3d.training.orbit import OrbitTask
 from v3d.training.pixelnerf import PixelNeRFTask
-from v3d.training.recipe import OrbitRecipe, PixelNeRFRecipe, Recipe, SceneRecipe, SVDRecipe, VAERecipe
-from v3d.training.scene import SceneTask
+from v3d.training.recipe import PixelNeRFRecipe, Recipe, SVDRecipe, VAERecipe, VideoRecipe
 from v3d.training.vae import VAETask
+from v3d.training.video import VideoTask
 from v3d.training.world import ALONE, World
 from v3d.weights import weights_folder
 
@@ -97,8 +96,6 @@ def make_task(recipe: Recipe, world: World = ALONE, init: Path | None = None) ->
         return VAETask(recipe, world, init)
     if isinstance(recipe, PixelNeRFRecipe):
         return PixelNeRFTask(recipe, world, init)
-    if isinstance(recipe, SceneRecipe):
-        return SceneTask(recipe, world, init)
     if isinstance(recipe, SVDRecipe):
         if init is not None:
             raise V3DError(
@@ -107,5 +104,5 @@ def make_task(recipe: Recipe, world: World = ALONE, init: Path | None = None) ->
         from v3d.training.svd import SVDTask  # needs the extra `v3d[official]`
 
         return SVDTask(recipe, world)
-    assert isinstance(recipe, OrbitRecipe)
-    return OrbitTask(recipe, world, init)
+    assert isinstance(recipe, VideoRecipe)
+    return VideoTask(recipe, world, init)

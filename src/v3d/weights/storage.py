@@ -6,6 +6,7 @@ seed to the next (see `tests/diffusion/test_storage.py` for the bound on the mat
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -67,6 +68,14 @@ def load_network(folder: Path, name: str, make: Callable[[dict[str, Any]], Netwo
     except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         raise V3DError(unusable_weights(folder, error)) from error
     return network
+
+
+def fingerprint(network: nn.Module) -> str:
+    """A name for a network's weights."""
+    digest = hashlib.sha256()
+    for tensor in network.state_dict().values():
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:8]
 
 
 def unusable_weights(folder: Path, error: Exception) -> str:

@@ -1,0 +1,96 @@
+"""The guide: views drawn from the nearest photos, and photos warped to where a view would see them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from v3d.cameras import Cameras, intrinsics, look_at, orbit
+from v3d.diffusion.guide import MOST_READ, draw_guide, draw_views, solid, warp_nearest
+from v3d.diffusion.pixelnerf import PixelNeRF, PixelNeRFConfig, nearness
+
+SIZE = 32
+
+
+@pytest.fixture(scope="module")
+def pixelnerf() -> PixelNeRF:
+    torch.manual_seed(0)
+    config = PixelNeRFConfig(size=SIZE, width=64, depth=1, grid=8, planes=4, samples=4, drawn=SIZE)
+    return PixelNeRF(config).eval()
+
+
+def photos(count: int) -> torch.Tensor:
+    return torch.rand(count, 4, SIZE, SIZE, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+def test_a_view_is_drawn_from_the_nearest_photos(pixelnerf: PixelNeRF) -> None:
+    """As if it had been asked for alone; other photos change nothing, and their order neither."""
+    around, new = orbit(9, size=SIZE, elevation=20.0), orbit(5, size=SIZE)
+    images = photos(9)
+    guide = draw_guide(pixelnerf, images, around, new, 2)
+    for v in range(5):
+        near = nearness(around, new[v])[:, 0].argsort(descending=True)[:MOST_READ]
+        others = images.flip(3)
+        others[near] = images[near]
+        alone = draw_guide(pixelnerf, others, around, new[v], 2)
+        torch.testing.assert_close(alone.images[0], guide.images[v])
+        torch.testing.assert_close(alone.depth[0], guide.depth[v])
+        torch.testing.assert_close(alone.warped[0], guide.warped[v])
+    order = [4, 2, 0, 8, 6, 1, 3, 5, 7]
+    mixed = draw_guide(pixelnerf, images[order], around[order], new, 2)
+    torch.testing.assert_close(mixed.images, guide.images, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("opaque", [False, True])
+def test_objects_have_firm_outlines_and_scenes_none(pixelnerf: PixelNeRF, opaque: bool) -> None:
+    kind = PixelNeRF(replace(pixelnerf.config, opaque=opaque)).eval()
+    kind.load_state_dict(pixelnerf.state_dict())
+    cameras = orbit(3, size=SIZE)
+    drawn, _ = draw_views(kind, photos(1), cameras[0], cameras)
+    guide = draw_guide(kind, photos(1), cameras[0], cameras, 1).images
+    torch.testing.assert_close(guide, drawn if opaque else solid(drawn))
+
+
+def wall(cameras: Cameras) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images and depth of the plane x = 0, coloured smoothly by where a ray meets it."""
+    origins, directions = cameras.rays()
+    depth = -origins[..., 0] / directions[..., 0]
+    points = origins + directions * depth[..., None]
+    colour = torch.stack([points[..., 1], points[..., 2], points[..., 1] * 0], 1).clamp(-1, 1)
+    return torch.cat([colour, torch.ones_like(colour[:, :1])], 1), depth
+
+
+def cameras_at(*places: tuple[float, float, float]) -> Cameras:
+    c2w = look_at(torch.tensor(places))
+    return Cameras(c2w, intrinsics(50.0, SIZE, SIZE).repeat(len(places), 1, 1), SIZE, SIZE)
+
+
+def test_right_depth_carries_photos_to_where_a_view_sees_them() -> None:
+    given, new = cameras_at((2.0, 0.3, 0.0), (2.0, -0.6, 0.2)), cameras_at((1.8, 0.0, 0.1), (2.2, -0.4, 0.3))
+    pictures, _ = wall(given)
+    truth, depth = wall(new)
+    warped = warp_nearest(pictures, given, new, depth, 2)
+    seen = warped[:, :, 4] > 0
+    assert 0.5 < float(seen.float().mean()) < 1
+    error = (warped[:, :, :4] - truth[:, None]).abs().amax(2)
+    assert (
+        float(error[seen].quantile(0.9)) < 1e-3 and float(error[seen].max()) < 0.04
+    )  # half a pixel at borders
+    own = warp_nearest(truth, new, new, depth, 1)  # the nearest photo of a view is the view itself
+    torch.testing.assert_close(own[:, 0, :4], truth, atol=1e-3, rtol=0)
+    assert bool((own[:, 0, 4] == 1).all())
+
+
+def test_nothing_is_seen_where_a_view_is_empty_or_a_photo_looks_away() -> None:
+    given, new = cameras_at((2.0, 0.0, 0.0)), cameras_at((2.0, 0.2, 0.0), (-2.0, 0.0, 0.0))
+    pictures, _ = wall(given)
+    depth = torch.full((2, SIZE, SIZE), 2.0)
+    depth[0, :, : SIZE // 2] = 0
+    depth[1] = 10.0  # behind the photo's camera
+    warped = warp_nearest(pictures, given, new, depth, 3)
+    assert warped.shape == (2, 3, 5, SIZE, SIZE)  # one photo stands three times
+    assert torch.equal(warped[:, 0], warped[:, 1]) and torch.equal(warped[:, 0], warped[:, 2])
+    assert bool((warped[0, :, 4, :, : SIZE // 2] == -1).all()) and bool((warped[1, :, 4] == -1).all())
+    assert bool((warped[0, :, 4, :, SIZE // 2 + 4 : -4] == 1).all()) and bool(warped.isfinite().all())

@@ -1,7 +1,7 @@
 """What the video model is shown and asked for: views of orbits and scenes, and their guides, which are drawn once.
 
 PixelNeRF takes far longer to draw a view than the video model to learn from it, so its views are kept in files beside
-the data, named after the network's weights. Recoloured and mirrored copies are made of both together, every time anew.
+the data, named after the network's weights and the size it draws at. Recoloured and mirrored copies are made of both together, every time anew.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class OrbitGuides:
             V3DError: the orbits are not 18 views at elevation 0, differ in size, or none can be read.
         """
         self._warps, self._opaque = warps, pixelnerf.config.opaque
-        mark = fingerprint(pixelnerf)
+        mark = f"{fingerprint(pixelnerf)}-{pixelnerf.config.drawn}"
         self._index: list[tuple[Shard, int, Any]] = []
         shards = OrbitShards(folder)
         for path, shard in shards.shards():
@@ -124,7 +124,7 @@ class SceneGuides:
         """
         self._warps, self._opaque = warps, pixelnerf.config.opaque
         self._shards = SceneShards(folder)
-        mark = "-".join(map(str, (fingerprint(pixelnerf), *counts, views)))
+        mark = "-".join(map(str, (fingerprint(pixelnerf), pixelnerf.config.drawn, *counts, views)))
         self._choices: list[Any] = []
         for i in range(len(self._shards)):
             cache = folder / f".guides-{mark}/{i:06d}.safetensors"

@@ -39,8 +39,8 @@ def test_a_view_is_drawn_from_the_nearest_photos(pixelnerf: PixelNeRF) -> None:
         torch.testing.assert_close(alone.depth[0], guide.depth[v])
         torch.testing.assert_close(alone.warped[0], guide.warped[v])
     order = [4, 2, 0, 8, 6, 1, 3, 5, 7]
-    mixed = draw_guide(pixelnerf, images[order], around[order], new, 2)
-    torch.testing.assert_close(mixed.images, guide.images, atol=1e-4, rtol=0)
+    (drawn, _), (mixed, _) = (draw_views(pixelnerf, images[k], around[k], new) for k in ([*range(9)], order))
+    torch.testing.assert_close(mixed, drawn, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("opaque", [False, True])

@@ -60,7 +60,13 @@ class Guide:
 def draw_guide(
     pixelnerf: PixelNeRF, photos: Tensor, photo_cameras: Cameras, cameras: Cameras, warps: int
 ) -> Guide:
-    """From photos [N, 4, S, S] in [-1, 1]; their order does not matter."""
+    """Of the views of `cameras`.
+
+    Args:
+        photos: [N, 4, S, S] in [-1, 1], colour on white, then alpha; their order does not matter unless two are equally near.
+        photo_cameras, cameras: of the photos and of the V views, in one world.
+        warps: photos that are warped to every view.
+    """
     images, depth = draw_views(pixelnerf, photos, photo_cameras, cameras)
     return make_guide(images, depth, photos, photo_cameras, cameras, warps, opaque=pixelnerf.config.opaque)
 
@@ -75,7 +81,7 @@ def make_guide(
     *,
     opaque: bool,
 ) -> Guide:
-    """Of what `draw_views` returned."""
+    """Of the images [V, 4, S, S] and depth [V, h, w] that `draw_views` returned; `opaque` is PixelNeRF's, the rest as for `draw_guide`."""
     warped = warp_nearest(photos, photo_cameras, cameras, depth, warps)
     return Guide(images if opaque else solid(images), depth, warped)
 

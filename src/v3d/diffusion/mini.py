@@ -3,8 +3,8 @@
 PixelNeRF draws what the photo alone says about every view: right in pose, blurred where there are several answers.
 The video model, which sees that guide, the photo, and all its own views at once, draws what the guide leaves open: it is
 an EDM model of the *residual*, the views less the guide (as in CorrDiff, arXiv 2309.15214), in pixels.
-It has learned to draw good views in one sampler step (an image that is right on average, and looks right: it was judged by LPIPS);
-more steps give one possibility of many. With 0 steps the video model is not asked, and the guide is the answer.
+The networks that ship are trained for one sampler step, judged by squared error and LPIPS; more steps would give one possibility of many, had
+the noise levels below been trained as long. With 0 steps the video model is not asked, and the guide is the answer.
 """
 
 from __future__ import annotations

@@ -89,6 +89,7 @@ class VideoTask:
             raise V3DError(
                 f"The network in {init} is {net.config}, the recipe's is {config}; change the recipe."
             )
+        self.grid = config.grid
         self.network = net.to(world.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def _open(self, folder: Path) -> OrbitGuides | SceneGuides:
@@ -132,7 +133,7 @@ class VideoTask:
             )
             for j in draw.samples
         ]
-        batch = Batch.of(examples, self._grid(network), draw.device)
+        batch = Batch.of(examples, self.grid, draw.device)
         x0 = batch.residual
         noise = torch.stack(
             [
@@ -163,9 +164,6 @@ class VideoTask:
         a, b = (t[:, :, y : h - _CUT + y, x : w - _CUT + x].flatten(0, 1) for t in (drawn, true))
         return self.perceptual.distances(a, self.perceptual.prepare(b)).unflatten(0, drawn.shape[:2]).mean(1)
 
-    def _grid(self, network: nn.Module) -> int:
-        return self.data.size // 2 ** (len(self.recipe.channels) + 1)
-
     def export(self, network: nn.Module, folder: Path) -> None:
         assert isinstance(network, OrbitDiT)
         r = self.recipe
@@ -186,9 +184,7 @@ class VideoTask:
         for i in range(min(_VALIDATION, len(self._validation))):
             for count in r.source_counts:
                 generator = torch.Generator().manual_seed(i)
-                batch = Batch.of(
-                    [self._validation.draw(i, count, r.views, generator)], self._grid(network), device
-                )
+                batch = Batch.of([self._validation.draw(i, count, r.views, generator)], self.grid, device)
                 x0 = batch.residual
                 noise = torch.randn(x0.shape, generator=generator).to(device)
                 D = denoiser(network, batch, torch.ones(1, dtype=torch.bool, device=device), r.sigma_data)

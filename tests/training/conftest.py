@@ -16,6 +16,7 @@ from v3d.training.export import export_pixelnerf
 from v3d.training.recipe import VideoRecipe
 from v3d.training.render import render_meshes
 from v3d.training.settings import RenderSettings
+from v3d.training.train import train
 
 
 def textured(shape: trimesh.Trimesh, seed: int) -> Mesh:
@@ -76,3 +77,10 @@ def tiny(orbits: Path, nerf: Path) -> VideoRecipe:
         warmup=2,
         log_steps=1,
     )
+
+
+@pytest.fixture
+def begun(tiny: VideoRecipe, tmp_path: Path) -> Path:
+    """Weights after a few steps: most gradients of a new network are zero, and AdamW makes whole steps of their rounding."""
+    train(tiny, tmp_path / "begun", device="cpu")
+    return tmp_path / "begun/model"

@@ -14,14 +14,22 @@ from v3d.training.checkpoint import FILE
 from v3d.training.recipe import VideoRecipe, to_json
 
 
-def training(recipe: VideoRecipe, out: Path) -> list[str]:
+def training(recipe: VideoRecipe, out: Path, init: Path | None = None) -> list[str]:
     """The command of a process that trains, with as many threads as this one: sums of bfloat16 differ with their number."""
     program = (
         "import sys; from pathlib import Path; from v3d.training.recipe import from_json;"
         "from v3d.training.train import train;"
-        "train(from_json(sys.argv[1]), Path(sys.argv[2]), device='cpu', threads=int(sys.argv[3]))"
+        "train(from_json(sys.argv[1]), Path(sys.argv[2]), device='cpu', threads=int(sys.argv[3]), init=sys.argv[4] or None)"
     )
-    return [sys.executable, "-c", program, to_json(recipe), str(out), str(torch.get_num_threads())]
+    return [
+        sys.executable,
+        "-c",
+        program,
+        to_json(recipe),
+        str(out),
+        str(torch.get_num_threads()),
+        str(init or ""),
+    ]
 
 
 def values(folder: Path, name: str) -> dict[int, float]:

@@ -80,10 +80,10 @@ def test_a_run_killed_at_a_random_moment_resumes(tiny: VideoRecipe, tmp_path: Pa
     assert losses(out) == losses(tmp_path / "whole")
 
 
-def test_a_batch_in_parts_is_the_same_batch(tiny: VideoRecipe, tmp_path: Path) -> None:
+def test_a_batch_in_parts_is_the_same_batch(tiny: VideoRecipe, begun: Path, tmp_path: Path) -> None:
     exact = replace(tiny, precision="float32", steps=3)
-    train(exact, tmp_path / "one", device="cpu")
-    train(replace(exact, accumulate=3), tmp_path / "three", device="cpu")
+    train(exact, tmp_path / "one", device="cpu", init=begun)
+    train(replace(exact, accumulate=3), tmp_path / "three", device="cpu", init=begun)
     a, b = weights(tmp_path / "one"), weights(tmp_path / "three")
     for name in a:
         if name.startswith("network."):
@@ -169,12 +169,12 @@ def test_checkpoints_name_their_recipe(tiny: VideoRecipe, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one(tiny: VideoRecipe, tmp_path: Path) -> None:
+def test_two_processes_train_as_one(tiny: VideoRecipe, begun: Path, tmp_path: Path) -> None:
     pytest.importorskip("accelerate")
     import socket
 
     exact = replace(tiny, precision="float32", steps=3)
-    train(exact, tmp_path / "one", device="cpu")
+    train(exact, tmp_path / "one", device="cpu", init=begun)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -186,7 +186,7 @@ def test_two_processes_train_as_one(tiny: VideoRecipe, tmp_path: Path) -> None:
     }
     processes = [
         subprocess.Popen(
-            training(exact, tmp_path / "two"),
+            training(exact, tmp_path / "two", begun),
             env={**os.environ, **launch, "RANK": str(rank), "LOCAL_RANK": str(rank)},
         )
         for rank in range(2)

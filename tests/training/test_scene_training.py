@@ -100,6 +100,8 @@ def test_choices_are_kept_for_their_network(scenes: Path, nerf: Path, tmp_path: 
     torch.testing.assert_close(one.guide.images.sort(1).values, other.guide.images.sort(1).values)
     SceneGuides(tmp_path, network, 2, (1,), 3)
     assert len(list(tmp_path.glob(".guides-*"))) == 2
+    with pytest.raises(V3DError, match="have 6 views, too few for 4 photos and 3 others"):
+        SceneGuides(tmp_path, network, 2, (1, 4), 3)
 
 
 def test_rays_are_drawn_with_the_colours_of_their_pixels() -> None:

@@ -190,6 +190,11 @@ def test_orbits_of_another_kind_are_refused(meshes: Path, nerf: Path, tmp_path: 
         make_task(VideoRecipe(data=tmp_path, pixelnerf=nerf))
 
 
+def test_more_views_than_an_orbit_has_are_refused(tiny: VideoRecipe) -> None:
+    with pytest.raises(V3DError, match="An orbit has 18 views"):
+        make_task(replace(tiny, views=20))
+
+
 def test_pixelnerf_refuses_views_of_another_size(orbits: Path) -> None:
     with pytest.raises(V3DError, match="say --size 64"):
         make_task(PixelNeRFRecipe(data=orbits))

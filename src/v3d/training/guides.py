@@ -120,10 +120,15 @@ class SceneGuides:
             counts: numbers of photos; views: of a choice.
 
         Raises:
-            V3DError: the folder holds no scenes.
+            V3DError: the folder holds no scenes, or they have too few views.
         """
         self._warps, self._opaque = warps, pixelnerf.config.opaque
         self._shards = SceneShards(folder)
+        if (there := len(self._shards[0][0])) < max(counts) + views:
+            raise V3DError(
+                f"Scenes in {folder} have {there} views, too few for {max(counts)} photos and {views} others: lower "
+                "--source-counts or --views, or render longer clips."
+            )
         mark = "-".join(map(str, (fingerprint(pixelnerf), pixelnerf.config.drawn, *counts, views)))
         self._choices: list[Any] = []
         for i in range(len(self._shards)):

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from v3d.cameras import ORBIT_VIEWS
 from v3d.diffusion.dit import Geometry, OrbitDiT, OrbitDiTConfig, load_dit
 from v3d.diffusion.edm import Denoiser, NoiseLaw, Preconditioning, expand
 from v3d.diffusion.guide import Guide
@@ -70,6 +71,8 @@ class VideoTask:
         Raises:
             V3DError: data or weights are missing or do not fit.
         """
+        if recipe.of == "orbits" and max(recipe.views, recipe.all_views) > ORBIT_VIEWS:
+            raise V3DError(f"An orbit has {ORBIT_VIEWS} views; --views and --all-views cannot be more.")
         self.recipe, self.world = recipe, world
         shipped = MINI_SCENE if recipe.of == "scenes" else MINI
         self.pixelnerf = load_pixelnerf(recipe.pixelnerf or shipped, world.device)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from v3d.cameras import Cameras, intrinsics, look_at, orbit
-from v3d.diffusion.guide import MOST_READ, draw_guide, draw_views, solid, warp_nearest
+from v3d.diffusion.guide import MOST_READ, draw_guide, draw_views, in_outlines, solid, warp_nearest
 from v3d.diffusion.pixelnerf import PixelNeRF, PixelNeRFConfig, nearness
 
 SIZE = 32
@@ -51,6 +51,26 @@ def test_objects_have_firm_outlines_and_scenes_none(pixelnerf: PixelNeRF, opaque
     drawn, _ = draw_views(kind, photos(1), cameras[0], cameras)
     guide = draw_guide(kind, photos(1), cameras[0], cameras, 1).images
     torch.testing.assert_close(guide, drawn if opaque else solid(drawn))
+
+
+def on_white(colour: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
+    return torch.cat([colour * alpha + 1 - alpha, alpha], -3) * 2 - 1
+
+
+def test_outlines_are_the_guides_and_colours_the_painted_ones() -> None:
+    """Red paint on a blue body: where paint covers it is red, where there is none blue, and the outline is the body's."""
+    red, blue = (torch.tensor(c)[:, None, None].expand(3, 1, 5) for c in ([0.9, 0.1, 0.1], [0.1, 0.1, 0.9]))
+    body = torch.tensor([[[1.0, 1.0, 1.0, 0.5, 0.0]]])
+    paint = torch.tensor([[[1.0, 0.0, 0.6, 1.0, 1.0]]])
+    guide = on_white(blue, body)
+    image = in_outlines(on_white(red, paint)[None], guide[None])[0]
+    assert torch.equal(image[3:], guide[3:])
+    torch.testing.assert_close(image[:, 0, 0], on_white(red, body)[:, 0, 0])
+    torch.testing.assert_close(image[:, 0, 1], guide[:, 0, 1])
+    assert blue[0, 0, 2] < image[0, 0, 2] / 2 + 0.5 < red[0, 0, 2] and image[0, 0, 2] > 0.5  # rather red
+    torch.testing.assert_close(image[:, 0, 3], on_white(red, body)[:, 0, 3])
+    torch.testing.assert_close(image[:, 0, 4], torch.tensor([1.0, 1.0, 1.0, -1.0]))
+    torch.testing.assert_close(in_outlines(guide[None], guide[None])[0], guide)
 
 
 def wall(cameras: Cameras) -> tuple[torch.Tensor, torch.Tensor]:

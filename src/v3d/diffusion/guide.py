@@ -23,6 +23,9 @@ Far photos blur what near ones show: views of validation scenes are 0.4 dB (thre
 all photos alike, and those of a real capture 1.8 and 2.4 dB (docs/scenes.md).
 """
 
+BESIDE = 0.2
+"""How much the guide's colour counts beside what the video model paints, where that is half transparent (`in_outlines`)."""
+
 OUTLINE, STEEPNESS = 0.4, 4.0
 """Where the outline of PixelNeRF's views lies, and how much steeper than PixelNeRF's the drawn alpha is there.
 
@@ -135,6 +138,21 @@ def warp_nearest(
         align_corners=False,
     )
     return torch.cat([taken.unflatten(0, (V, count)), seen.view(V, count, 1, size, size) * 2.0 - 1], 2)
+
+
+def in_outlines(painted: Tensor, guide: Tensor) -> Tensor:
+    """The colours of `painted` in the outlines of `guide`: images [..., 4, H, W] in [-1, 1], colour on white, then alpha.
+
+    Outlines that are painted view by view belong to no solid; PixelNeRF's do. Colours are taken off the white; where nothing is painted
+    the guide's colour stands.
+    """
+    (colour, alpha), (beside, outline) = (
+        ((x / 2 + 0.5).clamp(0, 1)).split([3, 1], -3) for x in (painted, guide)
+    )
+    weight = BESIDE * (1 - alpha)
+    under = 1 - (1 - beside) / outline.clamp_min(0.05)
+    straight = (colour - (1 - alpha) + weight * under) / (alpha + weight)
+    return torch.cat([straight.clamp(0, 1) * outline + 1 - outline, outline], -3) * 2 - 1
 
 
 def solid(images: Tensor) -> Tensor:

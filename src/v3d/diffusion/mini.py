@@ -24,7 +24,7 @@ from v3d.cameras import ORBIT_VIEWS, Cameras, cat_cameras, orbit
 from v3d.diffusion import edm
 from v3d.diffusion.dit import Geometry, OrbitDiT, load_dit
 from v3d.diffusion.front import with_photo
-from v3d.diffusion.guide import Guide, draw_guide
+from v3d.diffusion.guide import Guide, draw_guide, in_outlines
 from v3d.diffusion.pixelnerf import PixelNeRF, load_pixelnerf, nearness
 from v3d.errors import V3DError
 from v3d.runtime import fast_dtype
@@ -177,7 +177,10 @@ class MiniModel:
             self._denoise, photos=photos[seen], guide=guide, geometry=geometry.to(device), guidance=guidance
         )
         residual = self.sampler(denoise, noise[None], sigmas, on_step)[0]
-        return Drawn((guide.images + residual).cpu(), guide.images.cpu(), guide.depth.cpu())
+        images = guide.images + residual
+        if not self.pixelnerf.config.opaque:
+            images = in_outlines(images, guide.images)
+        return Drawn(images.cpu(), guide.images.cpu(), guide.depth.cpu())
 
     def _denoise(
         self,

@@ -40,6 +40,23 @@ class Clip:
     depth: Tensor | None = None
 
 
+@dataclass(frozen=True)
+class Sample:
+    """What a step draws of one clip.
+
+    Attributes:
+        sources: its photos (B = 1).
+        rays: [R + square^2, 7] origins, directions, and where in its interval each sample lies: random rays, then those of the square.
+        truth: [R, 5] what the random rays show: colour premultiplied by alpha, alpha, camera depth (0 where unknown).
+        square: [square, square, 3] what the others show, on white; [0] where no square is asked for.
+    """
+
+    sources: Sources
+    rays: Tensor
+    truth: Tensor
+    square: Tensor
+
+
 class PixelNeRFTask:
     """See `v3d.training.loop.Task`."""
 
@@ -110,27 +127,13 @@ class PixelNeRFTask:
     def losses(self, network: nn.Module, draw: Draw) -> dict[str, Tensor]:
         r = self.recipe
         count = 1 + int(torch.randint(r.sources, (), generator=draw.generator()))  # the same for all samples
-        sources, rays, truth, squares = [], [], [], []
-        for j in draw.samples:
-            g = draw.sample_generator(j)
-            clip = self._draw(
-                self.data, self.order[draw.position + j], count, draw.done < r.photos_only_after, g
-            )
-            near = nearness(clip.source_cameras, clip.target_cameras)
-            origins, directions, colours, depth = draw_rays(clip, r.pixels, r.rays, g)
-            jitter = torch.rand(len(origins), 1, generator=g)
-            rays.append(torch.cat([origins, directions, jitter], -1))
-            truth.append(torch.cat([colours, depth], -1))
-            if self.perceptual is not None:
-                *square, picture = draw_square(clip, r.square, g)
-                rays[-1] = torch.cat([rays[-1], torch.cat([*square, torch.full((r.square**2, 1), 0.5)], -1)])
-                squares.append(picture)
-                near = torch.cat([near, near[:, :1].expand(-1, r.square**2 // r.rays)], 1)
-            sources.append(Sources.of(clip.sources * 2 - 1, clip.source_cameras, near))
-        batch = Sources.stack(sources)
-        origins, directions, jitter = torch.stack(rays).to(draw.device).split([3, 3, 1], -1)
-        out: Rendered = network(batch.to(draw.device), origins, directions, jitter)
-        colours, depth = torch.stack(truth).to(draw.device).split([4, 1], -1)
+        samples = [self._sample(draw, j, count) for j in draw.samples]
+        sources = Sources.stack([s.sources for s in samples]).to(draw.device)
+        origins, directions, jitter = (
+            torch.stack([s.rays for s in samples]).to(draw.device).split([3, 3, 1], -1)
+        )
+        out: Rendered = network(sources, origins, directions, jitter)
+        colours, depth = torch.stack([s.truth for s in samples]).to(draw.device).split([4, 1], -1)
         alone = colours.shape[1]  # rays of their own; those of the square come after them
         error = torch.cat([out.rgb, out.alpha[..., None]], -1)[:, :alone] - colours
         known, z = depth[..., 0] > 0, out.depth[:, :alone]
@@ -143,9 +146,25 @@ class PixelNeRFTask:
         values |= {"depth": astray} if r.of == "scenes" else {"alpha": error[..., 3].square().mean(1)}
         if self.perceptual is not None:
             drawn = (out.rgb + 1 - out.alpha[..., None])[:, alone:].unflatten(1, (r.square, r.square))
-            unlike = self._unlike(drawn, torch.stack(squares).to(draw.device))
+            unlike = self._unlike(drawn, torch.stack([s.square for s in samples]).to(draw.device))
             values |= {"loss": values["loss"] + r.lpips * unlike, "lpips": unlike}
         return values
+
+    def _sample(self, draw: Draw, j: int, count: int) -> Sample:
+        """Sample `j` of a step, from `count` photos."""
+        r, g = self.recipe, draw.sample_generator(j)
+        clip = self._draw(self.data, self.order[draw.position + j], count, draw.done < r.photos_only_after, g)
+        near = nearness(clip.source_cameras, clip.target_cameras)
+        origins, directions, colours, depth = draw_rays(clip, r.pixels, r.rays, g)
+        rays = torch.cat([origins, directions, torch.rand(len(origins), 1, generator=g)], -1)
+        square = colours.new_zeros(0)
+        if self.perceptual is not None:
+            origins, directions, square = draw_square(clip, r.square, g)
+            middle = torch.full((len(origins), 1), 0.5)
+            rays = torch.cat([rays, torch.cat([origins, directions, middle], -1)])
+            near = torch.cat([near, near[:, :1].expand(-1, r.square**2 // r.rays)], 1)
+        sources = Sources.of(clip.sources * 2 - 1, clip.source_cameras, near)
+        return Sample(sources, rays, torch.cat([colours, depth], -1), square)
 
     def _unlike(self, drawn: Tensor, true: Tensor) -> Tensor:
         """[B] LPIPS of squares [B, S, S, 3], twice enlarged: its first layer has a stride of four pixels."""

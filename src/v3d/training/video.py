@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from v3d.cameras import ORBIT_VIEWS
 from v3d.diffusion.dit import Geometry, OrbitDiT, OrbitDiTConfig, load_dit
 from v3d.diffusion.edm import Denoiser, NoiseLaw, Preconditioning, expand
-from v3d.diffusion.guide import Guide
+from v3d.diffusion.guide import Guide, in_outlines
 from v3d.diffusion.pixelnerf import load_pixelnerf
 from v3d.errors import V3DError
 from v3d.perceptual import Perceptual
@@ -156,9 +156,14 @@ class VideoTask:
             return values
         unlike = loss.new_full(loss.shape, torch.nan)
         if first.any():
-            drawn, true = (on(t, ground)[first] for t in (batch.guide.images + estimate, batch.views))
+            drawn, true = (on(t[first], ground) for t in (self.drawn(batch, estimate), batch.views))
             unlike[first] = self.unlike(drawn, true, cut)
         return values | {"loss": loss + r.lpips * unlike.nan_to_num(0), "lpips": unlike}
+
+    def drawn(self, batch: Batch, residual: Tensor) -> Tensor:
+        """The views [B, V, 4, S, S] that the model would show, as `v3d.diffusion.mini` makes them."""
+        images = batch.guide.images + residual
+        return images if self.pixelnerf.config.opaque else in_outlines(images, batch.guide.images)
 
     def unlike(self, drawn: Tensor, true: Tensor, cut: list[int]) -> Tensor:
         """[B] LPIPS of colours [B, V, H, W, 3], without `cut` rows and columns at their top and left, others at bottom and right."""
@@ -178,41 +183,50 @@ class VideoTask:
         rows of pictures: photos, truth, guide, one step."""
         if self._validation is None:
             return {}, None
-        assert isinstance(network, OrbitDiT)
-        r, device = self.recipe, next(network.parameters()).device
-        lpips = Perceptual.load("lpips", device=device)
+        counts = self.recipe.source_counts
+        lpips = Perceptual.load("lpips", device=next(network.parameters()).device)
         scores: dict[str, list[float]] = {}
         rows = []
-        fast = self.world.precision(r.precision) == torch.bfloat16
         for i in range(min(_VALIDATION, len(self._validation))):
-            for count in r.source_counts:
-                generator = torch.Generator().manual_seed(i)
-                batch = Batch.of([self._validation.draw(i, count, r.views, generator)], self.grid, device)
-                x0 = batch.residual
-                noise = torch.randn(x0.shape, generator=generator).to(device)
-                D = denoiser(network, batch, torch.ones(1, dtype=torch.bool, device=device), r.sigma_data)
-
-                def denoise(sigma: float, x: Tensor, D: Denoiser = D) -> Tensor:
-                    with torch.autocast(device.type, torch.bfloat16, enabled=fast):
-                        return D(x, x.new_full((1,), sigma))
-
-                drawn = batch.guide.images + denoise(SIGMA_MAX, SIGMA_MAX * noise)
-                true = pixels(batch.views)[0]
-                features = lpips.prepare(true)
-                for name, images in (("guide", batch.guide.images), ("one step", drawn)):
-                    made = pixels(images)[0]
-                    mse = (made - true).square().mean((1, 2, 3)).clamp_min(1e-10)
-                    scores.setdefault(f"psnr of {name}, {count}", []).append(float(-10 * mse.log10().mean()))
-                    scores.setdefault(f"lpips of {name}, {count}", []).append(float(lpips(made, features)))
-                for level in _LEVELS:
-                    sigma = level * r.sigma_data
-                    error = (denoise(sigma, x0 + sigma * noise) - x0).square().mean()
-                    weight = Preconditioning(r.sigma_data).loss_weight(torch.tensor(sigma))
-                    scores.setdefault(f"loss at {level:g}", []).append(float(weight * error))
-                if i < _SHOWN and count == r.source_counts[len(r.source_counts) // 2]:
-                    shown = (pixels(t)[0, :4] for t in (batch.views, batch.guide.images, drawn))
-                    rows.append(torch.cat([*pixels(batch.photos)[0, :3], *torch.cat(list(shown))], 1))
+            for count in counts:
+                measured, row = self._look(network, self._validation, i, count, lpips)
+                for name, value in measured.items():
+                    scores.setdefault(name, []).append(value)
+                if i < _SHOWN and count == counts[len(counts) // 2]:
+                    rows.append(row)
         return {name: sum(v) / len(v) for name, v in scores.items()}, torch.cat(rows)
+
+    def _look(
+        self, network: nn.Module, data: OrbitGuides | SceneGuides, i: int, count: int, lpips: Perceptual
+    ) -> tuple[dict[str, float], Tensor]:
+        """What `validate` measures of the i-th example with `count` photos, and its row of pictures."""
+        r, device = self.recipe, next(network.parameters()).device
+        fast = self.world.precision(r.precision) == torch.bfloat16
+        generator = torch.Generator().manual_seed(i)
+        batch = Batch.of([data.draw(i, count, r.views, generator)], self.grid, device)
+        x0 = batch.residual
+        noise = torch.randn(x0.shape, generator=generator).to(device)
+        D = denoiser(network, batch, torch.ones(1, dtype=torch.bool, device=device), r.sigma_data)
+
+        def denoise(sigma: float, x: Tensor) -> Tensor:
+            with torch.autocast(device.type, torch.bfloat16, enabled=fast):
+                return D(x, x.new_full((1,), sigma))
+
+        drawn = self.drawn(batch, denoise(SIGMA_MAX, SIGMA_MAX * noise))
+        true, *made = (pixels(images)[0] for images in (batch.views, batch.guide.images, drawn))
+        features = lpips.prepare(true)
+        scores = {}
+        for name, images in zip(("guide", "one step"), made, strict=True):
+            mse = (images - true).square().mean((1, 2, 3)).clamp_min(1e-10)
+            scores[f"psnr of {name}, {count}"] = float(-10 * mse.log10().mean())
+            scores[f"lpips of {name}, {count}"] = float(lpips(images, features))
+        for level in _LEVELS:
+            sigma = level * r.sigma_data
+            error = (denoise(sigma, x0 + sigma * noise) - x0).square().mean()
+            weight = Preconditioning(r.sigma_data).loss_weight(torch.tensor(sigma))
+            scores[f"loss at {level:g}"] = float(weight * error)
+        shown = [pixels(batch.photos)[0, :3], *(images[:4] for images in (true, *made))]
+        return scores, torch.cat([*torch.cat(shown)], 1)
 
 
 def denoiser(network: nn.Module, batch: Batch, keep: Tensor, sigma_data: float) -> Denoiser:

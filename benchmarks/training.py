@@ -2,7 +2,8 @@
 
 - Rendering: orbits a second of `v3d render`, by worker processes, counted from finished shards once all workers are at
   work (their start does not count), and per CPU second.
-- Loading: orbits a second read from shards, and latents of samples a second gathered for a step.
+- Loading: orbits a second found in shards (mapped into memory, read when looked at), and samples a second made ready for
+  a step: four views, their guide and the warped photo.
 - Training: the very command users run, `v3d train orbit` at the recipe's real size, each process on one thread;
   samples a second from its log, and the floating-point operations of the model (forward and backward, the optimiser's
   left out) against matrix products of the same type, measured in this run on as many threads.

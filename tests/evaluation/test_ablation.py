@@ -22,6 +22,7 @@ from v3d.evaluation.protocol import GENERATION, RECONSTRUCTION
 from v3d.evaluation.report import markdown
 from v3d.evaluation.settings import AblationSettings, EvaluateAblation, ObjectSource
 from v3d.mesh import Mesh
+from v3d.perceptual import Perceptual
 from v3d.presets import PRESETS
 from v3d.views import Views
 
@@ -82,7 +83,10 @@ def test_more_of_the_truth_scores_higher_and_the_report_says_by_how_much(
     for name, mesh in meshes.items():
         item = TestObject(name, mesh, palette=False, real_scan=name == "ball")
         generator = blurring(item)
-        bench = Bench(item, SMALL, SMALL, lambda d, g=generator: g, Drawing(), hull=name == "ball")
+        judge = Perceptual.load("lpips")
+        bench = Bench(
+            item, SMALL, SMALL, lambda d, g=generator: g, Drawing(), hull=name == "ball", judge=judge
+        )
         for v in rows:
             files[v.label].add(bench.measure(v.choice))
     results = merge(files, list(meshes))
@@ -90,6 +94,8 @@ def test_more_of_the_truth_scores_higher_and_the_report_says_by_how_much(
     report = make_ablation_report({"orbits": (rows, results)}, {}, tmp_path)
     means = report["summary"]["orbits, all objects"]
     assert means["guidance 0.2"]["psnr"] < means["base"]["psnr"] < means["guidance 0.9"]["psnr"]
+    lpips = {label: scores["lpips-alex"] for label, scores in means.items()}
+    assert lpips["guidance 0.2"] > lpips["base"] > lpips["guidance 0.9"] > 0
     apart = report["differences"]["orbits, all objects"]["guidance 0.2"]["psnr"]
     assert apart["low"] <= apart["mean"] <= apart["high"] < 0 and apart["n"] == 2
     assert apart["mean"] == pytest.approx(means["guidance 0.2"]["psnr"] - means["base"]["psnr"])

@@ -152,6 +152,7 @@ class Bench:
         base: the drawing whose views are fitted where generated ones are.
         hull: also judge a drawn orbit by the hull it carves.
         network: of fits with a perceptual loss.
+        judge: measures the perceptual distance of drawn orbits.
     """
 
     def __init__(
@@ -164,9 +165,11 @@ class Bench:
         *,
         hull: bool = True,
         network: Perceptual | None = None,
+        judge: Perceptual | None = None,
     ) -> None:
         self.item, self.drawn, self.fitted = item, drawn, fitted
-        self.generators, self.base, self.hull, self.network = generators, base, hull, network
+        self.generators, self.base, self.hull = generators, base, hull
+        self.network, self.judge = network, judge
         self._made: dict[Any, Any] = {}
 
     def measure(self, choice: Drawing | Fitting) -> ObjectResult:
@@ -182,7 +185,7 @@ class Bench:
 
     def draw_scores(self, drawing: Drawing) -> Scores:
         views, seconds = self._orbit(drawing)
-        scores = orbit_scores(views, self._truth(self.drawn))
+        scores = orbit_scores(views, self._truth(self.drawn), self.judge)
         if self.hull:
             mesh = self.drawn.place(self.item.mesh)
             scores |= asset_scores(views, mesh, self.drawn, GenerationSettings(mesh="hull"))

@@ -16,7 +16,16 @@ from v3d.evaluation.report import ObjectResult, make_report, save_report
 from v3d.files import atomic
 
 COLUMNS = {
-    "orbits": ("psnr", "foreground_psnr", "mask_iou", "back.psnr", "consistency.iou", "mesh.iou", "seconds"),
+    "orbits": (
+        "psnr",
+        "foreground_psnr",
+        "mask_iou",
+        "lpips-alex",
+        "back.psnr",
+        "consistency.iou",
+        "mesh.iou",
+        "seconds",
+    ),
     "assets": ("splats.between.psnr", "splats.above.psnr", "mesh.between.psnr", "chamfer", "iou", "seconds"),
 }
 """The metrics of each half that tables show; the JSON has all."""

@@ -165,13 +165,14 @@ def _evaluate_ablation(command: EvaluateAblation, on_object: OnObject | None) ->
     if not any(halves.values()):
         raise V3DError("Nothing is varied; give an option two values, for example --guidance 1 1.5.")
     network = Perceptual.load(command.perceptual_network) if any(settings.perceptual) else None
+    judge = Perceptual.load("lpips") if halves["orbits"] else None
     generators = _generators(command.device)
     base = base_drawing(settings)
 
     def header(choice: Drawing | Fitting) -> dict[str, Any]:
         """What else decides the numbers of a variant."""
         if isinstance(choice, Drawing):
-            about = {"protocol": drawn.as_dict(), "hull": settings.hull}
+            about = {"protocol": drawn.as_dict(), "hull": settings.hull, "judge": "lpips"}
             return about | {"model_hash": generators(choice).hash}
         about = {"protocol": fitted.as_dict(), "preset": asdict(PRESETS[choice.quality])}
         if choice.perceptual and network is not None:
@@ -188,7 +189,7 @@ def _evaluate_ablation(command: EvaluateAblation, on_object: OnObject | None) ->
     ids = object_ids(command.objects)
     left = [name for name in ids if any(name not in file.done for _, file in todo)]
     for item in load_objects(command.objects, left):
-        bench = Bench(item, drawn, fitted, generators, base, hull=settings.hull, network=network)
+        bench = Bench(item, drawn, fitted, generators, base, hull=settings.hull, network=network, judge=judge)
         for choice, file in todo:
             if item.id not in file.done:
                 file.add(bench.measure(choice))

@@ -26,7 +26,7 @@ all photos alike, and those of a real capture 1.8 and 2.4 dB (docs/scenes.md).
 BESIDE = 0.2
 """How much the guide's colour counts beside what the video model paints, where that is half transparent (`in_outlines`)."""
 
-OUTLINE, STEEPNESS = 0.4, 4.0
+OUTLINE, STEEPNESS = 0.45, 4.0
 """Where the outline of PixelNeRF's views lies, and how much steeper than PixelNeRF's the drawn alpha is there.
 
 An expected silhouette is cut below one half because IoU forgives what is too large more than what is missing. Steep

@@ -29,7 +29,9 @@ BESIDE = 0.2
 OUTLINE, STEEPNESS = 0.45, 4.0
 """Where the outline of PixelNeRF's views lies, and how much steeper than PixelNeRF's the drawn alpha is there.
 
-An expected silhouette is cut below one half because IoU forgives what is too large more than what is missing. Steep
+An expected silhouette is cut below one half because IoU forgives what is too large more than what is missing. A carved body
+wants it higher, since one view too small is enough to carve: 32 validation objects at 0.4, 0.44 and 0.52 have a mask IoU of 0.713, 0.711 and
+0.701 and a mesh IoU of 0.454, 0.460 and 0.472. Steep
 outlines cost PSNR, which likes fog (test split: 19.6 dB with a steepness of 1.5), but fog becomes torn surfaces
 in the mesh, and firm views a body.
 """

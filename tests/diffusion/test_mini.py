@@ -213,6 +213,12 @@ def test_guidance_one_equals_the_conditional_model(tiny_weights: Path) -> None:
     assert not torch.equal(model(rgba, guidance=1.0).rgb, model(rgba, guidance=3.0).rgb)
 
 
+@pytest.mark.parametrize("guidance", [float("nan"), float("inf")])
+def test_guidance_is_a_number(tiny_weights: Path, guidance: float) -> None:
+    with pytest.raises(V3DError, match="guidance is"):
+        Generator.from_pretrained(str(tiny_weights))(torch.rand(16, 16, 4), guidance=guidance)
+
+
 @pytest.mark.parametrize("damage", ["missing", "truncated", "config"])
 def test_bad_weights_give_one_sentence(tiny_weights: Path, damage: str) -> None:
     if damage == "missing":

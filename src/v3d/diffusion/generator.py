@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar, Literal, Protocol
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from v3d.diffusion.edm import OnStep
 from v3d.diffusion.mini import MiniModel
+from v3d.errors import V3DError
 from v3d.views import Views
 from v3d.weights import MINI, weights_folder
 
@@ -86,5 +88,11 @@ class Generator:
         guidance: float | None = None,
         on_step: OnStep | None = None,
     ) -> Views:
-        """Views [18, H, W] of the orbit of a framed straight-alpha photo `rgba` [S, S, 4] in [0, 1]."""
+        """Views [18, H, W] of the orbit of a framed straight-alpha photo `rgba` [S, S, 4] in [0, 1].
+
+        Raises:
+            V3DError: the guidance is not finite.
+        """
+        if guidance is not None and not math.isfinite(guidance):
+            raise V3DError(f"The guidance is {guidance}; give a number, 1 for none.")
         return self.model(rgba, seed=seed, steps=steps, guidance=guidance, on_step=on_step)

@@ -142,6 +142,12 @@ def warp_nearest(
     return torch.cat([taken.unflatten(0, (V, count)), seen.view(V, count, 1, size, size) * 2.0 - 1], 2)
 
 
+def paint(guide: Tensor, residual: Tensor, *, opaque: bool) -> Tensor:
+    """The video model's views: guide images [..., 4, H, W] and what it adds to them; objects (not `opaque`) in the guide's outlines."""
+    painted = guide + residual
+    return painted if opaque else in_outlines(painted, guide)
+
+
 def in_outlines(painted: Tensor, guide: Tensor) -> Tensor:
     """The colours of `painted` in the outlines of `guide`: images [..., 4, H, W] in [-1, 1], colour on white, then alpha.
 
@@ -149,11 +155,10 @@ def in_outlines(painted: Tensor, guide: Tensor) -> Tensor:
     the guide's colour stands.
     """
     (colour, alpha), (beside, outline) = (
-        ((x / 2 + 0.5).clamp(0, 1)).split([3, 1], -3) for x in (painted, guide)
+        (x / 2 + 0.5).clamp(0, 1).split([3, 1], -3) for x in (painted, guide)
     )
     weight = BESIDE * (1 - alpha)
-    under = 1 - (1 - beside) / outline.clamp_min(0.05)
-    straight = (colour - (1 - alpha) + weight * under) / (alpha + weight)
+    straight = (colour - (1 - alpha) + weight * _straight(beside, outline)) / (alpha + weight)
     return torch.cat([straight.clamp(0, 1) * outline + 1 - outline, outline], -3) * 2 - 1
 
 
@@ -164,6 +169,10 @@ def solid(images: Tensor) -> Tensor:
     behind the transparency is sound: it is taken off the white and put on again with the firmer alpha.
     """
     rgb, alpha = ((images / 2 + 0.5).clamp(0, 1)).split([3, 1], 1)
-    straight = (1 - (1 - rgb) / alpha.clamp_min(0.05)).clamp(0, 1)
-    alpha = ((alpha - OUTLINE) * STEEPNESS + 0.5).clamp(0, 1)
-    return torch.cat([straight * alpha + 1 - alpha, alpha], 1) * 2 - 1
+    firm = ((alpha - OUTLINE) * STEEPNESS + 0.5).clamp(0, 1)
+    return torch.cat([_straight(rgb, alpha) * firm + 1 - firm, firm], 1) * 2 - 1
+
+
+def _straight(on_white: Tensor, alpha: Tensor) -> Tensor:
+    """Colours in [0, 1], taken off the white."""
+    return (1 - (1 - on_white) / alpha.clamp_min(0.05)).clamp(0, 1)

@@ -2,7 +2,7 @@
 
 PixelNeRF draws what the photo alone says about every view: right in pose, blurred where there are several answers.
 The video model, which sees that guide, the photo, and all its own views at once, draws what the guide leaves open: it is
-an EDM model of the *residual*, the views less the guide (as in CorrDiff, arXiv 2309.15214), in pixels.
+an EDM model of the *residual*, the views less the guide (as in CorrDiff, arXiv 2309.15214), in pixels. Objects keep the guide's outlines.
 The networks that ship are trained for one sampler step, judged by squared error and LPIPS; more steps would give one possibility of many, had
 the noise levels below been trained as long. With 0 steps the video model is not asked, and the guide is the answer.
 """
@@ -24,7 +24,7 @@ from v3d.cameras import ORBIT_VIEWS, Cameras, cat_cameras, orbit
 from v3d.diffusion import edm
 from v3d.diffusion.dit import Geometry, OrbitDiT, load_dit
 from v3d.diffusion.front import with_photo
-from v3d.diffusion.guide import Guide, draw_guide, in_outlines
+from v3d.diffusion.guide import Guide, draw_guide, paint
 from v3d.diffusion.pixelnerf import PixelNeRF, load_pixelnerf, nearness
 from v3d.errors import V3DError
 from v3d.runtime import fast_dtype
@@ -177,9 +177,7 @@ class MiniModel:
             self._denoise, photos=photos[seen], guide=guide, geometry=geometry.to(device), guidance=guidance
         )
         residual = self.sampler(denoise, noise[None], sigmas, on_step)[0]
-        images = guide.images + residual
-        if not self.pixelnerf.config.opaque:
-            images = in_outlines(images, guide.images)
+        images = paint(guide.images, residual, opaque=self.pixelnerf.config.opaque)
         return Drawn(images.cpu(), guide.images.cpu(), guide.depth.cpu())
 
     def _denoise(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from v3d.cameras import ORBIT_VIEWS
 from v3d.diffusion.dit import Geometry, OrbitDiT, OrbitDiTConfig, load_dit
 from v3d.diffusion.edm import Denoiser, NoiseLaw, Preconditioning, expand
-from v3d.diffusion.guide import Guide, in_outlines
+from v3d.diffusion.guide import Guide, paint
 from v3d.diffusion.pixelnerf import load_pixelnerf
 from v3d.errors import V3DError
 from v3d.perceptual import Perceptual
@@ -162,8 +162,7 @@ class VideoTask:
 
     def drawn(self, batch: Batch, residual: Tensor) -> Tensor:
         """The views [B, V, 4, S, S] that the model would show, as `v3d.diffusion.mini` makes them."""
-        images = batch.guide.images + residual
-        return images if self.pixelnerf.config.opaque else in_outlines(images, batch.guide.images)
+        return paint(batch.guide.images, residual, opaque=self.pixelnerf.config.opaque)
 
     def unlike(self, drawn: Tensor, true: Tensor, cut: list[int]) -> Tensor:
         """[B] LPIPS of colours [B, V, H, W, 3], without `cut` rows and columns at their top and left, others at bottom and right."""

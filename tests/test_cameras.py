@@ -74,3 +74,24 @@ def test_indexing_and_joining():
 def test_looking_straight_down_has_no_up():
     with pytest.raises(ValueError, match="straight"):
         look_at(torch.tensor([[0.0, 0.0, 2.0]]))
+
+
+def test_turning_carries_cameras_around_the_axis():
+    torch.testing.assert_close(orbit(18).turned(60).c2w, orbit(18, azimuth=60).c2w, atol=1e-5, rtol=0)
+    high = orbit(3, elevation=35, azimuth=10)
+    torch.testing.assert_close(
+        high.turned(-25).c2w, orbit(3, elevation=35, azimuth=-15).c2w, atol=1e-5, rtol=0
+    )
+
+
+def test_mirrored_cameras_see_the_mirrored_world_mirrored():
+    cameras = orbit(5, size=100, elevation=40, azimuth=13)
+    points = torch.randn(20, 3, generator=torch.Generator().manual_seed(0)) * 0.5
+    pixels, depth = cameras.project(points)
+    seen, there = cameras.mirrored().project(points * torch.tensor([1.0, -1.0, 1.0]))
+    torch.testing.assert_close(seen[..., 0], 100 - pixels[..., 0], atol=1e-3, rtol=0)
+    torch.testing.assert_close(seen[..., 1], pixels[..., 1], atol=1e-3, rtol=0)
+    torch.testing.assert_close(there, depth)
+    torch.testing.assert_close(
+        orbit(18).mirrored().c2w, orbit(18).c2w[[0, *range(17, 0, -1)]], atol=1e-5, rtol=0
+    )

@@ -24,6 +24,7 @@ from torch import Tensor
 ORBIT_VIEWS = 18
 ORBIT_RADIUS = 2.0
 ORBIT_FOV = 60.0
+WIDE_FOV = 75.0  # of views from above and below
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,21 @@ class Cameras:
         """The same cameras seen through an image of another size."""
         scale = torch.tensor([width / self.width, height / self.height, 1.0], dtype=self.K.dtype)
         return Cameras(self.c2w, self.K * scale.to(self.K.device)[:, None], width, height)
+
+    def turned(self, degrees: float) -> Cameras:
+        """The same cameras carried around the z axis, counter-clockwise seen from above."""
+        a = math.radians(degrees)
+        turn = torch.eye(4).to(self.c2w)
+        turn[:2, :2] = torch.tensor([[math.cos(a), -math.sin(a)], [math.sin(a), math.cos(a)]])
+        return Cameras(turn @ self.c2w, self.K, self.width, self.height)
+
+    def mirrored(self) -> Cameras:
+        """The cameras (whose principal points are central) that see of a world mirrored at y = 0 what these see of the world,
+        left and right exchanged."""
+        c2w = self.c2w.clone()
+        c2w[:, 1] *= -1
+        c2w[:, :, 0] *= -1
+        return Cameras(c2w, self.K, self.width, self.height)
 
     def project(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """World points [P, 3] -> pixels [V, P, 2] and depth [V, P] (camera z; negative behind)."""

@@ -7,20 +7,30 @@ from pathlib import Path
 
 import pytest
 import torch
+import trimesh
+from conftest import textured
 from runs import losses, values
 
 from v3d.cameras import orbit
+from v3d.carving import carve
 from v3d.diffusion.guide import draw_guide
 from v3d.diffusion.mini import MiniModel
 from v3d.diffusion.pixelnerf import load_pixelnerf
 from v3d.diffusion.vae import load_vae
 from v3d.errors import V3DError
+from v3d.evaluation.metrics import silhouette_consistency
+from v3d.mesh import save_glb
+from v3d.surface.extract import marching_cubes
 from v3d.training import loop
 from v3d.training.dataset import OrbitShards, Order, recoloured
 from v3d.training.guides import OrbitGuides
+from v3d.training.pixelnerf import orbit_clip
 from v3d.training.recipe import PixelNeRFRecipe, Recipe, VAERecipe, VideoRecipe, from_json, to_json
+from v3d.training.render import render_meshes
+from v3d.training.settings import RenderSettings
 from v3d.training.train import make_task, train
 from v3d.training.vae import VAETask, reconstruction_loss
+from v3d.views import Views
 from v3d.weights.storage import fingerprint
 
 
@@ -105,9 +115,6 @@ def test_damaged_shards_are_skipped(
 def test_a_damaged_image_is_passed_over(
     meshes: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from v3d.training.render import render_meshes
-    from v3d.training.settings import RenderSettings
-
     render_meshes([meshes], tmp_path, RenderSettings(size=40, format="folders"))
     (tmp_path / "ball-0/views/000.png").write_bytes(b"\x89PNG no more")
     for k in range(18):
@@ -181,10 +188,33 @@ def test_another_appearance_is_what_rendering_would_give(meshes: Path) -> None:
     raise AssertionError("never mirrored")
 
 
-def test_orbits_of_another_kind_are_refused(meshes: Path, nerf: Path, tmp_path: Path) -> None:
-    from v3d.training.render import render_meshes
-    from v3d.training.settings import RenderSettings
+def test_views_from_elsewhere_stay_in_one_world(tmp_path: Path) -> None:
+    """However an object is turned and mirrored, the targets are views of one solid (its hull fills their outlines), and so is the source."""
+    boxes = [trimesh.creation.box(extents=size) for size in ((0.4, 0.5, 1.4), (0.9, 0.3, 0.4))]
+    boxes[1].apply_translation((0.4, 0.1, -0.5))
+    save_glb(textured(trimesh.util.concatenate(boxes), 0), tmp_path / "boot.glb")
+    render_meshes([tmp_path / "boot.glb"], tmp_path, RenderSettings(size=64, around=10, appearance="plain"))
+    data = OrbitShards(tmp_path)
+    assert data[0][0].shape == (28, 64, 64, 4)
+    low, high = data.cameras(0).centers[18:, 2].aminmax()
+    assert -1.001 <= float(low) < 0 < float(high) < 2
+    for alpha in data[0][0][18:, ..., 3].float():  # the wide cameras see all of it
+        assert float(torch.cat([alpha[[0, -1]].flatten(), alpha[:, [0, -1]].flatten()]).max()) == 0
+    exact = 0
+    for seed in range(6):
+        clip = orbit_clip(data, 0, 28, True, torch.Generator().manual_seed(seed))
+        views = Views(*clip.targets.permute(0, 2, 3, 1).split([3, 1], -1), clip.target_cameras)
+        views = replace(views, alpha=views.alpha[..., 0])
+        assert float(silhouette_consistency(views, marching_cubes(carve(views))).min()) > 0.85
+        away = (clip.target_cameras.centers - clip.source_cameras.centers).norm(dim=-1)
+        assert (
+            float(away.min()) < 1e-4
+        )  # the source stands where one of the orbit's cameras does, and sees the same:
+        exact += torch.equal(clip.targets[int(away.argmin())], clip.sources[0])  # or the photo, framed anew
+    assert exact > 0
 
+
+def test_orbits_of_another_kind_are_refused(meshes: Path, nerf: Path, tmp_path: Path) -> None:
     render_meshes([meshes / "ball.glb"], tmp_path, RenderSettings(size=32, views=6))
     with pytest.raises(V3DError, match="18 views at elevation 0"):
         make_task(VideoRecipe(data=tmp_path, pixelnerf=nerf))

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from v3d.cameras import ORBIT_VIEWS, Cameras, orbit
+from v3d.cameras import ORBIT_RADIUS, ORBIT_VIEWS, WIDE_FOV, Cameras, intrinsics, look_at, orbit
 from v3d.mesh import Mesh
 from v3d.photo import BORDER_RATIO
 from v3d.rendering import Light, render
@@ -94,6 +94,19 @@ def frame(vertices: Tensor, cameras: Cameras) -> Tensor:
         offset = cameras.c2w[0, :3, 0] * shift[0] + cameras.c2w[0, :3, 1] * shift[1]
         vertices = (vertices - offset) * scale
     return vertices
+
+
+def around(views: int, size: int, generator: torch.Generator) -> Cameras:
+    """Cameras in random directions, evenly over the sphere from 30 degrees below the horizon to straight above.
+
+    They see wider than the orbit's, because what fills an image of the orbit is longer across its corners.
+    """
+    u, height = torch.rand(2, views, dtype=torch.float64, generator=generator)
+    height = (1.5 * height - 0.5).clamp_max(0.999)  # at the pole itself nothing stands upright
+    flat = (1 - height.square()).sqrt()
+    azimuth = 2 * math.pi * u
+    centers = ORBIT_RADIUS * torch.stack([flat * azimuth.cos(), flat * azimuth.sin(), height], -1)
+    return Cameras(look_at(centers).float(), intrinsics(WIDE_FOV, size, size).repeat(views, 1, 1), size, size)
 
 
 def vary(mesh: Mesh, variant: OrbitVariant) -> Mesh:

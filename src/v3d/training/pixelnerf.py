@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from v3d.cameras import ORBIT_VIEWS, Cameras, orbit
+from v3d.cameras import ORBIT_VIEWS, Cameras
 from v3d.diffusion.pixelnerf import PixelNeRF, PixelNeRFConfig, Rendered, Sources, load_pixelnerf, nearness
 from v3d.errors import V3DError
 from v3d.perceptual import Perceptual
-from v3d.training.dataset import OrbitShards, Order, recoloured
+from v3d.training.dataset import OrbitShards, Order, check_cameras, recoloured
 from v3d.training.export import export_pixelnerf
 from v3d.training.loop import Draw
 from v3d.training.recipe import PixelNeRFRecipe
@@ -109,6 +109,9 @@ class PixelNeRFTask:
 
     def _open(self, folder: Path) -> OrbitShards | SceneShards:
         data = SceneShards(folder) if self.recipe.of == "scenes" else OrbitShards(folder)
+        if isinstance(data, OrbitShards):
+            for path, shard in data.shards():
+                check_cameras(path, shard)
         side = whole_clip(data, 0).targets.shape[-1]
         if side != self.recipe.size:
             raise V3DError(
@@ -191,7 +194,7 @@ class PixelNeRFTask:
     @torch.no_grad()
     def validate(self, network: nn.Module) -> tuple[dict[str, float], Tensor | None]:
         """PSNR of whole views at half size on white, beside repeating the first source; for orbits also against
-        the truth played backwards, which a network that has learned to turn does not resemble."""
+        the truth played backwards, which a network that has learned to turn does not resemble, and of views from elsewhere, if there are some."""
         if self._validation is None:
             return {}, None
         assert isinstance(network, PixelNeRF)
@@ -209,9 +212,12 @@ class PixelNeRFTask:
             )
             made = images.cpu() / 2 + 0.5
             again = F.avg_pool2d(clip.sources[:1], 2).expand_as(true)
-            backwards = made[[0, *range(len(made) - 1, 0, -1)]]
-            for name, images in zip(psnrs, (made, again, backwards), strict=True):
-                psnrs[name].append(-10 * (images - true)[1:, :3].square().mean((1, 2, 3)).log10().mean())
+            around = min(len(made), ORBIT_VIEWS)  # the orbit's views, or a scene's
+            backwards = made[[0, *range(around - 1, 0, -1)]]
+            for name, images in zip(psnrs, (made[:around], again[:around], backwards), strict=True):
+                psnrs[name].append(_psnr(images, true[:around])[1:].mean())
+            if len(made) > around:
+                psnrs.setdefault("psnr from elsewhere", []).append(_psnr(made, true)[around:].mean())
             if i < _SHOWN:
                 shown = range(0, len(made), max(1, len(made) // 6))
                 pictures = [again[0], *(x[k] for x in (made, true) for k in list(shown)[:6])]
@@ -219,25 +225,27 @@ class PixelNeRFTask:
         return {name: float(torch.stack(v).mean()) for name, v in psnrs.items()}, torch.cat(rows)
 
 
-def orbit_clip(data: OrbitShards, i: int, views: int, any_front: bool, generator: torch.Generator) -> Clip:
-    """Random views of an orbit in a random appearance; the source is the photo.
+def _psnr(images: Tensor, true: Tensor) -> Tensor:
+    """[V] of the colours of [V, 4, H, W] in [0, 1]."""
+    return -10 * (images - true)[:, :3].square().mean((1, 2, 3)).log10()
 
-    With `any_front`, half of the time it is any other view, turned to the front: eighteen times the fronts, though
+
+def orbit_clip(data: OrbitShards, i: int, views: int, any_front: bool, generator: torch.Generator) -> Clip:
+    """Random views of an object in a random appearance: of its orbit, and from elsewhere if there are some; the source is the photo.
+
+    With `any_front`, half of the time it is any other view of the orbit, turned to the front: eighteen times the fronts, though
     not quite framed as photos are.
     """
-    front = 0
+    cameras, front = data.cameras(i), 0
     if any_front and torch.rand((), generator=generator) < 0.5:
         front = int(torch.randint(ORBIT_VIEWS, (), generator=generator))
-    frames = torch.randperm(ORBIT_VIEWS, generator=generator)[:views]
+    frames = torch.randperm(len(cameras), generator=generator)[:views]
     photo = data.view(i, front) if front else data.photo(i)
     images = torch.stack([photo, *(data.view(i, k) for k in frames.tolist())])
     images, mirrored = recoloured(images, generator)
-    turned = (frames - front) % ORBIT_VIEWS
-    if mirrored:
-        turned = -turned % ORBIT_VIEWS
+    targets = cameras[frames].turned(-front * 360 / ORBIT_VIEWS)
     x = images.permute(0, 3, 1, 2).float() / 255
-    cameras = orbit(ORBIT_VIEWS, size=x.shape[-1])
-    return Clip(x[:1], cameras[0], x[1:], cameras[turned])
+    return Clip(x[:1], cameras[0], x[1:], targets.mirrored() if mirrored else targets)
 
 
 def scene_clip(data: SceneShards, i: int, count: int, views: int, generator: torch.Generator) -> Clip:
@@ -249,10 +257,10 @@ def scene_clip(data: SceneShards, i: int, count: int, views: int, generator: tor
 
 
 def whole_clip(data: OrbitShards | SceneShards, i: int) -> Clip:
-    """For validation: a whole orbit from its photo, or a scene's other views from its first, middle and last one."""
+    """For validation: all views of an object from its photo, or a scene's other views from its first, middle and last one."""
     if isinstance(data, OrbitShards):
         x = torch.cat([data.photo(i)[None], data[i][0]]).permute(0, 3, 1, 2).float() / 255
-        cameras = orbit(ORBIT_VIEWS, size=x.shape[-1])
+        cameras = data.cameras(i)
         return Clip(x[:1], cameras[0], x[1:], cameras)
     rgb, cameras, _ = data[i]
     last = len(rgb) - 1

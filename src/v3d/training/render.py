@@ -27,7 +27,7 @@ from v3d.files import write_json
 from v3d.rendering import render
 from v3d.training.corpus import CorpusObject
 from v3d.training.filters import fault, fingerprint
-from v3d.training.orbits import DEFAULT_LIGHT, OrbitVariant, photo_of, place, random_variant
+from v3d.training.orbits import DEFAULT_LIGHT, OrbitVariant, around, photo_of, place, random_variant
 from v3d.training.records import OrbitRecord, save_folder, save_shard, save_tar
 from v3d.training.settings import RenderSettings, SceneSettings
 from v3d.training.shapes import combine
@@ -207,6 +207,8 @@ def render_record(
     variant = draw_variant(settings, generator)
     cameras = draw_cameras(settings, generator)
     mesh = place(item.mesh, variant, cameras)
+    if settings.around:
+        cameras = cat_cameras([cameras, around(settings.around, settings.size, generator)])
     images = render(mesh, cameras, light=variant.light, nearest=item.palette)
     if images.alpha[0].max() < 0.5:
         raise V3DError("thinner than a pixel, seen from this front")

@@ -14,6 +14,7 @@ class RenderSettings:
     Attributes:
         rounds: random variants of every object.
         views: images of an orbit; the orbit model trains on 18.
+        around: images more, from random directions above, below and beside: PixelNeRF learns tops and undersides from them.
         elevation: lowest and highest elevation in degrees; drawn once an orbit.
         cameras: "orbit" stands them evenly on a circle, "random" puts all but the first anywhere around the
             object, each at an elevation of its own.
@@ -33,6 +34,7 @@ class RenderSettings:
 
     rounds: int = 1
     views: int = 18
+    around: int = 0
     elevation: tuple[float, float] = (0.0, 0.0)
     cameras: Literal["orbit", "random"] = "orbit"
     appearance: Literal["random", "plain"] = "random"

@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from v3d.cameras import ORBIT_VIEWS
 from v3d.diffusion.conditions import clip_pixels
 from v3d.errors import V3DError
 from v3d.files import atomic
@@ -108,7 +109,7 @@ def _encode(shard: Shard, vae: Any, image_encoder: Any, size: int, device: torch
     image_encoder.to(device)
     parts: dict[str, list[Tensor]] = {key: [] for key in _KEYS}
     for row in range(len(shard.ids)):
-        images = torch.cat([shard.photo(row)[None], shard.views(row)])
+        images = torch.cat([shard.photo(row)[None], shard.views(row)[:ORBIT_VIEWS]])
         found: dict[str, list[Tensor]] = {key: [] for key in _KEYS}
         for image in images.split(4):
             x = pixels(image, size).to(device) * 2 - 1

@@ -24,7 +24,7 @@ from v3d.surface.extract import marching_cubes
 from v3d.training import loop
 from v3d.training.dataset import OrbitShards, Order, recoloured
 from v3d.training.guides import OrbitGuides
-from v3d.training.pixelnerf import orbit_clip
+from v3d.training.pixelnerf import PixelNeRFTask, orbit_clip
 from v3d.training.recipe import PixelNeRFRecipe, Recipe, VAERecipe, VideoRecipe, from_json, to_json
 from v3d.training.render import render_meshes
 from v3d.training.settings import RenderSettings
@@ -193,7 +193,9 @@ def test_views_from_elsewhere_stay_in_one_world(tmp_path: Path) -> None:
     boxes = [trimesh.creation.box(extents=size) for size in ((0.4, 0.5, 1.4), (0.9, 0.3, 0.4))]
     boxes[1].apply_translation((0.4, 0.1, -0.5))
     save_glb(textured(trimesh.util.concatenate(boxes), 0), tmp_path / "boot.glb")
-    render_meshes([tmp_path / "boot.glb"], tmp_path, RenderSettings(size=64, around=10, appearance="plain"))
+    render_meshes(
+        [tmp_path / "boot.glb"], tmp_path, RenderSettings(rounds=2, size=64, around=10, appearance="plain")
+    )
     data = OrbitShards(tmp_path)
     assert data[0][0].shape == (28, 64, 64, 4)
     low, high = data.cameras(0).centers[18:, 2].aminmax()
@@ -212,6 +214,9 @@ def test_views_from_elsewhere_stay_in_one_world(tmp_path: Path) -> None:
         )  # the source stands where one of the orbit's cameras does, and sees the same:
         exact += torch.equal(clip.targets[int(away.argmin())], clip.sources[0])  # or the photo, framed anew
     assert exact > 0
+    task = PixelNeRFTask(replace(PixelNeRFRecipe.smoke(), data=tmp_path, validation=tmp_path))
+    told, _ = task.validate(task.network.eval())
+    assert set(told) == {"psnr", "psnr of repeating", "psnr reversed", "psnr from elsewhere"}
 
 
 def test_orbits_of_another_kind_are_refused(meshes: Path, nerf: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -199,7 +200,7 @@ class PixelNeRFTask:
             return {}, None
         assert isinstance(network, PixelNeRF)
         rows: list[Tensor] = []
-        psnrs: dict[str, list[Tensor]] = {"psnr": [], "psnr of repeating": [], "psnr reversed": []}
+        psnrs: dict[str, list[Tensor]] = defaultdict(list)
         device = next(network.parameters()).device
         for i in range(min(_VALIDATION, len(self._validation))):
             clip = whole_clip(self._validation, i)
@@ -214,13 +215,14 @@ class PixelNeRFTask:
             again = F.avg_pool2d(clip.sources[:1], 2).expand_as(true)
             around = min(len(made), ORBIT_VIEWS)  # the orbit's views, or a scene's
             backwards = made[[0, *range(around - 1, 0, -1)]]
-            for name, images in zip(psnrs, (made[:around], again[:around], backwards), strict=True):
+            shown = {"psnr": made[:around], "psnr of repeating": again[:around], "psnr reversed": backwards}
+            for name, images in shown.items():
                 psnrs[name].append(_psnr(images, true[:around])[1:].mean())
             if len(made) > around:
-                psnrs.setdefault("psnr from elsewhere", []).append(_psnr(made, true)[around:].mean())
+                psnrs["psnr from elsewhere"].append(_psnr(made, true)[around:].mean())
             if i < _SHOWN:
-                shown = range(0, len(made), max(1, len(made) // 6))
-                pictures = [again[0], *(x[k] for x in (made, true) for k in list(shown)[:6])]
+                chosen = list(range(0, len(made), max(1, len(made) // 6)))[:6]
+                pictures = [again[0], *(x[k] for x in (made, true) for k in chosen)]
                 rows.append(torch.cat([p[:3].permute(1, 2, 0) for p in pictures], 1))
         return {name: float(torch.stack(v).mean()) for name, v in psnrs.items()}, torch.cat(rows)
 

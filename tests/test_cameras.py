@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from v3d.cameras import cat_cameras, intrinsics, look_at, orbit
+from v3d.cameras import beyond, cat_cameras, intrinsics, look_at, orbit
 
 
 def test_orbit_stands_where_the_paper_puts_it():
@@ -95,3 +95,15 @@ def test_mirrored_cameras_see_the_mirrored_world_mirrored():
     torch.testing.assert_close(
         orbit(18).mirrored().c2w, orbit(18).c2w[[0, *range(17, 0, -1)]], atol=1e-5, rtol=0
     )
+
+
+def test_views_beyond_the_orbit_see_tops_and_undersides_whole():
+    cameras = beyond(64)
+    up = torch.asin(cameras.centers[:, 2] / 2).rad2deg()
+    assert sorted(set(up.round().tolist())) == [-30, 40, 75] and len(cameras) == 12
+    torch.testing.assert_close(cameras.centers.norm(dim=-1), torch.full((12,), 2.0))
+    sphere = torch.nn.functional.normalize(
+        torch.randn(500, 3, generator=torch.Generator().manual_seed(0)), dim=-1
+    )
+    pixels, _ = cameras.project(1.2 * sphere)  # farther from the middle than an orbit's image shows
+    assert float(pixels.min()) > 0 and float(pixels.max()) < 64

@@ -12,7 +12,7 @@ from PIL import Image
 
 from v3d.cameras import Cameras, cat_cameras, intrinsics, look_at, orbit
 from v3d.errors import V3DError
-from v3d.views import Views, load_views, save_views
+from v3d.views import Views, load_views, save_views, with_above
 
 
 def ball_views(count: int = 5, size: int = 48, radius: float = 0.6) -> Views:
@@ -46,6 +46,16 @@ def test_round_trip_is_exact_to_eight_bits(tmp_path: Path) -> None:
     assert (loaded.rgb - views.rgb).abs().max() <= 1.01 / 255
     assert torch.equal(loaded.cameras.c2w, views.cameras.c2w)
     assert torch.equal(loaded.cameras.K, views.cameras.K)
+
+
+def test_views_from_above_that_show_nothing_are_left_out() -> None:
+    views, above = ball_views(), ball_views()
+    above.alpha[1] = 0.4
+    seen = with_above(views, above)
+    assert len(seen) == 2 * len(views) - 1 and with_above(views, None) is views
+    torch.testing.assert_close(seen.cameras.c2w[len(views) + 1], above.cameras.c2w[2])
+    above.alpha[:] = 0
+    assert torch.equal(with_above(views, above).rgb, views.rgb)
 
 
 def test_saving_what_was_loaded_gives_the_same_bytes(tmp_path: Path) -> None:

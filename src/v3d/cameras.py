@@ -192,3 +192,14 @@ def orbit(
     )
     K = intrinsics(fov, size, size).repeat(views, 1, 1)
     return Cameras(look_at(centers).float(), K, size, size)
+
+
+def beyond(size: int) -> Cameras:
+    """Cameras that see an object's top and underside, which the orbit does not: six at 40 degrees, two at 75, four at -30.
+
+    They see wider than the orbit's (`WIDE_FOV`), because what fills an image of the orbit is longer across its corners.
+    """
+    rings = ((6, 40.0, 30.0), (2, 75.0, 0.0), (4, -30.0, 0.0))
+    return cat_cameras(
+        [orbit(views, size=size, elevation=up, azimuth=begin, fov=WIDE_FOV) for views, up, begin in rings]
+    )

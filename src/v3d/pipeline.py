@@ -21,6 +21,7 @@ from v3d.runtime import tune_malloc
 from v3d.settings import GenerateSettings, ReconstructSettings
 from v3d.splats.gaussians import Splats
 from v3d.stages import (
+    above_stage,
     export_stage,
     generate_stage,
     hull_stage,
@@ -33,7 +34,7 @@ from v3d.stages import (
     surface_stage,
     views_stage,
 )
-from v3d.views import Views, load_views, views_from_video
+from v3d.views import Views, load_views, views_from_video, with_above
 
 MAX_VIEW_SIZE = 1024  # larger views are reduced as they are read
 
@@ -85,7 +86,10 @@ def generate(
     preset = preset_of(settings)
     if not generator.model.agrees_in_colour:
         preset = replace(preset, surface=None)
-    return _to_3d(run, views, key, preset, settings, device, framed)
+    above = None
+    if settings.until != "views":
+        above, key = above_stage(run, generator, framed, key)
+    return _to_3d(run, views, above, key, preset, settings, device, framed)
 
 
 def reconstruct(
@@ -123,7 +127,7 @@ def reconstruct(
     run = RunFolder(folder, settings, force=force, on_progress=on_progress)
     framed = None if photo is None else photo_stage(run, Path(photo), recentre=True)[0]
     kept, key = views_stage(run, posed)
-    return _to_3d(run, kept, key, preset_of(settings), settings, device, framed)
+    return _to_3d(run, kept, None, key, preset_of(settings), settings, device, framed)
 
 
 def run_name(views: Path) -> str:
@@ -142,6 +146,7 @@ def other_than(given: Path, folder: Path) -> Path:
 def _to_3d(
     run: RunFolder,
     views: Views,
+    above: Views | None,
     views_key: str,
     preset: Preset,
     settings: ReconstructSettings,
@@ -150,13 +155,14 @@ def _to_3d(
 ) -> Asset:
     """Views -> hull -> splats -> surface -> textured mesh -> files."""
     splats, mesh, keys, seed = None, None, [views_key], settings.seed
+    seen = with_above(views, above)
     if settings.until != "views":
-        hull, hull_key = hull_stage(run, views, views_key, preset)
-        splats, key = splats_stage(run, views, hull, hull_key, preset, seed, device)
+        hull, hull_key = hull_stage(run, seen, views_key, preset)
+        splats, key = splats_stage(run, seen, hull, hull_key, preset, seed, device)
         keys.append(key)
         if settings.until == "mesh":
-            surface, key = surface_stage(run, views, hull, splats, key, preset, seed, device)
-            mesh, key = mesh_stage(run, views, photo, surface, key, preset)
+            surface, key = surface_stage(run, seen, hull, splats, key, preset, seed, device)
+            mesh, key = mesh_stage(run, seen, photo, surface, key, preset)
             keys.append(key)
     export_stage(run, splats, mesh, keys, settings.formats)
     preview_stage(run, views, splats, mesh, photo, keys, preset)

@@ -90,6 +90,21 @@ def generate_stage(
     )
 
 
+def above_stage(run: RunFolder, generator: Generator, photo: Tensor, key: str) -> tuple[Views | None, str]:
+    """Views from above and below, where the model draws them; kept in the folder `above`."""
+    draw = generator.model.above
+    if draw is None:
+        return None, key
+    return run.stage(
+        "above",
+        inputs=[key],
+        files=["above"],
+        compute=lambda stage: draw(photo),
+        save=lambda views: save_views(views, run / "above"),
+        load=lambda: load_views(run / "above"),
+    )
+
+
 def views_stage(run: RunFolder, views: Views) -> tuple[Views, str]:
     """Given views, brought to the world of the orbit."""
 

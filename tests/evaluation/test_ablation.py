@@ -7,8 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+import trimesh
+from conftest import textured
+from made import Made
 from PIL import Image
 
+from v3d.cameras import beyond
 from v3d.diffusion.mini import MiniModel
 from v3d.errors import V3DError
 from v3d.evaluation import commands
@@ -47,7 +51,7 @@ def blurring(item: TestObject) -> OrbitGenerator:
         rgb = mix * truth.rgb + (1 - mix) * repeated.rgb
         return Views(rgb, mix * truth.alpha + (1 - mix) * repeated.alpha, truth.cameras)
 
-    return generate
+    return Made(generate)
 
 
 def test_one_thing_is_varied_at_a_time():
@@ -62,6 +66,12 @@ def test_one_thing_is_varied_at_a_time():
         fittings(AblationSettings(views=(18, 12)))
     with pytest.raises(V3DError, match="on meshes only"):
         fittings(AblationSettings(refine=(True, False), mesh=False))
+    with pytest.raises(V3DError, match="--orbit generated"):
+        fittings(AblationSettings(above=(True, False)))
+    assert [v.label for v in fittings(AblationSettings(orbit="generated", above=(True, False)))] == [
+        "base",
+        "above off",
+    ]
 
 
 def test_a_file_is_named_after_everything_that_decides_its_numbers(tmp_path: Path):
@@ -120,6 +130,22 @@ def test_fewer_views_make_a_worse_asset(meshes: dict[str, Mesh], tiny: None):
     assert plain["mesh.between.psnr"] != many["mesh.between.psnr"]
     drawn = bench.measure(replace(base, orbit="generated", mesh=False)).scores["scores"]
     assert "iou" not in drawn and drawn["splats.between.psnr"] < many["splats.between.psnr"]
+
+
+def test_views_from_above_find_the_hole_that_an_orbit_cannot_see(tiny: None):
+    ring = textured(trimesh.creation.annulus(r_min=0.2, r_max=0.4, height=0.2), 0)
+    item = TestObject("ring", ring, palette=False, real_scan=False)
+    truth = SMALL.true_orbit(item)
+    generator = Made(lambda *_, **__: truth, lambda _: SMALL.true_views(item, beyond(SMALL.size)))
+    bench = Bench(item, SMALL, SMALL, lambda d: generator, Drawing())
+    base = Fitting("generated", quality="draft")
+    seen, unseen = (bench.fit_scores(replace(base, above=above)) for above in (True, False))
+    assert seen["iou"] > unseen["iou"] + 0.1 and seen["chamfer"] < unseen["chamfer"]
+    generator.look_down = None
+    assert bench.fit_scores(base)["iou"] == unseen["iou"]  # a model that draws orbits alone
+    blind = bench.draw_scores(Drawing(seed=1))
+    generator.look_down = lambda _: SMALL.true_views(item, beyond(SMALL.size))
+    assert bench.draw_scores(Drawing(seed=1))["mesh.iou"] > blind["mesh.iou"] + 0.1
 
 
 def test_the_command_resumes_and_measures_only_what_is_new(folder: Path, tmp_path: Path, tiny: None):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from made import Made
 
 from v3d.errors import V3DError
 from v3d.evaluation.generate import evaluate_generation, orbit_scores, repeat_photo
@@ -35,7 +36,7 @@ def test_every_table_has_true_views_and_both_baselines(pillar: TestObject, packe
         return Views(truth.rgb[order], truth.alpha[order], truth.cameras)
 
     nearest = NearestObject.open(packed, tmp_path / "index.safetensors", SMALL, exclude={"pillar"})
-    result = evaluate_generation(pillar, SMALL, GenerationSettings(mesh="none"), backwards, nearest)
+    result = evaluate_generation(pillar, SMALL, GenerationSettings(mesh="none"), Made(backwards), nearest)
     assert list(result.scores) == ["true views", "repeat the photo", "nearest training object", "generated"]
     assert not result.failures
     assert result.scores["true views"]["psnr"] == 100 and result.scores["true views"]["mask_iou"] == 1
@@ -94,7 +95,7 @@ def test_views_of_no_solid_have_no_mesh(pillar: TestObject):
         truth = SMALL.true_orbit(pillar)
         return Views(torch.ones_like(truth.rgb), torch.zeros_like(truth.alpha), truth.cameras)
 
-    result = evaluate_generation(pillar, SMALL, GenerationSettings(faces=2000), nothing)
+    result = evaluate_generation(pillar, SMALL, GenerationSettings(faces=2000), Made(nothing))
     assert result.scores["generated"]["mesh.iou"] == 0 and result.scores["generated"]["mask_iou"] == 0
     true_views = result.scores["true views"]
     assert true_views["mesh.iou"] > 0.8 and true_views["consistency.iou"] > 0.9

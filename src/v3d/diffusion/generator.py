@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import ClassVar, Literal, Protocol
 
 import torch
@@ -26,6 +27,12 @@ class OrbitModel(Protocol):
 
     hash: str
     agrees_in_colour: ClassVar[bool]
+
+    @property
+    def above(self) -> Callable[[Tensor], Views] | None:
+        """Draws, of a framed photo, views from above and below the orbit, where the network can: they shape the hull, and colour what
+        the orbit does not see."""
+        ...
 
     def __call__(
         self,
@@ -96,3 +103,7 @@ class Generator:
         if guidance is not None and not math.isfinite(guidance):
             raise V3DError(f"The guidance is {guidance}; give a number, 1 for none.")
         return self.model(rgba, seed=seed, steps=steps, guidance=guidance, on_step=on_step)
+
+    def above(self, rgba: Tensor) -> Views | None:
+        """Views of the same photo's object from above and below the orbit; None where the network draws orbits alone."""
+        return None if self.model.above is None else self.model.above(rgba)

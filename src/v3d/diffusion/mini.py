@@ -20,11 +20,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from v3d.cameras import ORBIT_VIEWS, Cameras, cat_cameras, orbit
+from v3d.cameras import ORBIT_VIEWS, Cameras, beyond, cat_cameras, orbit
 from v3d.diffusion import edm
 from v3d.diffusion.dit import Geometry, OrbitDiT, load_dit
 from v3d.diffusion.front import with_photo
-from v3d.diffusion.guide import Guide, draw_guide, paint
+from v3d.diffusion.guide import Guide, draw_guide, draw_views, paint, solid
 from v3d.diffusion.pixelnerf import PixelNeRF, load_pixelnerf, nearness
 from v3d.errors import V3DError
 from v3d.runtime import fast_dtype
@@ -127,9 +127,19 @@ class MiniModel:
         drawn = self.draw(
             photo[None], cameras[0], cameras, seed=seed, steps=steps, guidance=guidance, on_step=on_step
         )
-        images = (drawn.images / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
-        views = Views(images[..., :3].contiguous(), images[..., 3].contiguous(), cameras)
-        return with_photo(views, (photo * 0.5 + 0.5).permute(1, 2, 0))
+        return with_photo(as_views(drawn.images, cameras), (photo * 0.5 + 0.5).permute(1, 2, 0))
+
+    @torch.no_grad()
+    def above(self, rgba: Tensor) -> Views:
+        """One framed photo -> views from above and below its orbit, see `v3d.cameras.beyond`.
+
+        They are PixelNeRF's alone: the video model has seen orbits only.
+        """
+        photo, cameras = to_image(rgba, self.size)[None], beyond(self.size)
+        images, _ = draw_views(
+            self.pixelnerf, photo.to(self.dit.position.device), orbit(1, size=self.size), cameras
+        )
+        return as_views(solid(images).cpu(), cameras)
 
     @torch.no_grad()
     def draw(
@@ -205,6 +215,12 @@ class MiniModel:
             return estimate
         conditional, unconditional = estimate.chunk(2)
         return unconditional + guidance * (conditional - unconditional)
+
+
+def as_views(images: Tensor, cameras: Cameras) -> Views:
+    """Images [V, 4, S, S] in [-1, 1], colour on white, then alpha, as the views of `cameras`."""
+    x = (images / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
+    return Views(x[..., :3].contiguous(), x[..., 3].contiguous(), cameras)
 
 
 def to_image(rgba: Tensor, size: int) -> Tensor:

@@ -30,7 +30,7 @@ from v3d.presets import PRESETS
 from v3d.settings import Quality
 from v3d.texture.refine import RefineSettings
 from v3d.training.orbits import photo_of
-from v3d.views import Views
+from v3d.views import Views, with_above
 
 Scores = dict[str, float]
 
@@ -52,6 +52,7 @@ class Fitting:
 
     orbit: Literal["true", "perturbed", "generated"] = "true"
     views: int = ORBIT_VIEWS
+    above: bool = True
     carving: bool = True
     perceptual: bool = False
     refine: bool = True
@@ -113,9 +114,12 @@ def fittings(settings: AblationSettings) -> list[Variant]:
             )
     if len(settings.refine) > 1 and not settings.mesh:
         raise V3DError("Texture refinement can be compared on meshes only; leave out --no-mesh.")
+    if len(settings.above) > 1 and settings.orbit != "generated":
+        raise V3DError("Only generated orbits have views from above; say --orbit generated.")
     first = Fitting(
         settings.orbit,
         settings.views[0],
+        settings.above[0],
         settings.carving[0],
         settings.perceptual[0],
         settings.refine[0],
@@ -123,7 +127,7 @@ def fittings(settings: AblationSettings) -> list[Variant]:
         settings.quality,
         settings.seed,
     )
-    axes = {name: getattr(settings, name) for name in ("views", "carving", "perceptual", "refine")}
+    axes = {name: getattr(settings, name) for name in ("views", "above", "carving", "perceptual", "refine")}
     return _vary(first, axes)
 
 
@@ -188,12 +192,15 @@ class Bench:
         scores = orbit_scores(views, self._truth(self.drawn), self.judge)
         if self.hull:
             mesh = self.drawn.place(self.item.mesh)
-            scores |= asset_scores(views, mesh, self.drawn, GenerationSettings(mesh="hull"))
+            seen = with_above(views, self._above(drawing))
+            scores |= asset_scores(seen, mesh, self.drawn, GenerationSettings(mesh="hull"))
         return scores | {"seconds": seconds}
 
     def fit_scores(self, fitting: Fitting) -> Scores:
         case = self._case(fitting)
         views = self._views(fitting)[:: ORBIT_VIEWS // fitting.views]
+        if fitting.orbit == "generated" and fitting.above:
+            views = with_above(views, self._above(self.base))
         start = time.process_time()
         splats = case.fitted(views, fitting.carving, self.network if fitting.perceptual else None)
         seconds = time.process_time() - start
@@ -233,6 +240,11 @@ class Bench:
             return views.resized(self.drawn.size), time.process_time() - start
 
         return self._once(drawing, draw)
+
+    def _above(self, drawing: Drawing) -> Views | None:
+        """The generator's views from above and below, at the size of the orbit."""
+        above = self.generators(drawing).above(photo_of(self._truth(self.drawn)))
+        return None if above is None else above.resized(self.drawn.size)
 
     def _truth(self, protocol: Protocol) -> Views:
         return self._once(protocol, partial(protocol.true_orbit, self.item))

@@ -1,0 +1,24 @@
+"""What tests of generation share: a generator made of a function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from v3d.views import Views
+
+
+@dataclass
+class Made:
+    """Draws orbits by `draw`, and views from above by `look_down` (none without)."""
+
+    draw: Callable[..., Views]
+    look_down: Callable[[torch.Tensor], Views] | None = None
+
+    def __call__(self, rgba: torch.Tensor, *, seed: int, steps: int | None, guidance: float | None) -> Views:
+        return self.draw(rgba, seed=seed, steps=steps, guidance=guidance)
+
+    def above(self, rgba: torch.Tensor) -> Views | None:
+        return None if self.look_down is None else self.look_down(rgba)

@@ -155,14 +155,15 @@ def _to_3d(
 ) -> Asset:
     """Views -> hull -> splats -> surface -> textured mesh -> files."""
     splats, mesh, keys, seed = None, None, [views_key], settings.seed
-    seen = with_above(views, above)
     if settings.until != "views":
-        hull, hull_key = hull_stage(run, seen, views_key, preset)
+        hull, hull_key = hull_stage(run, views, views_key, preset)
+        # What is guessed from above would carve too much away, and smear the texture; splats, which nothing else holds there, need it.
+        seen = with_above(views, above)
         splats, key = splats_stage(run, seen, hull, hull_key, preset, seed, device)
         keys.append(key)
         if settings.until == "mesh":
-            surface, key = surface_stage(run, seen, hull, splats, key, preset, seed, device)
-            mesh, key = mesh_stage(run, seen, photo, surface, key, preset)
+            surface, key = surface_stage(run, views, hull, splats, key, preset, seed, device)
+            mesh, key = mesh_stage(run, views, photo, surface, key, preset)
             keys.append(key)
     export_stage(run, splats, mesh, keys, settings.formats)
     preview_stage(run, views, splats, mesh, photo, keys, preset)

@@ -67,7 +67,7 @@ def cat_views(parts: Sequence[Views]) -> Views:
 
 
 def with_above(views: Views, above: Views | None) -> Views:
-    """The views, and those of `above` that show anything: what the 3D stages see of a photo's object."""
+    """The views, and those of `above` that show anything: what splats are fitted to."""
     if above is None:
         return views
     shown = (above.alpha > 0.5).flatten(1).any(1).nonzero()[:, 0].tolist()

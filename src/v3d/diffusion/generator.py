@@ -30,8 +30,7 @@ class OrbitModel(Protocol):
 
     @property
     def above(self) -> Callable[[Tensor], Views] | None:
-        """Draws, of a framed photo, views from above and below the orbit, where the network can: they shape the hull, and colour what
-        the orbit does not see."""
+        """Draws, of a framed photo, views from above and below the orbit, where the network can: splats are fitted to them, too."""
         ...
 
     def __call__(

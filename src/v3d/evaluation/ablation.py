@@ -30,7 +30,7 @@ from v3d.presets import PRESETS
 from v3d.settings import Quality
 from v3d.texture.refine import RefineSettings
 from v3d.training.orbits import photo_of
-from v3d.views import Views, with_above
+from v3d.views import Views
 
 Scores = dict[str, float]
 
@@ -192,17 +192,15 @@ class Bench:
         scores = orbit_scores(views, self._truth(self.drawn), self.judge)
         if self.hull:
             mesh = self.drawn.place(self.item.mesh)
-            seen = with_above(views, self._above(drawing))
-            scores |= asset_scores(seen, mesh, self.drawn, GenerationSettings(mesh="hull"))
+            scores |= asset_scores(views, mesh, self.drawn, GenerationSettings(mesh="hull"))
         return scores | {"seconds": seconds}
 
     def fit_scores(self, fitting: Fitting) -> Scores:
         case = self._case(fitting)
         views = self._views(fitting)[:: ORBIT_VIEWS // fitting.views]
-        if fitting.orbit == "generated" and fitting.above:
-            views = with_above(views, self._above(self.base))
+        above = self._above() if fitting.orbit == "generated" and fitting.above else None
         start = time.process_time()
-        splats = case.fitted(views, fitting.carving, self.network if fitting.perceptual else None)
+        splats = case.fitted(views, fitting.carving, self.network if fitting.perceptual else None, above)
         seconds = time.process_time() - start
         scores = {f"splats.{k}": v for k, v in case.splat_scores(splats).items()}
         if fitting.mesh:
@@ -241,9 +239,9 @@ class Bench:
 
         return self._once(drawing, draw)
 
-    def _above(self, drawing: Drawing) -> Views | None:
-        """The generator's views from above and below, at the size of the orbit."""
-        above = self.generators(drawing).above(photo_of(self._truth(self.drawn)))
+    def _above(self) -> Views | None:
+        """The base generator's views from above and below, at the size of the orbit."""
+        above = self.generators(self.base).above(photo_of(self._truth(self.drawn)))
         return None if above is None else above.resized(self.drawn.size)
 
     def _truth(self, protocol: Protocol) -> Views:

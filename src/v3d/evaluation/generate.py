@@ -22,7 +22,7 @@ from v3d.perceptual import Perceptual
 from v3d.surface.extract import extract_mesh
 from v3d.surface.fit import fit_surface
 from v3d.training.orbits import photo_of
-from v3d.views import Views, with_above
+from v3d.views import Views
 
 
 class OrbitGenerator(Interface):
@@ -67,9 +67,6 @@ def evaluate_generation(
             seconds = time.process_time() - start
             result.scores[method] = orbit_scores(views, truth, perceptual) | {"seconds": seconds}
             if settings.mesh != "none":
-                above = generator.above(photo) if generator is not None and method == "generated" else None
-                if above is not None:
-                    views = with_above(views, above.resized(protocol.size))
                 result.scores[method] |= asset_scores(views, mesh, protocol, settings)
         except V3DError as error:
             result.failures[method] = str(error)

@@ -31,7 +31,7 @@ from v3d.surface.grid import Grid
 from v3d.texture.project import project_views
 from v3d.texture.refine import refine_texture
 from v3d.texture.unwrap import unwrap
-from v3d.views import Views
+from v3d.views import Views, with_above
 
 
 def evaluate_reconstruction(
@@ -105,15 +105,20 @@ class Case:
             )
         return jobs
 
-    def fitted(self, views: Views, carving: bool, perceptual: Perceptual | None) -> Splats:
+    def fitted(
+        self, views: Views, carving: bool, perceptual: Perceptual | None, above: Views | None = None
+    ) -> Splats:
+        """Splats that start on the hull of the views, fitted to these and those from `above`."""
         count, seed = self.preset.gaussians, self.settings.seed
         if views.cameras.width > self.preset.view_size:
             views = views.resized(self.preset.view_size)
+            above = None if above is None else above.resized(self.preset.view_size)
+        seen = with_above(views, above)
         if carving:
-            first = initial_splats(self.carved(views), views, count, seed=seed)
+            first = initial_splats(self.carved(views), seen, count, seed=seed)
         else:
             first = random_splats(views, count, seed=seed)
-        return fit(views, first, self.preset.splats, perceptual=perceptual, seed=seed)
+        return fit(seen, first, self.preset.splats, perceptual=perceptual, seed=seed)
 
     def splats(self, views: Views, carving: bool, perceptual: Perceptual | None) -> dict[str, float]:
         start = time.process_time()

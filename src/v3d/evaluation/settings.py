@@ -85,7 +85,7 @@ class AblationSettings:
         orbit: what is reconstructed: the "true" views, "perturbed" ones (`protocol.perturb`), or the "generated" ones
             of the base.
         views: every (18 / views)-th of them; 18, 9, 6, 3 or 2.
-        above: of generated orbits, also the model's views from above and below.
+        above: fit splats of generated orbits also to the model's views from above and below.
         carving: first Gaussians on the visual hull, or a blob of random ones.
         perceptual: fit splats with the perceptual loss, or without.
         refine: fit the mesh's texture to the views, or leave it as it was projected.

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from v3d.cameras import beyond, cat_cameras, intrinsics, look_at, orbit
+from v3d.cameras import above_and_below, cat_cameras, intrinsics, look_at, orbit
 
 
 def test_orbit_stands_where_the_paper_puts_it():
@@ -97,8 +97,8 @@ def test_mirrored_cameras_see_the_mirrored_world_mirrored():
     )
 
 
-def test_views_beyond_the_orbit_see_tops_and_undersides_whole():
-    cameras = beyond(64)
+def test_cameras_above_and_below_see_tops_and_undersides_whole():
+    cameras = above_and_below(64)
     up = torch.asin(cameras.centers[:, 2] / 2).rad2deg()
     assert sorted(set(up.round().tolist())) == [-30, 40, 75] and len(cameras) == 12
     torch.testing.assert_close(cameras.centers.norm(dim=-1), torch.full((12,), 2.0))

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from v3d import pipeline
-from v3d.cameras import Cameras, beyond, orbit
+from v3d.cameras import Cameras, above_and_below, orbit
 from v3d.errors import V3DError
 from v3d.files import write_json
 from v3d.presets import PRESETS, preset_of
@@ -282,7 +282,10 @@ def test_views_of_the_mini_model_shape_the_asset_by_their_outlines_alone(photo: 
     assert asset.mesh is not None and asset.splats is not None
     assert "mesh" in asset.report["stages"] and "surface" not in asset.report["stages"]
     above = load_views(asset.folder / "above")
-    assert torch.equal(above.cameras.c2w, beyond(128).c2w) and float(above.alpha.amax((1, 2)).min()) > 0.5
+    assert (
+        torch.equal(above.cameras.c2w, above_and_below(128).c2w)
+        and float(above.alpha.amax((1, 2)).min()) > 0.5
+    )
     (asset.folder / "above/views/003.png").unlink()
     again = pipeline.generate(photo, tmp_path / "out", GenerateSettings(steps=0))
     assert reused(again) == {name: name != "above" for name in asset.report["stages"]}

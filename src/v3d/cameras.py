@@ -6,6 +6,7 @@
 - Field of view: the full horizontal angle, in degrees.
 - Orbit: radius 2, elevation 0, field of view 60; camera i at azimuth i*360/n, counter-clockwise seen
   from above (+z); camera 0 at (+radius, 0, 0) sees the front of the object, the side in the photo.
+- Views from above, below and around: the same radius, field of view 75.
 - Colour: sRGB-encoded values in [0, 1] everywhere outside a shader; views are composited on white.
 - GLB files are y-up with the object's front towards +z (see `v3d.mesh`).
 
@@ -24,7 +25,7 @@ from torch import Tensor
 ORBIT_VIEWS = 18
 ORBIT_RADIUS = 2.0
 ORBIT_FOV = 60.0
-WIDE_FOV = 75.0  # of views from above and below
+WIDE_FOV = 75.0  # of views off the orbit: what fills an image there is longer across its corners
 
 
 @dataclass(frozen=True)
@@ -194,10 +195,11 @@ def orbit(
     return Cameras(look_at(centers).float(), K, size, size)
 
 
-def beyond(size: int) -> Cameras:
-    """Cameras that see an object's top and underside, which the orbit does not: six at 40 degrees, two at 75, four at -30.
+def above_and_below(size: int) -> Cameras:
+    """Twelve cameras that see an object's top and underside: six at an elevation of 40 degrees, two at 75, four at -30.
 
-    They see wider than the orbit's (`WIDE_FOV`), because what fills an image of the orbit is longer across its corners.
+    Args:
+        size: image width and height in pixels.
     """
     rings = ((6, 40.0, 30.0), (2, 75.0, 0.0), (4, -30.0, 0.0))
     return cat_cameras(

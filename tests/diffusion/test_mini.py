@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from v3d.cameras import beyond, orbit
+from v3d.cameras import above_and_below, orbit
 from v3d.diffusion import edm
 from v3d.diffusion.dit import Block, Frames, Geometry, OrbitDiT, OrbitDiTConfig
 from v3d.diffusion.generator import Generator
@@ -291,7 +291,7 @@ def test_views_from_above_are_what_pixelnerf_draws_there(tiny_weights: Path) -> 
     """Drawn one by one from the photo at the front, with the orbit's firm outlines, on white."""
     generator = Generator.from_pretrained(str(tiny_weights))
     rgba = torch.rand(24, 24, 4, generator=torch.Generator().manual_seed(0))
-    above, cameras = generator.above(rgba), beyond(16)
+    above, cameras = generator.above(rgba), above_and_below(16)
     assert above is not None and torch.equal(above.cameras.c2w, cameras.c2w) and above.cameras.width == 16
     model = generator.model
     assert isinstance(model, MiniModel)

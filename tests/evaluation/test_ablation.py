@@ -12,7 +12,7 @@ from conftest import textured
 from made import Made
 from PIL import Image
 
-from v3d.cameras import beyond
+from v3d.cameras import above_and_below
 from v3d.diffusion.mini import MiniModel
 from v3d.errors import V3DError
 from v3d.evaluation import commands
@@ -137,7 +137,7 @@ def test_views_from_above_are_for_splats(tiny: None):
         "ball", textured(trimesh.creation.icosphere(subdivisions=2), 0), palette=False, real_scan=False
     )
     truth = SMALL.true_orbit(item)
-    generator = Made(lambda *_, **__: truth, lambda _: SMALL.true_views(item, beyond(SMALL.size)))
+    generator = Made(lambda *_, **__: truth, lambda _: SMALL.true_views(item, above_and_below(SMALL.size)))
     bench = Bench(item, SMALL, replace(SMALL, above=70.0), lambda d: generator, Drawing())
     base = Fitting("generated", quality="draft")
     seen, unseen = (bench.fit_scores(replace(base, above=above)) for above in (True, False))
@@ -145,6 +145,7 @@ def test_views_from_above_are_for_splats(tiny: None):
     for name in ("iou", "chamfer", "mesh.between.psnr", "mesh.above.psnr"):  # the mesh keeps to the orbit
         assert seen[name] == unseen[name]
     generator.look_down = None  # a model that draws orbits alone
+    bench = Bench(item, SMALL, replace(SMALL, above=70.0), lambda d: generator, Drawing())
     assert bench.fit_scores(base)["splats.above.psnr"] == unseen["splats.above.psnr"]
 
 

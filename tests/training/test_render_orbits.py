@@ -105,6 +105,13 @@ def test_camera_laws() -> None:
     assert abs(float(wild.centers[0, 1])) < 1e-6  # the first one sees the front
 
 
+@pytest.mark.parametrize("name", ["rounds", "views", "size", "per_shard", "around"])
+def test_numbers_that_make_no_orbit_are_refused(meshes: Path, tmp_path: Path, name: str) -> None:
+    with pytest.raises(V3DError, match="1 or more"):
+        render_meshes([meshes], tmp_path / "out", replace(TINY, **{name: -1}))
+    assert not (tmp_path / "out").exists()
+
+
 def test_useless_objects_are_refused_with_reasons(meshes: Path, tmp_path: Path) -> None:
     ball = textured(trimesh.creation.icosphere(subdivisions=1), 0)
     grid = torch.cartesian_prod(torch.arange(4.0), torch.arange(4.0))

@@ -65,6 +65,17 @@ def test_pixelnerf_learns_scenes(scenes: Path, tmp_path: Path) -> None:
     assert "psnr of repeating" in lines[-1]
 
 
+def test_all_views_of_a_long_scene_are_validated_alike(meshes: Path, tmp_path: Path) -> None:
+    """Only orbits have views from around."""
+    render_scenes([meshes], tmp_path, SceneSettings(scenes=2, views=24, size=32))
+    recipe = replace(
+        PixelNeRFRecipe.smoke(), data=tmp_path, validation=tmp_path, of="scenes", size=32, patch=4
+    )
+    task = PixelNeRFTask(recipe)
+    told, _ = task.validate(task.network.eval())
+    assert set(told) == {"psnr", "psnr of repeating", "psnr reversed"}
+
+
 def test_the_scene_model_learns_and_draws(scenes: Path, nerf: Path, tmp_path: Path) -> None:
     recipe = replace(VideoRecipe.scenes_smoke(), data=scenes, validation=scenes, pixelnerf=nerf)
     lines: list[dict[str, float]] = []

@@ -188,7 +188,7 @@ def test_another_appearance_is_what_rendering_would_give(meshes: Path) -> None:
     raise AssertionError("never mirrored")
 
 
-def test_views_from_elsewhere_stay_in_one_world(tmp_path: Path) -> None:
+def test_views_around_stay_in_one_world(tmp_path: Path) -> None:
     """However an object is turned and mirrored, the targets are views of one solid (its hull fills their outlines), and so is the source."""
     boxes = [trimesh.creation.box(extents=size) for size in ((0.4, 0.5, 1.4), (0.9, 0.3, 0.4))]
     boxes[1].apply_translation((0.4, 0.1, -0.5))
@@ -209,14 +209,13 @@ def test_views_from_elsewhere_stay_in_one_world(tmp_path: Path) -> None:
         views = replace(views, alpha=views.alpha[..., 0])
         assert float(silhouette_consistency(views, marching_cubes(carve(views))).min()) > 0.85
         away = (clip.target_cameras.centers - clip.source_cameras.centers).norm(dim=-1)
-        assert (
-            float(away.min()) < 1e-4
-        )  # the source stands where one of the orbit's cameras does, and sees the same:
-        exact += torch.equal(clip.targets[int(away.argmin())], clip.sources[0])  # or the photo, framed anew
+        assert float(away.min()) < 1e-4
+        # The source stands where one of the orbit's cameras does, and sees the same, or the photo, framed anew.
+        exact += torch.equal(clip.targets[int(away.argmin())], clip.sources[0])
     assert exact > 0
     task = PixelNeRFTask(replace(PixelNeRFRecipe.smoke(), data=tmp_path, validation=tmp_path))
     told, _ = task.validate(task.network.eval())
-    assert set(told) == {"psnr", "psnr of repeating", "psnr reversed", "psnr from elsewhere"}
+    assert set(told) == {"psnr", "psnr of repeating", "psnr reversed", "psnr around"}
 
 
 def test_orbits_of_another_kind_are_refused(meshes: Path, nerf: Path, tmp_path: Path) -> None:

@@ -104,5 +104,6 @@ class Generator:
         return self.model(rgba, seed=seed, steps=steps, guidance=guidance, on_step=on_step)
 
     def above(self, rgba: Tensor) -> Views | None:
-        """Views of the same photo's object from above and below the orbit; None where the network draws orbits alone."""
+        """Views [12, H, W] of the object of the same photo [S, S, 4], from above and below the orbit (`v3d.cameras.above_and_below`);
+        None where the network draws orbits alone."""
         return None if self.model.above is None else self.model.above(rgba)

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from v3d.cameras import ORBIT_VIEWS, Cameras, beyond, cat_cameras, orbit
+from v3d.cameras import ORBIT_VIEWS, Cameras, above_and_below, cat_cameras, orbit
 from v3d.diffusion import edm
 from v3d.diffusion.dit import Geometry, OrbitDiT, load_dit
 from v3d.diffusion.front import with_photo
@@ -131,11 +131,17 @@ class MiniModel:
 
     @torch.no_grad()
     def above(self, rgba: Tensor) -> Views:
-        """One framed photo -> views from above and below its orbit, see `v3d.cameras.beyond`.
+        """One framed photo -> 12 views from above and below its orbit, see `v3d.cameras.above_and_below`.
 
         They are PixelNeRF's alone: the video model has seen orbits only.
+
+        Args:
+            rgba: [S, S, 4] straight-alpha photo in [0, 1], framed by `v3d.photo`.
+
+        Returns:
+            Views [12, size, size]; some may be empty.
         """
-        photo, cameras = to_image(rgba, self.size)[None], beyond(self.size)
+        photo, cameras = to_image(rgba, self.size)[None], above_and_below(self.size)
         images, _ = draw_views(
             self.pixelnerf, photo.to(self.dit.position.device), orbit(1, size=self.size), cameras
         )

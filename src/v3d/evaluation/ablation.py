@@ -105,7 +105,8 @@ def fittings(settings: AblationSettings) -> list[Variant]:
     """The base and its variants; nothing where no axis of reconstruction is varied.
 
     Raises:
-        V3DError: a number of views does not divide the orbit's, or refinement is varied without a mesh.
+        V3DError: a number of views does not divide the orbit's, refinement is varied without a mesh, or views from above without
+            a generated orbit.
     """
     for n in settings.views:
         if n < 2 or ORBIT_VIEWS % n:
@@ -241,8 +242,12 @@ class Bench:
 
     def _above(self) -> Views | None:
         """The base generator's views from above and below, at the size of the orbit."""
-        above = self.generators(self.base).above(photo_of(self._truth(self.drawn)))
-        return None if above is None else above.resized(self.drawn.size)
+
+        def draw() -> Views | None:
+            above = self.generators(self.base).above(photo_of(self._truth(self.drawn)))
+            return None if above is None else above.resized(self.drawn.size)
+
+        return self._once("above", draw)
 
     def _truth(self, protocol: Protocol) -> Views:
         return self._once(protocol, partial(protocol.true_orbit, self.item))

@@ -110,14 +110,14 @@ class Case:
     ) -> Splats:
         """Splats that start on the hull of the views, fitted to these and those from `above`."""
         count, seed = self.preset.gaussians, self.settings.seed
-        if views.cameras.width > self.preset.view_size:
-            views = views.resized(self.preset.view_size)
-            above = None if above is None else above.resized(self.preset.view_size)
         seen = with_above(views, above)
+        if seen.cameras.width > self.preset.view_size:
+            seen = seen.resized(self.preset.view_size)
+        orbit = seen[: len(views)]
         if carving:
-            first = initial_splats(self.carved(views), seen, count, seed=seed)
+            first = initial_splats(self.carved(orbit), seen, count, seed=seed)
         else:
-            first = random_splats(views, count, seed=seed)
+            first = random_splats(orbit, count, seed=seed)
         return fit(seen, first, self.preset.splats, perceptual=perceptual, seed=seed)
 
     def splats(self, views: Views, carving: bool, perceptual: Perceptual | None) -> dict[str, float]:

@@ -101,7 +101,7 @@ class Order:
 
 
 def check_cameras(path: Path, shard: Shard) -> None:
-    """Refuse, with a V3DError, other orbits than the models learn; views from elsewhere may follow them."""
+    """Refuse, with a V3DError, other orbits than the models learn; views from around may follow them."""
     cameras = shard.cameras(0)[:ORBIT_VIEWS]
     if len(cameras) < ORBIT_VIEWS or not torch.allclose(cameras.c2w, orbit(ORBIT_VIEWS).c2w, atol=1e-3):
         raise V3DError(

@@ -97,10 +97,7 @@ def frame(vertices: Tensor, cameras: Cameras) -> Tensor:
 
 
 def around(views: int, size: int, generator: torch.Generator) -> Cameras:
-    """Cameras in random directions, evenly over the sphere from 30 degrees below the horizon to straight above.
-
-    They see wider than the orbit's, because what fills an image of the orbit is longer across its corners.
-    """
+    """`views` cameras (field of view `WIDE_FOV`) in random directions, evenly over the sphere from 30 degrees below the horizon to straight above."""
     u, height = torch.rand(2, views, dtype=torch.float64, generator=generator)
     height = (1.5 * height - 0.5).clamp_max(0.999)  # at the pole itself nothing stands upright
     flat = (1 - height.square()).sqrt()

@@ -195,7 +195,7 @@ class PixelNeRFTask:
     @torch.no_grad()
     def validate(self, network: nn.Module) -> tuple[dict[str, float], Tensor | None]:
         """PSNR of whole views at half size on white, beside repeating the first source; for orbits also against
-        the truth played backwards, which a network that has learned to turn does not resemble, and of views from elsewhere, if there are some."""
+        the truth played backwards, which a network that has learned to turn does not resemble, and of views from around, if there are some."""
         if self._validation is None:
             return {}, None
         assert isinstance(network, PixelNeRF)
@@ -213,13 +213,15 @@ class PixelNeRFTask:
             )
             made = images.cpu() / 2 + 0.5
             again = F.avg_pool2d(clip.sources[:1], 2).expand_as(true)
-            around = min(len(made), ORBIT_VIEWS)  # the orbit's views, or a scene's
-            backwards = made[[0, *range(around - 1, 0, -1)]]
-            shown = {"psnr": made[:around], "psnr of repeating": again[:around], "psnr reversed": backwards}
+            path = (
+                ORBIT_VIEWS if self.recipe.of == "orbits" else len(made)
+            )  # what follows them is from around
+            backwards = made[[0, *range(path - 1, 0, -1)]]
+            shown = {"psnr": made[:path], "psnr of repeating": again[:path], "psnr reversed": backwards}
             for name, images in shown.items():
-                psnrs[name].append(_psnr(images, true[:around])[1:].mean())
-            if len(made) > around:
-                psnrs["psnr from elsewhere"].append(_psnr(made, true)[around:].mean())
+                psnrs[name].append(_psnr(images, true[:path])[1:].mean())
+            if len(made) > path:
+                psnrs["psnr around"].append(_psnr(made, true)[path:].mean())
             if i < _SHOWN:
                 chosen = list(range(0, len(made), max(1, len(made) // 6)))[:6]
                 pictures = [again[0], *(x[k] for x in (made, true) for k in chosen)]
@@ -233,7 +235,7 @@ def _psnr(images: Tensor, true: Tensor) -> Tensor:
 
 
 def orbit_clip(data: OrbitShards, i: int, views: int, any_front: bool, generator: torch.Generator) -> Clip:
-    """Random views of an object in a random appearance: of its orbit, and from elsewhere if there are some; the source is the photo.
+    """Random views of an object in a random appearance: of its orbit, and from around if there are some; the source is the photo.
 
     With `any_front`, half of the time it is any other view of the orbit, turned to the front: eighteen times the fronts, though
     not quite framed as photos are.

@@ -150,8 +150,12 @@ class FolderShard:
     def photo(self, row: int) -> Tensor:
         return decode((self._folder / "photo.png").read_bytes())
 
-    def cameras(self, row: int) -> Cameras:
+    @cached_property
+    def _cameras(self) -> Cameras:
         return load_views(self._folder).cameras
+
+    def cameras(self, row: int) -> Cameras:
+        return self._cameras
 
 
 def decode(data: bytes) -> Tensor:

@@ -236,7 +236,7 @@ def test_ctrl_c_and_resume(tmp_path: Path) -> None:
     time.sleep(1.0)
     process.send_signal(signal.SIGINT)
     _, told = process.communicate(timeout=120)
-    assert process.returncode == 130
+    assert process.returncode == 130, told
     assert one_sentence(told) == "v3d: interrupted; run the same command to resume"
     assert not [p for p in out.rglob(".*.*") if p.is_file()]
     assert not (out / "ball/splats.ply").exists()

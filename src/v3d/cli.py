@@ -22,7 +22,7 @@ from v3d.evaluation.settings import (
     EvaluateViews,
 )
 from v3d.settings import GenerateSettings, ReconstructSettings, SceneSettings
-from v3d.training.commands import render, render_scenes, train
+from v3d.training.commands import make_objects, render, render_scenes, train
 
 Out = Annotated[Path, arg(aliases=["-o"])]
 
@@ -170,6 +170,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "generate": generate,
     "reconstruct": reconstruct,
     "scene": scene,
+    "make-objects": make_objects,
     "render": render,
     "render-scenes": render_scenes,
     "train": train,

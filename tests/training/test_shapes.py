@@ -57,12 +57,13 @@ def test_symmetric_warps_keep_left_and_right_alike_and_others_do_not() -> None:
 
 def test_joined_meshes_keep_their_colours() -> None:
     a, b = box(1, 1, 1, 0.2, texels=8), box(1, 2, 1, 0.9, texels=4)
-    both = join(a, b)
-    assert both.uv is not None and both.texture is not None and len(both.faces) == 12
+    both = join([a, b, a])
+    assert both.uv is not None and both.texture is not None and len(both.faces) == 18
+    assert both.texture.shape == (12, 8, 3)  # a texture that two parts wear is kept once
     colours = sample_texture(both.texture, both.uv, nearest=True)
-    torch.testing.assert_close(colours[:8], torch.full((8, 3), 0.2))
-    torch.testing.assert_close(colours[8:], torch.full((8, 3), 0.9))
-    torch.testing.assert_close(both.vertices[both.faces[6:]], b.vertices[b.faces])
+    for part, colour in zip(colours.split(8), (0.2, 0.9, 0.2), strict=True):
+        torch.testing.assert_close(part, torch.full((8, 3), colour))
+    torch.testing.assert_close(both.vertices[both.faces[6:12]], b.vertices[b.faces])
 
 
 def test_combined_objects_touch_and_stand_on_each_other_or_on_one_ground() -> None:

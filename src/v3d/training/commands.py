@@ -1,4 +1,4 @@
-"""`v3d render`, `v3d render-scenes` and `v3d train` on the command line. (Imports nothing heavy until it runs.)"""
+"""`v3d make-objects`, `v3d render`, `v3d render-scenes` and `v3d train` on the command line. (Imports nothing heavy until it runs.)"""
 
 from __future__ import annotations
 
@@ -67,6 +67,25 @@ def render_scenes(
         show.title(f"{len(meshes)} inputs -> {out}")
         report = run(meshes, out, settings, workers=workers, on_progress=show)
     print(f"{report['scenes']} scenes; {len(report['failures'])} failed: reasons in {out / 'manifest.json'}")
+
+
+def make_objects(
+    count: Positional[int], /, out: Out = Path("objects"), seed: int = 0, workers: int = 1
+) -> None:
+    """Procedural objects (GLB) to learn from beside your own, or without any.
+
+    Args:
+        count: how many.
+        out: folder; objects that are there already stay.
+        seed: every seed has objects of its own.
+        workers: processes.
+    """
+    from v3d.progress import ProgressDisplay
+    from v3d.training.procedural.make import make_objects as run
+
+    with ProgressDisplay() as show:
+        show.title(f"{count} objects -> {out}")
+        run(count, out, seed=seed, workers=workers, on_progress=show)
 
 
 @dataclass(frozen=True)

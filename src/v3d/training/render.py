@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -35,7 +35,9 @@ from v3d.training.sources import Source, find_sources
 from v3d.views import Views
 
 OnProgress = Callable[[str, int, int], None]
-"""Called with ("check" or "render", how many are done, how many in all)."""
+"""Called with (what is done, e.g. "check" or "render", how many times it is done, how many in all)."""
+
+T = TypeVar("T")
 
 Map = Callable[..., Iterable[Any]]
 """`map(function, items)`, perhaps in other processes."""
@@ -83,9 +85,8 @@ def render_meshes(
         chunks = plan(usable, settings)
         failures: list[dict[str, str]] = []
         work = partial(render_chunk, out=out, settings=settings)
-        for done, result in enumerate(do(work, chunks), 1):
+        for result in counted(do(work, chunks), "render", len(chunks), show):
             failures += result
-            show("render", done, len(chunks))
     report |= {"orbits": len(usable) * settings.rounds - len(failures), "failures": failures}
     write_json(out / "manifest.json", report)
     return report
@@ -124,12 +125,12 @@ def check_objects(
     found: list[dict[str, Any]] = []
     first: dict[str, str] = {}
     check = partial(check_object, untextured=untextured)
-    for source, (refused, mark) in zip(sources, do(check, sources), strict=True):
+    checked = counted(do(check, sources), "check", len(sources), show)
+    for source, (refused, mark) in zip(sources, checked, strict=True):
         if refused is None and first.setdefault(mark, source.id) != source.id:
             refused = f"is the same as {first[mark]}"
         about = {"id": source.id, "file": str(source.file), "licence": source.licence, "split": source.split}
         found.append({**about, "refused": refused})
-        show("check", len(found), len(sources))
     return found
 
 
@@ -268,6 +269,14 @@ def processes(workers: int) -> Iterator[Map]:
             raise V3DError(
                 "A render process was killed, most likely for want of memory; use fewer --workers and run again."
             ) from None
+
+
+def counted(results: Iterable[T], stage: str, total: int, show: OnProgress) -> Iterator[T]:
+    """The results, telling before the first and after each how many there have been."""
+    show(stage, 0, total)
+    for done, result in enumerate(results, 1):
+        yield result
+        show(stage, done, total)
 
 
 def _read_manifest(path: Path, settings: dict[str, Any], ids: list[str]) -> list[dict[str, Any]] | None:

@@ -22,7 +22,7 @@ from torch import Tensor
 from v3d.cameras import Cameras
 from v3d.errors import V3DError
 from v3d.files import atomic, write_json
-from v3d.training.render import OnProgress, processes, survey
+from v3d.training.render import OnProgress, counted, processes, survey
 from v3d.training.scene_images import DEPTH_STEP, render_scene
 from v3d.training.scenes import MOST_OBJECTS, random_scene
 from v3d.training.settings import SceneSettings
@@ -61,9 +61,8 @@ def render_scenes(
         usable, report = survey(meshes, out, settings, do, show)
         shards = range(-(-settings.scenes // settings.per_shard))
         work = partial(render_scene_shard, sources=usable, out=out, settings=settings)
-        for done, result in enumerate(do(work, shards), 1):
+        for result in counted(do(work, shards), "render", len(shards), show):
             failures += result
-            show("render", done, len(shards))
     report |= {"scenes": settings.scenes - len(failures), "failures": failures}
     write_json(out / "manifest.json", report)
     return report

@@ -7,6 +7,7 @@ same has to be read.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -88,21 +89,29 @@ def combine(a: Mesh, b: Mesh, generator: torch.Generator) -> Mesh:
         apart = float(((high - low)[:2] / 2 + reach[:2]) @ away[:2].abs())
         center = center + uniform(0.6, 1.0) * apart * away
         center[2] = low[2] + reach[2]
-    return join(a, Mesh(vertices + center, b.faces, b.uv, b.texture))
+    return join([a, Mesh(vertices + center, b.faces, b.uv, b.texture)])
 
 
-def join(a: Mesh, b: Mesh) -> Mesh:
-    """Two textured meshes as one, their textures one above the other."""
-    assert a.uv is not None and b.uv is not None and a.texture is not None and b.texture is not None
-    (ha, wa), (hb, wb) = a.texture.shape[:2], b.texture.shape[:2]
-    width, height = max(wa, wb), ha + hb
-    texture = torch.ones(height, width, 3)
-    texture[:ha, :wa], texture[ha:, :wb] = a.texture, b.texture
-    uv_a = a.uv * torch.tensor([wa / width, ha / height])
-    uv_b = b.uv * torch.tensor([wb / width, hb / height]) + torch.tensor([0.0, ha / height])
-    return Mesh(
-        torch.cat([a.vertices, b.vertices]),
-        torch.cat([a.faces, b.faces + len(a.vertices)]),
-        torch.cat([uv_a, uv_b]),
-        texture,
-    )
+def join(parts: Sequence[Mesh]) -> Mesh:
+    """Textured meshes as one, their textures one above the other (once each, however many wear it)."""
+    textures: list[Tensor] = []
+    rows: list[int] = []  # of each part's texture
+    for part in parts:
+        assert part.uv is not None and part.texture is not None
+        rows.append(next((i for i, t in enumerate(textures) if t is part.texture), len(textures)))
+        if rows[-1] == len(textures):
+            textures.append(part.texture)
+    heights = [len(t) for t in textures]
+    width, height = max(t.shape[1] for t in textures), sum(heights)
+    atlas = torch.ones(height, width, 3)
+    vertices, faces, uv = [], [], []
+    count = 0
+    for part, row in zip(parts, rows, strict=True):
+        assert part.uv is not None and part.texture is not None
+        top, (h, w) = sum(heights[:row]), part.texture.shape[:2]
+        atlas[top : top + h, :w] = part.texture
+        vertices.append(part.vertices)
+        faces.append(part.faces + count)
+        uv.append(part.uv * torch.tensor([w / width, h / height]) + torch.tensor([0.0, top / height]))
+        count += len(part.vertices)
+    return Mesh(torch.cat(vertices), torch.cat(faces), torch.cat(uv), atlas)

@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 
 from v3d.cameras import Cameras, cat_cameras, orbit
-from v3d.carving import _seen_colors, carve, initial_splats, random_splats, silhouette_distance
+from v3d.carving import _seen_colors, carve, initial_splats, random_splats
 from v3d.errors import V3DError
 from v3d.mesh import Mesh
-from v3d.rendering import render
+from v3d.rendering import rasterize_mesh, render
 from v3d.surface.extract import extract_mesh, marching_cubes
+from v3d.surface.outline import fill_outline, silhouette_distance
 from v3d.views import Views
 
 
@@ -203,3 +204,81 @@ def test_random_splats_are_a_grey_blob() -> None:
     assert float(splats.means.std()) == pytest.approx(2 / 16, rel=0.05)
     assert (splats.rgb == 0.5).all()
     assert len(random_splats(sphere_views(orbit(4, size=32), 0.5), 1)) == 1
+
+
+# Covering the outline of one view
+
+
+def bar_mesh() -> Mesh:
+    """A thin upright bar on a block: 0.05 wide, 1 long."""
+    bar, block = box_mesh((0.025, 0.025, 0.5)), box_mesh((0.25, 0.25, 0.15))
+    vertices = torch.cat(
+        [bar.vertices + torch.tensor([0.0, 0.0, 0.15]), block.vertices - torch.tensor([0.0, 0.0, 0.5])]
+    )
+    return Mesh(vertices, torch.cat([bar.faces, block.faces + len(bar.vertices)]))
+
+
+def guessed_views(mesh: Mesh, size: int = 96) -> Views:
+    """An orbit whose views but the first do not show what is thin, as guessed ones do."""
+    cameras = orbit(18, size=size)
+    out = render(mesh, cameras, supersample=3)
+    thin = torch.nn.functional.avg_pool2d(out.alpha[:, None], 7, stride=1, padding=3)[:, 0] > 0.8
+    wide = torch.nn.functional.max_pool2d(thin[:, None].float(), 7, stride=1, padding=3)[:, 0]
+    alpha = torch.cat([out.alpha[:1], out.alpha[1:] * wide[1:]])
+    rgb = torch.where(alpha[..., None] > 0, out.rgb, 1.0)
+    return Views(rgb, alpha, cameras)
+
+
+def outline(mesh: Mesh, view: Views) -> tuple[float, float]:
+    """Share of the view's outline that the mesh fills, and of the mesh's that lies inside."""
+    seen, told = rasterize_mesh(mesh, view.cameras).face >= 0, view.alpha > 0.5
+    both = (seen & told).sum()
+    return float(both / told.sum()), float(both / seen.sum())
+
+
+def test_what_a_certain_view_shows_is_not_carved_away() -> None:
+    views = guessed_views(bar_mesh())
+    lost = extract_mesh(carve(views, resolution=64))
+    assert float(lost.vertices[:, 2].max()) < -0.2  # the bar is gone
+    kept = extract_mesh(carve(views, resolution=64, certain=0))
+    filled, inside = outline(kept, views[0])
+    assert filled > 0.98 and inside > 0.85
+    # In one piece, where it stands (on the block), and hardly thicker than a voxel or two.
+    bar = kept.vertices[kept.vertices[:, 2] > 0.0]
+    assert float(bar[:, 2].max()) == pytest.approx(0.65, abs=0.05)
+    assert float(bar[:, :2].norm(dim=-1).max()) < 0.12
+    assert volume(kept) < 1.3 * volume(bar_mesh())
+
+
+def test_a_part_that_stands_alone_in_the_outline_is_kept_too() -> None:
+    mesh = bar_mesh()
+    apart = Mesh(
+        torch.cat([mesh.vertices, mesh.vertices[:8] + torch.tensor([0.0, 0.5, 0.0])]),
+        torch.cat([mesh.faces, mesh.faces[:12]]),
+    )
+    apart.faces[-12:] += 16
+    views = guessed_views(apart)
+    solid = marching_cubes(carve(views, resolution=64, certain=0))
+    assert outline(solid, views[0])[0] > 0.98
+
+
+def test_covering_adds_nothing_where_views_agree_and_takes_nothing_away() -> None:
+    views = sphere_views(around(), 0.6)
+    hull = carve(views, resolution=64)
+    for view in (0, 13):
+        covered = fill_outline(hull, views[view])
+        assert (covered.values <= hull.values).all()
+        assert float((covered.values < 0).sum() / (hull.values < 0).sum()) < 1.01
+    nothing = Views(torch.ones(1, 128, 128, 3), torch.zeros(1, 128, 128), views.cameras[[0]])
+    assert fill_outline(hull, nothing) is hull
+
+
+def test_covering_changes_the_field_only_near_what_is_added() -> None:
+    views = guessed_views(bar_mesh())
+    hull = carve(views, resolution=64, bounds=(torch.full((3,), -0.8), torch.full((3,), 0.8)))
+    covered = fill_outline(hull, views[0])
+    changed = covered.values < hull.values
+    assert bool(changed.any())
+    # The object's corners are 0.35 from the axis; the box reaches to 0.8.
+    assert float(hull.points()[changed][:, :2].abs().max()) < 0.5
+    assert torch.equal(covered.values[~changed], hull.values[~changed])

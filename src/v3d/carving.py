@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -18,6 +17,7 @@ from v3d.splats.densify import morton_order
 from v3d.splats.gaussians import Splats
 from v3d.surface.extract import marching_cubes
 from v3d.surface.grid import Grid, empty_grid
+from v3d.surface.outline import fill_outline, silhouette_distance
 from v3d.surface.unseen import facing
 from v3d.views import Views
 
@@ -30,6 +30,7 @@ def carve(
     resolution: int = 128,
     half_extent: float = 1.15,
     bounds: tuple[Tensor, Tensor] | None = None,
+    certain: int | None = None,
 ) -> Grid:
     """The soft visual hull of the views.
 
@@ -45,6 +46,7 @@ def carve(
         resolution: nodes along the longest side of the hull's box.
         half_extent: the object is sought in the cube [-half_extent, half_extent]^3.
         bounds: low and high corners [3] of the box to carve, in place of the search.
+        certain: a view that is true where others are guessed: the hull fills its outline, see `fill_outline`.
 
     Raises:
         V3DError: a mask is empty, all masks are full, or the silhouettes have no point in common.
@@ -62,6 +64,8 @@ def carve(
     if bounds is None:
         cube = torch.full((3,), half_extent, device=views.alpha.device)
         coarse = _hull(silhouettes, views.cameras, -cube, cube, COARSE)
+        if certain is not None:
+            coarse = fill_outline(coarse, views[certain])
         # Distances are good to the obliquity of the rays, so a thin part may hide a voxel's diagonal away.
         near = (coarse.values < 1.25 * coarse.voxel).nonzero()
         if len(near) == 0:
@@ -71,24 +75,11 @@ def carve(
         high = (coarse.origin + coarse.voxel * near.amax(0) + margin).clamp_max(half_extent)
         bounds = low, high
     hull = _hull(silhouettes, views.cameras, *bounds, resolution)
+    if certain is not None:
+        hull = fill_outline(hull, views[certain])
     if not bool((hull.values < 0).any()):
         raise _no_overlap()
     return hull
-
-
-def silhouette_distance(alpha: Tensor) -> Tensor:
-    """Signed distance to the silhouette in pixels, negative inside: alpha [V, H, W] -> [V, H, W]."""
-    masks = alpha.cpu().numpy()
-    out = np.empty_like(masks, dtype=np.float32)
-    for a, d in zip(masks, out, strict=True):
-        inside = (a > 0.5).astype(np.uint8)
-        outward = cv2.distanceTransform(1 - inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-        inward = cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-        d[:] = np.where(inside, 0.5 - inward, outward - 0.5)
-        # Across an edge pixel, coverage itself says where the edge lies.
-        edge = np.abs(d) < 1
-        d[edge] = 0.5 - a[edge]
-    return torch.from_numpy(out).to(alpha)
 
 
 def initial_splats(hull: Grid, views: Views, count: int, *, seed: int = 0) -> Splats:

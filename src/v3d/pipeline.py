@@ -156,13 +156,14 @@ def _to_3d(
     """Views -> hull -> splats -> surface -> textured mesh -> files."""
     splats, mesh, keys, seed = None, None, [views_key], settings.seed
     if settings.until != "views":
-        hull, hull_key = hull_stage(run, views, views_key, preset)
+        certain = None if photo is None else 0  # what the photo shows is there, whatever other views say
+        hull, hull_key = hull_stage(run, views, views_key, preset, certain)
         # What is guessed from above would carve too much away, and smear the texture; splats, which nothing else holds there, need it.
         seen = with_above(views, above)
         splats, key = splats_stage(run, seen, hull, hull_key, preset, seed, device)
         keys.append(key)
         if settings.until == "mesh":
-            surface, key = surface_stage(run, views, hull, splats, key, preset, seed, device)
+            surface, key = surface_stage(run, views, hull, splats, key, preset, seed, device, certain)
             mesh, key = mesh_stage(run, views, photo, surface, key, preset)
             keys.append(key)
     export_stage(run, splats, mesh, keys, settings.formats)

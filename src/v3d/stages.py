@@ -34,6 +34,7 @@ from v3d.splats.rasterize import normal_images, rasterize
 from v3d.surface.extract import extract_mesh
 from v3d.surface.fit import fit_surface
 from v3d.surface.grid import Grid
+from v3d.surface.outline import fill_outline
 from v3d.texture.project import project_views, register_photo
 from v3d.texture.refine import refine_texture
 from v3d.texture.unwrap import unwrap
@@ -123,13 +124,15 @@ def views_stage(run: RunFolder, views: Views) -> tuple[Views, str]:
     )
 
 
-def hull_stage(run: RunFolder, views: Views, key: str, preset: Preset) -> tuple[Grid, str]:
-    """The soft visual hull, by space carving."""
+def hull_stage(
+    run: RunFolder, views: Views, key: str, preset: Preset, certain: int | None
+) -> tuple[Grid, str]:
+    """The soft visual hull, by space carving; it fills the outline of a view that is `certain`."""
     return run.stage(
         "hull",
-        inputs=[key, preset.hull],
+        inputs=[key, preset.hull, certain],
         files=[_HULL],
-        compute=lambda stage: carve(views, resolution=preset.hull),
+        compute=lambda stage: carve(views, resolution=preset.hull, certain=certain),
         save=lambda hull: _save_grid(run / _HULL, hull),
         load=lambda: _load_grid(run / _HULL),
     )
@@ -164,11 +167,20 @@ def splats_stage(
 
 
 def surface_stage(
-    run: RunFolder, views: Views, hull: Grid, splats: Splats, key: str, preset: Preset, seed: int, device: str
+    run: RunFolder,
+    views: Views,
+    hull: Grid,
+    splats: Splats,
+    key: str,
+    preset: Preset,
+    seed: int,
+    device: str,
+    certain: int | None,
 ) -> tuple[Grid, str]:
     """The signed distance field, fitted to the views and the splats' normals from the hull on.
 
-    Without settings for it, it is the hull itself.
+    The fit weighs all views alike; what it takes from the outline of a `certain` one is filled again. Without
+    settings for it, the field is the hull itself.
     """
     settings = preset.surface
     if settings is None:
@@ -176,13 +188,14 @@ def surface_stage(
 
     def compute(stage: Stage) -> Grid:
         normals = normal_images(splats.to(device), views.cameras)
-        return fit_surface(
+        sdf = fit_surface(
             views.to(device), hull.to(device), settings, normals=normals, on_step=stage.step, seed=seed
         )
+        return sdf if certain is None else fill_outline(sdf, views[certain].to(device))
 
     return run.stage(
         "surface",
-        inputs=[key, settings, seed],
+        inputs=[key, settings, seed, certain],
         files=[_SURFACE],
         compute=compute,
         save=lambda sdf: _save_grid(run / _SURFACE, sdf),

@@ -219,6 +219,7 @@ class Bench:
             self.fitted.place(self.item.mesh),
             self._once("held out", lambda: self.fitted.held_out(self.item)),
             replace(preset, refine=refine),
+            certain=0 if fitting.orbit == "generated" else None,
         )
 
     def _views(self, fitting: Fitting) -> Views:

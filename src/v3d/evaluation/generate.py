@@ -21,6 +21,7 @@ from v3d.mesh import Mesh
 from v3d.perceptual import Perceptual
 from v3d.surface.extract import extract_mesh
 from v3d.surface.fit import fit_surface
+from v3d.surface.outline import fill_outline
 from v3d.training.orbits import photo_of
 from v3d.views import Views
 
@@ -102,16 +103,18 @@ def asset_scores(
 ) -> dict[str, float]:
     """How far the views agree with one solid, and how near that solid is to the true mesh.
 
-    Views that have no solid in common score nan, and an IoU of 0.
+    The agreement is that with the plain hull; the solid fills the outline of the first view, which is the photo's. Views that
+    have no solid in common score nan, and an IoU of 0.
     """
     try:
-        hull = carve(views)
-        mesh = extract_mesh(hull, faces=settings.faces)
-        silhouettes = float(silhouette_consistency(views, mesh).mean())
-        warp = float(warp_consistency(views, mesh).nanmean())
+        common = extract_mesh(carve(views), faces=settings.faces)
+        silhouettes = float(silhouette_consistency(views, common).mean())
+        warp = float(warp_consistency(views, common).nanmean())
+        sdf = carve(views, certain=0)
+        cameras = None
         if settings.mesh == "surface":
-            sdf = fit_surface(views, hull, seed=settings.seed)
-            mesh = extract_mesh(sdf, cameras=views.cameras, faces=settings.faces)
+            sdf, cameras = fill_outline(fit_surface(views, sdf, seed=settings.seed), views[0]), views.cameras
+        mesh = extract_mesh(sdf, cameras=cameras, faces=settings.faces)
     except V3DError:
         return {
             "consistency.iou": float("nan"),

@@ -28,6 +28,7 @@ from v3d.splats.rasterize import normal_images, rasterize
 from v3d.surface.extract import extract_mesh
 from v3d.surface.fit import fit_surface
 from v3d.surface.grid import Grid
+from v3d.surface.outline import fill_outline
 from v3d.texture.project import project_views
 from v3d.texture.refine import refine_texture
 from v3d.texture.unwrap import unwrap
@@ -83,13 +84,15 @@ def image_scores(name: str, rgb: Tensor, truth: Views) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Case:
-    """One object to reconstruct: the placed true mesh, and the views that no method sees."""
+    """One object to reconstruct: the placed true mesh, and the views that no method sees; of the views that methods do see one may
+    be `certain`, where others are guessed."""
 
     protocol: Protocol
     settings: ReconstructionSettings
     mesh: Mesh
     held_out: dict[str, Views]
     preset: Preset
+    certain: int | None = None
     last: list[Splats] = field(default_factory=list)
 
     def jobs(self, views: Views, perceptual: Perceptual | None) -> dict[str, Callable[[], dict[str, float]]]:
@@ -154,6 +157,8 @@ class Case:
         if preset.surface is not None:
             normals = normal_images(splats, views.cameras)
             sdf = fit_surface(views, sdf, preset.surface, normals=normals, seed=self.settings.seed)
+            if self.certain is not None:
+                sdf = fill_outline(sdf, views[self.certain])
         mesh = unwrap(extract_mesh(sdf, cameras=views.cameras, faces=preset.faces), size=preset.texture_size)
         mesh = project_views(mesh, views, size=preset.texture_size)
         if preset.refine is not None:
@@ -165,7 +170,7 @@ class Case:
         return scores | {"seconds": seconds}
 
     def carved(self, views: Views) -> Grid:
-        return carve(views, resolution=self.preset.hull)
+        return carve(views, resolution=self.preset.hull, certain=self.certain)
 
     def perfect(self) -> dict[str, float]:
         """What the truth itself would score."""

@@ -24,7 +24,6 @@ from v3d.perceptual import Perceptual
 from v3d.photo import Photo, load_photo, read_image
 from v3d.presets import Preset
 from v3d.preview import RenderFn, contact_sheet, textured, turntable
-from v3d.rendering import rasterize_mesh
 from v3d.run import RunFolder, Stage, file_digest, save_tensors
 from v3d.settings import GenerateSettings, ReconstructSettings
 from v3d.splats.files import load_ply, save_ply, save_splat
@@ -34,7 +33,7 @@ from v3d.splats.rasterize import normal_images, rasterize
 from v3d.surface.extract import extract_mesh
 from v3d.surface.fit import fit_surface
 from v3d.surface.grid import Grid
-from v3d.surface.outline import fill_outline
+from v3d.surface.outline import fill_outline, outline_agreement
 from v3d.texture.project import project_views, register_photo
 from v3d.texture.refine import refine_texture
 from v3d.texture.unwrap import unwrap
@@ -303,13 +302,6 @@ def splat_renderer(splats: Splats) -> RenderFn:
             return rasterize(splats, cameras).over(1.0).clamp(0, 1)
 
     return draw
-
-
-def outline_agreement(mesh: Mesh, views: Views) -> float:
-    """Intersection over union of the mesh's outlines and the views', over all views."""
-    seen = rasterize_mesh(mesh, views.cameras).face >= 0
-    told = views.alpha > 0.5
-    return float((seen & told).sum() / (seen | told).sum().clamp_min(1))
 
 
 def pick_device(settings: ReconstructSettings) -> str:

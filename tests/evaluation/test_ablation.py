@@ -72,6 +72,8 @@ def test_one_thing_is_varied_at_a_time():
         "base",
         "above off",
     ]
+    with pytest.raises(V3DError, match="--orbit generated"):
+        fittings(AblationSettings(filled=(True, False)))
 
 
 def test_a_file_is_named_after_everything_that_decides_its_numbers(tmp_path: Path):
@@ -147,6 +149,21 @@ def test_views_from_above_are_for_splats(tiny: None):
     generator.look_down = None  # a model that draws orbits alone
     bench = Bench(item, SMALL, replace(SMALL, above=70.0), lambda d: generator, Drawing())
     assert bench.fit_scores(base)["splats.above.psnr"] == unseen["splats.above.psnr"]
+
+
+def test_the_photo_s_outline_is_filled_where_other_views_lose_it(tiny: None):
+    item = TestObject(
+        "pillar", textured(trimesh.creation.box((0.3, 0.3, 1.0)), 0), palette=False, real_scan=False
+    )
+    truth = SMALL.true_orbit(item)
+    alpha, rgb = truth.alpha.clone(), truth.rgb.clone()
+    alpha[1:, : SMALL.size // 3], rgb[1:, : SMALL.size // 3] = 0.0, 1.0
+    generator = Made(lambda *_, **__: Views(rgb, alpha, truth.cameras), lambda _: None)
+    bench = Bench(item, SMALL, SMALL, lambda d: generator, Drawing())
+    base = Fitting("generated", quality="draft")
+    filled, carved = (bench.fit_scores(replace(base, filled=filled)) for filled in (True, False))
+    assert filled["front_iou"] > 0.9 > carved["front_iou"]
+    assert filled["chamfer"] < carved["chamfer"]
 
 
 def test_the_command_resumes_and_measures_only_what_is_new(folder: Path, tmp_path: Path, tiny: None):

@@ -12,10 +12,10 @@ from v3d.carving import carve
 from v3d.evaluation.geometry import sample_surface
 from v3d.mesh import Mesh
 from v3d.rendering import render
-from v3d.stages import outline_agreement
 from v3d.surface import unseen
 from v3d.surface.extract import extract_mesh, is_closed
 from v3d.surface.grid import Grid, empty_grid
+from v3d.surface.outline import outline_agreement
 from v3d.surface.unseen import cover_unseen, facing
 from v3d.views import Views
 

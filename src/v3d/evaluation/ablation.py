@@ -53,6 +53,7 @@ class Fitting:
     orbit: Literal["true", "perturbed", "generated"] = "true"
     views: int = ORBIT_VIEWS
     above: bool = True
+    filled: bool = True
     carving: bool = True
     perceptual: bool = False
     refine: bool = True
@@ -105,8 +106,8 @@ def fittings(settings: AblationSettings) -> list[Variant]:
     """The base and its variants; nothing where no axis of reconstruction is varied.
 
     Raises:
-        V3DError: a number of views does not divide the orbit's, refinement is varied without a mesh, or views from above without
-            a generated orbit.
+        V3DError: a number of views does not divide the orbit's, refinement is varied without a mesh, or views from above or what
+            fills the photo's outline without a generated orbit.
     """
     for n in settings.views:
         if n < 2 or ORBIT_VIEWS % n:
@@ -115,12 +116,15 @@ def fittings(settings: AblationSettings) -> list[Variant]:
             )
     if len(settings.refine) > 1 and not settings.mesh:
         raise V3DError("Texture refinement can be compared on meshes only; leave out --no-mesh.")
-    if len(settings.above) > 1 and settings.orbit != "generated":
-        raise V3DError("Only generated orbits have views from above; say --orbit generated.")
+    if max(len(settings.above), len(settings.filled)) > 1 and settings.orbit != "generated":
+        raise V3DError(
+            "Only generated orbits have views from above, and a photo whose outline is filled; say --orbit generated."
+        )
     first = Fitting(
         settings.orbit,
         settings.views[0],
         settings.above[0],
+        settings.filled[0],
         settings.carving[0],
         settings.perceptual[0],
         settings.refine[0],
@@ -128,7 +132,10 @@ def fittings(settings: AblationSettings) -> list[Variant]:
         settings.quality,
         settings.seed,
     )
-    axes = {name: getattr(settings, name) for name in ("views", "above", "carving", "perceptual", "refine")}
+    axes = {
+        name: getattr(settings, name)
+        for name in ("views", "above", "filled", "carving", "perceptual", "refine")
+    }
     return _vary(first, axes)
 
 
@@ -219,7 +226,7 @@ class Bench:
             self.fitted.place(self.item.mesh),
             self._once("held out", lambda: self.fitted.held_out(self.item)),
             replace(preset, refine=refine),
-            certain=0 if fitting.orbit == "generated" else None,
+            certain=0 if fitting.orbit == "generated" and fitting.filled else None,
         )
 
     def _views(self, fitting: Fitting) -> Views:
@@ -259,7 +266,7 @@ class Bench:
         return self._made[key]
 
 
-_SHAPE = ("chamfer", "f_score", "normal_consistency", "iou")
+_SHAPE = ("chamfer", "f_score", "normal_consistency", "iou", "front_iou")
 
 
 def merge(files: Mapping[str, ResultFile], ids: Sequence[str]) -> list[ObjectResult]:

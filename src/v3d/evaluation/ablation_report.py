@@ -26,7 +26,15 @@ COLUMNS = {
         "mesh.iou",
         "seconds",
     ),
-    "assets": ("splats.between.psnr", "splats.above.psnr", "mesh.between.psnr", "chamfer", "iou", "seconds"),
+    "assets": (
+        "splats.between.psnr",
+        "splats.above.psnr",
+        "mesh.between.psnr",
+        "chamfer",
+        "iou",
+        "front_iou",
+        "seconds",
+    ),
 }
 """The metrics of each half that tables show; the JSON has all."""
 

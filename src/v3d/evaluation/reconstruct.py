@@ -28,7 +28,7 @@ from v3d.splats.rasterize import normal_images, rasterize
 from v3d.surface.extract import extract_mesh
 from v3d.surface.fit import fit_surface
 from v3d.surface.grid import Grid
-from v3d.surface.outline import fill_outline
+from v3d.surface.outline import fill_outline, outline_agreement
 from v3d.texture.project import project_views
 from v3d.texture.refine import refine_texture
 from v3d.texture.unwrap import unwrap
@@ -151,7 +151,7 @@ class Case:
         return self.mesh_scores(views, splats)
 
     def mesh_scores(self, views: Views, splats: Splats) -> dict[str, float]:
-        """Of the mesh made of the views and of splats fitted to them."""
+        """Of the mesh made of the views and of splats fitted to them; `front_iou` is its outline's with that of the first view."""
         start = time.process_time()
         preset, sdf = self.preset, self.carved(views)
         if preset.surface is not None:
@@ -164,7 +164,7 @@ class Case:
         if preset.refine is not None:
             mesh = refine_texture(mesh, views, preset.refine)
         seconds = time.process_time() - start
-        scores = self.protocol.compare(mesh, self.mesh)
+        scores = self.protocol.compare(mesh, self.mesh) | {"front_iou": outline_agreement(mesh, views[0])}
         for name, truth in self.held_out.items():
             scores |= image_scores(name, render(mesh, truth.cameras).rgb, truth)
         return scores | {"seconds": seconds}

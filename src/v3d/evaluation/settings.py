@@ -86,6 +86,7 @@ class AblationSettings:
             of the base.
         views: every (18 / views)-th of them; 18, 9, 6, 3 or 2.
         above: fit splats of generated orbits also to the model's views from above and below.
+        filled: the solid of a generated orbit fills the photo's outline (`v3d.surface.outline.fill_outline`).
         carving: first Gaussians on the visual hull, or a blob of random ones.
         perceptual: fit splats with the perceptual loss, or without.
         refine: fit the mesh's texture to the views, or leave it as it was projected.
@@ -102,6 +103,7 @@ class AblationSettings:
     orbit: Literal["true", "perturbed", "generated"] = "true"
     views: tuple[int, ...] = (18,)
     above: tuple[bool, ...] = (True,)
+    filled: tuple[bool, ...] = (True,)
     carving: tuple[bool, ...] = (True,)
     perceptual: tuple[bool, ...] = (False,)
     refine: tuple[bool, ...] = (True,)

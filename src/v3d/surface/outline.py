@@ -1,4 +1,4 @@
-"""Outlines of views: the distance to them, and a solid that fills one of them."""
+"""Outlines of views: the distance to them, a solid that fills one of them, and how far a mesh agrees with them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from v3d.mesh import Mesh
+from v3d.rendering import rasterize_mesh
 from v3d.surface.grid import Grid
 from v3d.surface.render import camera_rays, closest_pass
 from v3d.views import Views
@@ -97,3 +99,10 @@ def _with_balls(sdf: Grid, centers: Tensor, radii: Tensor) -> Grid:
         index = (node[..., 0] * sdf.shape[1] + node[..., 1]) * sdf.shape[2] + node[..., 2]
         values.view(-1).scatter_reduce_(0, index[there], ball[there], "amin")
     return Grid(values, sdf.origin, sdf.voxel)
+
+
+def outline_agreement(mesh: Mesh, views: Views) -> float:
+    """Intersection over union of the mesh's outlines and the views', over all views."""
+    seen = rasterize_mesh(mesh, views.cameras).face >= 0
+    told = views.alpha > 0.5
+    return float((seen & told).sum() / (seen | told).sum().clamp_min(1))

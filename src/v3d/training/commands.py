@@ -180,6 +180,21 @@ class Resume:
     threads: int | None = None
 
 
+@dataclass(frozen=True)
+class Average:
+    """The weighted mean of trained models of one architecture, often better than each.
+
+    Attributes:
+        models: folders of weights.
+        shares: of each, in their order.
+        out: folder of the mean.
+    """
+
+    models: Positional[tuple[Path, ...]]
+    shares: tuple[float, ...]
+    out: Out = Path("average")
+
+
 SMOKE = "The same, so small that it takes seconds: shows that everything runs."
 
 
@@ -224,6 +239,7 @@ def train(
             ]
             | Annotated[TrainSVD, subcommand("svd")]
             | Annotated[Resume, subcommand("resume")]
+            | Annotated[Average, subcommand("average")]
         ]
     ],
 ) -> None:
@@ -233,8 +249,12 @@ def train(
         what: the recipe.
     """
     from v3d.training import train as training
-    from v3d.training.export import copy_model
+    from v3d.training.export import average, copy_model
 
+    if isinstance(what, Average):
+        average(what.models, what.shares, what.out)
+        print(f"Weights in {what.out}")
+        return
     if isinstance(what, Resume):
         out, export = what.run, what.export
         progress = training.resume_training(

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from v3d.diffusion.dit import OrbitDiT
 from v3d.diffusion.pixelnerf import PixelNeRF
 from v3d.diffusion.vae import VAE
+from v3d.errors import V3DError
 from v3d.files import atomic, write_json
-from v3d.weights.storage import save_weights
+from v3d.weights.storage import load_weights, save_weights
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,36 @@ def copy_model(run: Path, out: Path) -> None:
     for path in sorted(files, key=lambda p: p.name == "config.json"):
         with atomic(out / path.relative_to(run / "model")) as temporary:
             shutil.copyfile(path, temporary)
+
+
+def average(models: Sequence[Path], shares: Sequence[float], out: Path) -> None:
+    """Write the weighted mean of models of one architecture into `out` ("model soup", Wortsman et al. 2022).
+
+    Where training from one point went several ways, the mean is often better than each.
+
+    Args:
+        models: folders of weights; the first says which networks are averaged, and the others have them in the same sizes.
+        shares: of each; their sum is brought to 1.
+
+    Raises:
+        V3DError: there are fewer than two models or not one share for each, or the models do not fit together.
+    """
+    if len(models) < 2 or len(shares) != len(models) or not sum(shares) > 0:
+        raise V3DError("Give two models or more and one share for each, for example --shares 1 1.")
+    config = _config(models[0])
+    names = sorted(path.name for path in models[0].glob("*.safetensors"))
+    for model in models:
+        other = _config(model)
+        there = bool(names) and all((model / name).is_file() for name in names)
+        if not there or any(other.get(part) != sizes for part, sizes in config.items()):
+            raise V3DError(f"{model} does not fit {models[0]}: it needs the same networks of the same sizes.")
+    for name in names:
+        mean: dict[str, Tensor] = {}
+        for model, share in zip(models, shares, strict=True):
+            for key, tensor in load_weights(model / name).items():
+                mean[key] = mean.get(key, 0) + share / sum(shares) * tensor.float()
+        save_weights(mean, out / name)
+    write_json(out / "config.json", config)
 
 
 def _config(folder: Path) -> dict[str, Any]:

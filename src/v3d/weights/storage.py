@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,10 +26,11 @@ _SCALE = ".scale"
 _LARGE = 4096  # elements; smaller tensors stay float16
 
 
-def save_weights(module: nn.Module, path: Path) -> None:
-    """Write a module's weights: matrices and kernels of 4096 elements or more in 8 bits, the rest in float16."""
+def save_weights(weights: nn.Module | Mapping[str, Tensor], path: Path) -> None:
+    """Write a module's weights, or a state dict: matrices and kernels of 4096 elements or more in 8 bits, the rest in float16."""
+    state = weights.state_dict() if isinstance(weights, nn.Module) else weights
     tensors: dict[str, Tensor] = {}
-    for name, tensor in module.state_dict().items():
+    for name, tensor in state.items():
         t = tensor.detach().cpu().float()
         if t.ndim < 2 or t.numel() < _LARGE:
             tensors[name] = t.half().contiguous()

@@ -68,13 +68,13 @@ def fill_outline(sdf: Grid, view: Views) -> Grid:
     while bool((told & ~known).any()):
         count = _around(known.float())
         next_ = told & ~known & (count > 0)
-        if not bool(next_.any()):  # a part of the outline of its own
-            next_ = told & ~known & (value == value[told & ~known].min())
-        else:
+        if bool(next_.any()):
             near = (_around(place * known) / count)[next_][:, None] + steps
             field = sdf.sample(origin[next_][:, None] + direction[next_][:, None] * near[..., None])
             best = (field + _STRAIGHT * steps.abs()).argmin(1, keepdim=True)
             place[next_] = near.gather(1, best)[:, 0]
+        else:  # a part of the outline of its own: it begins where the field is lowest
+            next_.view(-1)[torch.where(told & ~known, value, math.inf).argmin()] = True
         known = known | next_
     points = origin[missed] + direction[missed] * place[missed][:, None]
     return _with_balls(sdf, points, -distance[missed] * pixel)

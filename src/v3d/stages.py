@@ -190,7 +190,7 @@ def surface_stage(
         sdf = fit_surface(
             views.to(device), hull.to(device), settings, normals=normals, on_step=stage.step, seed=seed
         )
-        return sdf if certain is None else fill_outline(sdf, views[certain].to(device))
+        return sdf if certain is None else fill_outline(sdf, views[certain].to(device), hull=hull.to(device))
 
     return run.stage(
         "surface",

@@ -113,7 +113,8 @@ def asset_scores(
         sdf = carve(views, certain=0)
         cameras = None
         if settings.mesh == "surface":
-            sdf, cameras = fill_outline(fit_surface(views, sdf, seed=settings.seed), views[0]), views.cameras
+            fitted = fit_surface(views, sdf, seed=settings.seed)
+            sdf, cameras = fill_outline(fitted, views[0], hull=sdf), views.cameras
         mesh = extract_mesh(sdf, cameras=cameras, faces=settings.faces)
     except V3DError:
         return {

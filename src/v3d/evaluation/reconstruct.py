@@ -153,12 +153,13 @@ class Case:
     def mesh_scores(self, views: Views, splats: Splats) -> dict[str, float]:
         """Of the mesh made of the views and of splats fitted to them; `front_iou` is its outline's with that of the first view."""
         start = time.process_time()
-        preset, sdf = self.preset, self.carved(views)
+        preset, hull = self.preset, self.carved(views)
+        sdf = hull
         if preset.surface is not None:
             normals = normal_images(splats, views.cameras)
-            sdf = fit_surface(views, sdf, preset.surface, normals=normals, seed=self.settings.seed)
+            sdf = fit_surface(views, hull, preset.surface, normals=normals, seed=self.settings.seed)
             if self.certain is not None:
-                sdf = fill_outline(sdf, views[self.certain])
+                sdf = fill_outline(sdf, views[self.certain], hull=hull)
         mesh = unwrap(extract_mesh(sdf, cameras=views.cameras, faces=preset.faces), size=preset.texture_size)
         mesh = project_views(mesh, views, size=preset.texture_size)
         if preset.refine is not None:

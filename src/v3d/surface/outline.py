@@ -17,6 +17,7 @@ from v3d.surface.render import camera_rays, closest_pass
 from v3d.views import Views
 
 _THICKEST = 4  # voxels, radius of what is added
+_ROUNDING = 0.02  # of the image's side: a corner that was rounded by less stays so
 _STRAIGHT = 0.5  # how much lower the field must be, per distance, for what is added to leave its way
 
 
@@ -35,7 +36,7 @@ def silhouette_distance(alpha: Tensor) -> Tensor:
     return torch.from_numpy(out).to(alpha)
 
 
-def fill_outline(sdf: Grid, view: Views) -> Grid:
+def fill_outline(sdf: Grid, view: Views, *, hull: Grid | None = None) -> Grid:
     """The solid, and as much more of it as fills the outline of one view.
 
     Guessed silhouettes of a thin part seldom have a point in common, so carving loses it even where the photo shows it. Every
@@ -44,9 +45,12 @@ def fill_outline(sdf: Grid, view: Views) -> Grid:
     solid outward, each next ball lies near its neighbours, where the field is lowest: where the fewest views object
     (cf. shape from inconsistent silhouettes, Landabaso et al. 2008).
 
+    Corners that are merely rounded stay so (`_ROUNDING`).
+
     Args:
         sdf: a field that is negative inside and grows away from the object.
         view: one view.
+        hull: fill the outline as far as this solid does, rounded corners or not: for a surface fitted to a hull that fills it.
     """
     distance = silhouette_distance(view.alpha)[0]
     told = distance < 0
@@ -64,7 +68,7 @@ def fill_outline(sdf: Grid, view: Views) -> Grid:
     origin, direction = (x[0] for x in view.cameras.rays())
     direction = F.normalize(direction, dim=-1)
     steps = pixel * torch.linspace(-2, 2, 9, device=place.device)
-    known = told & ~missed
+    known, turn = told & ~missed, torch.zeros_like(distance)
     while bool((told & ~known).any()):
         count = _around(known.float())
         next_ = told & ~known & (count > 0)
@@ -75,9 +79,24 @@ def fill_outline(sdf: Grid, view: Views) -> Grid:
             place[next_] = near.gather(1, best)[:, 0]
         else:  # a part of the outline of its own: it begins where the field is lowest
             next_.view(-1)[torch.where(told & ~known, value, math.inf).argmin()] = True
+        turn[next_] = turn.max() + 1
         known = known | next_
-    points = origin[missed] + direction[missed] * place[missed][:, None]
-    return _with_balls(sdf, points, -distance[missed] * pixel)
+    if hull is None:
+        lost = missed & (_farthest(missed, turn) > _ROUNDING * view.cameras.width)
+    else:
+        met = torch.zeros_like(told)
+        met[told] = hull.sample(rays.at(closest_pass(hull, rays)[:, None])[:, 0]) < 0
+        lost = missed & met
+    points = origin[lost] + direction[lost] * place[lost][:, None]
+    return _with_balls(sdf, points, -distance[lost] * pixel)
+
+
+def _farthest(mask: Tensor, turn: Tensor) -> Tensor:
+    """The largest `turn` [H, W] in each connected part of the mask, 0 outside."""
+    _, labels = cv2.connectedComponents(mask.cpu().numpy().astype(np.uint8))
+    part = torch.from_numpy(labels).long().to(turn.device)
+    most = torch.zeros(int(part.max()) + 1, device=turn.device)
+    return most.scatter_reduce(0, part.flatten(), (turn * mask).flatten(), "amax")[part]
 
 
 def _around(image: Tensor) -> Tensor:

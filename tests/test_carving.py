@@ -282,3 +282,14 @@ def test_covering_changes_the_field_only_near_what_is_added() -> None:
     # The object's corners are 0.35 from the axis; the box reaches to 0.8.
     assert float(hull.points()[changed][:, :2].abs().max()) < 0.5
     assert torch.equal(covered.values[~changed], hull.values[~changed])
+
+
+def test_what_is_merely_rounded_stays_so_unless_a_hull_fills_it() -> None:
+    cameras = around()
+    small, large = (carve(sphere_views(cameras, radius), resolution=64) for radius in (0.5, 0.53))
+    view = sphere_views(cameras, 0.53)[0]  # two pixels wider than the small sphere
+    assert torch.equal(fill_outline(small, view).values, small.values)
+    filled = fill_outline(small, view, hull=large)
+    assert outline(marching_cubes(small), view)[0] < 0.92 < 0.98 < outline(marching_cubes(filled), view)[0]
+    # What the hull does not fill is not filled either.
+    assert torch.equal(fill_outline(small, view, hull=small).values, small.values)

@@ -49,7 +49,7 @@ def carve(
         certain: a view that is true where others are guessed: the hull fills its outline, see `fill_outline`.
 
     Raises:
-        V3DError: a mask is empty, all masks are full, or the silhouettes have no point in common.
+        V3DError: a mask is empty, all masks are full, or the silhouettes have no point in common and no view is certain.
     """
     inside = views.alpha > 0.5
     empty = (~inside.flatten(1).any(1)).nonzero()[:, 0].tolist()

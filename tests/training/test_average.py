@@ -41,6 +41,12 @@ def test_models_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         average([a, other], [1, 1], tmp_path / "out")
     with pytest.raises(V3DError, match="same sizes"):
         average([a, tmp_path / "nowhere"], [1, 1], tmp_path / "out")
+    with pytest.raises(V3DError, match="no networks"):
+        average([tmp_path / "nowhere", a], [1, 1], tmp_path / "out")
+    torn = saved(tmp_path / "torn", 1)
+    (torn / "pixelnerf.safetensors").write_bytes((a / "pixelnerf.safetensors").read_bytes()[:1000])
+    with pytest.raises(V3DError, match="cannot be read"):
+        average([a, torn], [1, 1], tmp_path / "out")
     for shares in ([1], [1, 1, 1], [0, 0]):
         with pytest.raises(V3DError, match="one share for each"):
             average([a, a], shares, tmp_path / "out")

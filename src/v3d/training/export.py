@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from v3d.diffusion.dit import OrbitDiT
@@ -71,24 +73,36 @@ def average(models: Sequence[Path], shares: Sequence[float], out: Path) -> None:
         shares: of each; their sum is brought to 1.
 
     Raises:
-        V3DError: there are fewer than two models or not one share for each, or the models do not fit together.
+        V3DError: there are fewer than two models or not one share for each, or the models cannot be read or do not fit together.
     """
     if len(models) < 2 or len(shares) != len(models) or not sum(shares) > 0:
         raise V3DError("Give two models or more and one share for each, for example --shares 1 1.")
-    config = _config(models[0])
     names = sorted(path.name for path in models[0].glob("*.safetensors"))
-    for model in models:
-        other = _config(model)
-        there = bool(names) and all((model / name).is_file() for name in names)
-        if not there or any(other.get(part) != sizes for part, sizes in config.items()):
-            raise V3DError(f"{model} does not fit {models[0]}: it needs the same networks of the same sizes.")
-    for name in names:
-        mean: dict[str, Tensor] = {}
-        for model, share in zip(models, shares, strict=True):
-            for key, tensor in load_weights(model / name).items():
-                mean[key] = mean.get(key, 0) + share / sum(shares) * tensor.float()
+    if not names:
+        raise V3DError(f"{models[0]} holds no networks; give folders of weights, such as a run's model.")
+    try:
+        config = _config(models[0])
+        for model in models[1:]:
+            other = _config(model)
+            there = all((model / name).is_file() for name in names)
+            if not there or any(other.get(part) != sizes for part, sizes in config.items()):
+                raise V3DError(
+                    f"{model} does not fit {models[0]}: it needs the same networks of the same sizes."
+                )
+        means = {name: _mean([load_weights(model / name) for model in models], shares) for name in names}
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise V3DError(f"A model cannot be read ({error}); check its files.") from error
+    for name, mean in means.items():
         save_weights(mean, out / name)
     write_json(out / "config.json", config)
+
+
+def _mean(states: Sequence[dict[str, Tensor]], shares: Sequence[float]) -> dict[str, Tensor]:
+    weights = [share / sum(shares) for share in shares]
+    return {
+        key: sum((w * state[key].float() for w, state in zip(weights, states, strict=True)), torch.zeros(()))
+        for key in states[0]
+    }
 
 
 def _config(folder: Path) -> dict[str, Any]:

@@ -213,9 +213,8 @@ class PixelNeRFTask:
             )
             made = images.cpu() / 2 + 0.5
             again = F.avg_pool2d(clip.sources[:1], 2).expand_as(true)
-            path = (
-                ORBIT_VIEWS if self.recipe.of == "orbits" else len(made)
-            )  # what follows them is from around
+            # What follows an orbit's own views is from around.
+            path = ORBIT_VIEWS if self.recipe.of == "orbits" else len(made)
             backwards = made[[0, *range(path - 1, 0, -1)]]
             shown = {"psnr": made[:path], "psnr of repeating": again[:path], "psnr reversed": backwards}
             for name, images in shown.items():

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from v3d.mesh import Mesh
 
-_MIRROR = torch.tensor([1.0, -1.0, 1.0])  # left to right: fronts look along +x
+MIRROR = torch.tensor([1.0, -1.0, 1.0])  # left to right: fronts look along +x
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Warp:
         x = (vertices - (low + high) / 2) / half
         moved = self._displacement(x)
         if self.symmetric:
-            moved = (moved + self._displacement(x * _MIRROR) * _MIRROR) / 2
+            moved = (moved + self._displacement(x * MIRROR) * MIRROR) / 2
         return vertices + half * moved
 
     def _displacement(self, x: Tensor) -> Tensor:

@@ -105,7 +105,7 @@ def building(rng: random.Random, p: Painter) -> Parts:
     if kind < 0.45:  # a gable, to either side
         gable = prism(torch.tensor([[-0.5, 0.0], [0.5, 0.0], [0.0, 1.0]]), 1.0, roof)
         turned = rng.random() < 0.5
-        gable = moved(gable, turn=(0, 0, math.pi / 2 if turned else 0.0), scale=(1, 1, 1))
+        gable = moved(gable, turn=(0, 0, math.pi / 2 if turned else 0.0))
         parts.append(moved(gable, scale=(depth * over, width * over, h), to=(0, 0, tall)))
     elif kind < 0.7:
         cone = lathe([(0.0, 0.0), (0.72, 0.0), (0.0, 1.0)], roof, segments=rng.choice([4, 4, 6, 24]))

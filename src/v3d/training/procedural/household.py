@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 
-from v3d.mesh import Mesh
 from v3d.training.procedural.paint import Painter
 from v3d.training.procedural.parts import Parts, ball, box, lathe, mirrored, moved, prism, star_outline, tube
 from v3d.training.shapes import random_warp
@@ -272,7 +272,7 @@ def lumps(rng: random.Random, p: Painter) -> Parts:
             segments=rng.choice([8, 16, 28]),
         )
         lump = moved(lump, scale=(rng.uniform(0.4, 1), rng.uniform(0.4, 1), rng.uniform(0.3, 1)))
-        lump = Mesh(warp(lump.vertices), lump.faces, lump.uv, lump.texture)
+        lump = replace(lump, vertices=warp(lump.vertices))
         parts.append(
             moved(
                 lump,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from v3d.mesh import Mesh
 from v3d.training.procedural.household import tool
-from v3d.training.procedural.paint import PART, Painter, pattern
+from v3d.training.procedural.paint import PART, Painter, pattern, plain
 from v3d.training.procedural.parts import Parts, ball, box, lathe, mirrored, moved, prism, tube
 
 
@@ -146,18 +146,9 @@ def plant(rng: random.Random, p: Painter) -> Parts:
     green = torch.tensor(
         colorsys.hsv_to_rgb(rng.uniform(0.05, 0.45), rng.uniform(0.3, 0.9), rng.uniform(0.25, 0.9))
     )
-    leaf = (
-        (green * (1 + 0.6 * (pattern(rng) - 0.5))).clamp(0, 1)
-        if rng.random() < 0.4
-        else green.expand(PART, PART, 3).clone()
-    )
-    bark = (
-        torch.tensor(
-            colorsys.hsv_to_rgb(rng.uniform(0.03, 0.3), rng.uniform(0.2, 0.7), rng.uniform(0.2, 0.6))
-        )
-        .expand(PART, PART, 3)
-        .clone()
-    )
+    leaf = (green * (1 + 0.6 * (pattern(rng) - 0.5))).clamp(0, 1) if rng.random() < 0.4 else plain(green)
+    brown = colorsys.hsv_to_rgb(rng.uniform(0.03, 0.3), rng.uniform(0.2, 0.7), rng.uniform(0.2, 0.6))
+    bark = plain(torch.tensor(brown))
     trunk, thick = rng.uniform(0.1, 1.6), rng.uniform(0.03, 0.18)
     lean = rng.uniform(-0.3, 0.3)
     t = torch.linspace(0, 1, 6)

@@ -7,6 +7,7 @@ about an axis, wear labels (`v3d.training.procedural.kinds`). LRM-Zero (Xie et a
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def procedural_object(seed: int) -> Mesh:
     mesh = join(parts)
     if rng.random() < 0.3:  # nothing grown or worn is quite straight
         warp = random_warp(torch.Generator().manual_seed(rng.getrandbits(60)))
-        mesh = Mesh(warp(mesh.vertices), mesh.faces, mesh.uv, mesh.texture)
+        mesh = replace(mesh, vertices=warp(mesh.vertices))
     return mesh
 
 
@@ -50,11 +51,10 @@ def make_objects(
         on_progress: called with ("objects", how many are done, how many in all).
 
     Raises:
-        V3DError: fewer than one object is asked for.
+        V3DError: fewer than one object is asked for, or the folder cannot be written.
     """
     if count < 1:
         raise V3DError("Ask for one object or more, for example: v3d make-objects 1000 -o objects")
-    out.mkdir(parents=True, exist_ok=True)
     show = on_progress or (lambda stage, done, total: None)
     with processes(workers) as do:
         for _ in counted(do(partial(_make, out=out, seed=seed), range(count)), "objects", count, show):

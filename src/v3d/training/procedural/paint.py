@@ -47,7 +47,7 @@ class Painter:
         rng = self.rng
         colour = torch.tensor(self.colours[rng.randrange(5) if which is None else which])
         if rng.random() < self.plain:
-            return colour.expand(PART, PART, 3).clone()
+            return plain(colour)
         kind = rng.random()
         if kind < 0.25:
             end = torch.tensor(self.colours[rng.randrange(5)])
@@ -90,6 +90,11 @@ class Painter:
                 for k in range(rng.randint(3, 9)):
                     draw.line((x, y + 6 * k, x + w * rng.uniform(0.6, 1), y + 6 * k), fill=ink[-1], width=2)
         return torch.from_numpy(np.asarray(image, np.float32) / 255)
+
+
+def plain(colour: Tensor) -> Tensor:
+    """[PART, PART, 3] of one colour [3]."""
+    return colour.expand(PART, PART, 3).clone()
 
 
 def pattern(rng: random.Random) -> Tensor:

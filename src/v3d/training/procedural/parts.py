@@ -16,10 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from v3d.mesh import Mesh
+from v3d.training.shapes import MIRROR
 
 Parts = list[Mesh]
-
-_MIRROR = torch.tensor([1.0, -1.0, 1.0])  # left to right: fronts look along +x
 
 
 def box(size: tuple[float, float, float], texture: Tensor, *, rounding: float = 0.0) -> Mesh:
@@ -151,7 +150,7 @@ def moved(
 
 def mirrored(part: Mesh) -> Mesh:
     """Left to right."""
-    return replace(part, vertices=part.vertices * _MIRROR, faces=part.faces.flip(1))
+    return replace(part, vertices=part.vertices * MIRROR, faces=part.faces.flip(1))
 
 
 def _lines(half: float, radius: float) -> Tensor:

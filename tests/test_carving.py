@@ -250,6 +250,20 @@ def test_what_a_certain_view_shows_is_not_carved_away() -> None:
     assert volume(kept) < 1.3 * volume(bar_mesh())
 
 
+def test_fillets_join_what_is_added_and_stay_inside_the_outline(monkeypatch: pytest.MonkeyPatch) -> None:
+    views = guessed_views(bar_mesh())
+    hull = carve(views, resolution=64, bounds=(torch.full((3,), -0.8), torch.full((3,), 0.8)))
+    smooth = fill_outline(hull, views[0])
+    monkeypatch.setattr("v3d.surface.outline._FILLET", 1)
+    sharp = fill_outline(hull, views[0])
+    added = (smooth.values < 0) & (sharp.values >= 0)
+    assert 0 < int(added.sum()) < 0.05 * int((sharp.values < 0).sum())
+    # At the foot of the bar, which stands on the block's top at z = -0.35.
+    assert float((hull.points()[added][:, 2] + 0.35).abs().max()) < 0.15
+    inside = [outline(marching_cubes(solid), views[0])[1] for solid in (smooth, sharp)]
+    assert inside[0] > inside[1] - 0.005
+
+
 def test_a_part_that_stands_alone_in_the_outline_is_kept_too() -> None:
     mesh = bar_mesh()
     apart = Mesh(

@@ -176,12 +176,7 @@ def digest(value: Any) -> str:
 
 def file_digest(path: str | Path) -> str:
     """A short hash of a file's bytes."""
-    with open(path, "rb") as file:
-        return (
-            hashlib.file_digest(file, "sha256").hexdigest()[:16]
-            if sys.version_info >= (3, 11)
-            else (hashlib.sha256(file.read()).hexdigest()[:16])
-        )
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
 
 
 def save_tensors(path: str | Path, tensors: dict[str, Tensor]) -> None:

@@ -17,6 +17,7 @@ from v3d.surface.render import camera_rays, closest_pass
 from v3d.views import Views
 
 _THICKEST = 4  # voxels, radius of what is added
+_FILLET = 6  # voxels, width of the fillets between the solid and what is added
 _ROUNDING = 0.02  # of the image's side: a corner that was rounded by less stays so
 _STRAIGHT = 0.5  # how much lower the field must be, per distance, for what is added to leave its way
 
@@ -43,7 +44,7 @@ def fill_outline(sdf: Grid, view: Views, *, hull: Grid | None = None) -> Grid:
     ray of the view that should meet the object and does not is given a ball, as wide as the outline is there (0.9 to
     `_THICKEST` voxels); the union of such balls has the outline's own shape. From the rays that do meet the
     solid outward, each next ball lies near its neighbours, where the field is lowest: where the fewest views object
-    (cf. shape from inconsistent silhouettes, Landabaso et al. 2008).
+    (cf. shape from inconsistent silhouettes, Landabaso et al. 2008). Fillets join them to the solid, within the outline.
 
     Corners that are merely rounded stay so (`_ROUNDING`).
 
@@ -88,7 +89,22 @@ def fill_outline(sdf: Grid, view: Views, *, hull: Grid | None = None) -> Grid:
         met[told] = hull.sample(rays.at(closest_pass(hull, rays)[:, None])[:, 0]) < 0
         lost = missed & met
     points = origin[lost] + direction[lost] * place[lost][:, None]
-    return _with_balls(sdf, points, -distance[lost] * pixel)
+    balls = _balls(sdf, points, -distance[lost] * pixel)
+    # Fillets: a quadratic smooth minimum, lower than both by a quarter of its width where they are equal.
+    width = _FILLET * sdf.voxel
+    union = torch.minimum(sdf.values, balls)
+    blend = (1 - (sdf.values - balls).abs() / width).clamp_min(0)
+    blended = blend > 0
+    pixels, depth = (x[0] for x in view.cameras.project(sdf.points()[blended]))
+    where = pixels / pixels.new_tensor([view.cameras.width, view.cameras.height]) * 2 - 1
+    outside = F.grid_sample(
+        distance[None, None], where[None, None], padding_mode="border", align_corners=False
+    )[0, 0, 0]
+    outside = outside * depth / view.cameras.K[0, 0, 0]
+    fillet = union[blended] - width / 4 * blend[blended].square()
+    values = union.clone()
+    values[blended] = torch.minimum(union[blended], torch.maximum(fillet, outside))
+    return Grid(values, sdf.origin, sdf.voxel)
 
 
 def _farthest(mask: Tensor, turn: Tensor) -> Tensor:
@@ -104,20 +120,21 @@ def _around(image: Tensor) -> Tensor:
     return 9 * F.avg_pool2d(image[None], 3, stride=1, padding=1)[0]
 
 
-def _with_balls(sdf: Grid, centers: Tensor, radii: Tensor) -> Grid:
-    """The union of the solid and balls (centres [P, 3], radii [P] cut to 0.9 to `_THICKEST` voxels)."""
+def _balls(sdf: Grid, centers: Tensor, radii: Tensor) -> Tensor:
+    """Signed distance [X, Y, Z] to balls (centres [P, 3], radii [P] cut to 0.9 to `_THICKEST` voxels), infinite farther off than a fillet."""
     radii = radii.clamp(0.9 * sdf.voxel, _THICKEST * sdf.voxel)  # at the least a node lies inside
-    values = sdf.values.clone()
-    reach = torch.arange(-_THICKEST - 2, _THICKEST + 3, device=values.device)
+    balls = torch.full_like(sdf.values, math.inf)
+    far = _THICKEST + _FILLET
+    reach = torch.arange(-far, far + 1, device=balls.device)
     window = torch.cartesian_prod(reach, reach, reach)
-    limit = torch.tensor(sdf.shape, device=values.device)
-    for p, r in zip(centers.split(1024), radii.split(1024), strict=True):
+    limit = torch.tensor(sdf.shape, device=balls.device)
+    for p, r in zip(centers.split(256), radii.split(256), strict=True):
         node = ((p - sdf.origin) / sdf.voxel).round().long()[:, None] + window
         there = ((node >= 0) & (node < limit)).all(-1)
         ball = (sdf.origin + sdf.voxel * node - p[:, None]).norm(dim=-1) - r[:, None]
         index = (node[..., 0] * sdf.shape[1] + node[..., 1]) * sdf.shape[2] + node[..., 2]
-        values.view(-1).scatter_reduce_(0, index[there], ball[there], "amin")
-    return Grid(values, sdf.origin, sdf.voxel)
+        balls.view(-1).scatter_reduce_(0, index[there], ball[there], "amin")
+    return balls
 
 
 def outline_agreement(mesh: Mesh, views: Views) -> float:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from v3d.cameras import Cameras
 from v3d.mesh import Mesh
 from v3d.rendering import rasterize_mesh
 from v3d.surface.grid import Grid
@@ -89,22 +90,28 @@ def fill_outline(sdf: Grid, view: Views, *, hull: Grid | None = None) -> Grid:
         met[told] = hull.sample(rays.at(closest_pass(hull, rays)[:, None])[:, 0]) < 0
         lost = missed & met
     points = origin[lost] + direction[lost] * place[lost][:, None]
-    balls = _balls(sdf, points, -distance[lost] * pixel)
-    # Fillets: a quadratic smooth minimum, lower than both by a quarter of its width where they are equal.
+    return _joined(sdf, _balls(sdf, points, -distance[lost] * pixel), view.cameras, distance)
+
+
+def _joined(sdf: Grid, balls: Tensor, camera: Cameras, distance: Tensor) -> Grid:
+    """The union of the solid and of balls (signed distance [X, Y, Z]) with fillets between them.
+
+    A fillet is a quadratic smooth minimum, lower than both by a quarter of its width where they are equal. It ends
+    where the camera's outline does (`distance` [H, W] to it in pixels): farther out nothing is to be seen.
+    """
     width = _FILLET * sdf.voxel
     union = torch.minimum(sdf.values, balls)
     blend = (1 - (sdf.values - balls).abs() / width).clamp_min(0)
-    blended = blend > 0
-    pixels, depth = (x[0] for x in view.cameras.project(sdf.points()[blended]))
-    where = pixels / pixels.new_tensor([view.cameras.width, view.cameras.height]) * 2 - 1
-    outside = F.grid_sample(
-        distance[None, None], where[None, None], padding_mode="border", align_corners=False
-    )[0, 0, 0]
-    outside = outside * depth / view.cameras.K[0, 0, 0]
-    fillet = union[blended] - width / 4 * blend[blended].square()
-    values = union.clone()
-    values[blended] = torch.minimum(union[blended], torch.maximum(fillet, outside))
-    return Grid(values, sdf.origin, sdf.voxel)
+    near = blend > 0
+    pixels, depth = camera.project(sdf.points()[near])
+    grid = (pixels / pixels.new_tensor([camera.width, camera.height]) * 2 - 1)[:, :, None]
+    outside = F.grid_sample(distance[None, None], grid, padding_mode="border", align_corners=False)[
+        0, 0, :, 0
+    ]
+    outside = outside * depth[0] / camera.K[0, 0, 0]
+    fillet = union[near] - width / 4 * blend[near].square()
+    union[near] = torch.minimum(union[near], torch.maximum(fillet, outside))
+    return Grid(union, sdf.origin, sdf.voxel)
 
 
 def _farthest(mask: Tensor, turn: Tensor) -> Tensor:

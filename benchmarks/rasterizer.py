@@ -37,8 +37,8 @@ import torch
 from torch import Tensor
 
 from v3d.cameras import orbit
+from v3d.kernels.linalg import f32
 from v3d.splats.cpu import rasterize_cpu, warmup
-from v3d.splats.cpu.linalg import f32
 from v3d.splats.cpu.projection import PARTIAL, TILE_HEIGHT, TILE_WIDTH
 from v3d.splats.cpu.rasterizer import (
     Tiles,
@@ -47,7 +47,7 @@ from v3d.splats.cpu.rasterizer import (
     composite_tiles_backward,
     make_tiles,
 )
-from v3d.splats.densify import morton_order
+from v3d.splats.gaussians import morton_order
 from v3d.splats.reference import rasterize_reference
 
 Timed = tuple[Callable[[], Any], Callable[[], Any]]  # forward, and forward with backward

@@ -20,8 +20,8 @@ import torch.nn.functional as F
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests/scene"))
 from room_scene import ring, seen
 
-from v3d.evaluation.metrics import psnr, ssim
 from v3d.evaluation.protocol import perturb
+from v3d.metrics import psnr, ssim
 from v3d.scene import fit as scene_fit
 from v3d.scene.fit import SceneFitSettings, fit_scene
 from v3d.splats.rasterize import rasterize

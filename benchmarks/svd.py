@@ -29,7 +29,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from v3d.diffusion.edm import karras_sigmas
-from v3d.diffusion.official import OfficialNetworks, clip_network, unet_network, vae_network
+from v3d.diffusion.official.networks import OfficialNetworks, clip_network, unet_network, vae_network
 from v3d.diffusion.svd import GUIDANCE, SVDModel, clip_pixels, use_single_token_attention
 
 

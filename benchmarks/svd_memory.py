@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from v3d.cameras import ORBIT_VIEWS
-from v3d.diffusion.official import unet_network
+from v3d.diffusion.official.networks import unet_network
 from v3d.diffusion.svd import use_single_token_attention
-from v3d.training.svd import is_temporal
+from v3d.training.tasks.svd import is_temporal
 
 BLOCKS = ("SpatioTemporalResBlock", "TransformerSpatioTemporalModel")
 TRAINED, FROZEN = 24, 2

@@ -34,15 +34,16 @@ import tyro
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from v3d.mesh import Mesh, save_glb
-from v3d.training.dataset import OrbitShards
+from v3d.data.orbit_shards import OrbitShards
+from v3d.data.render_orbits import plan, processes, render_chunk
+from v3d.data.settings import RenderSettings
+from v3d.data.sources import find_sources
+from v3d.meshes.glb import save_glb
+from v3d.meshes.mesh import Mesh
 from v3d.training.loop import Draw
+from v3d.training.processes import ALONE
 from v3d.training.recipe import VideoRecipe
-from v3d.training.render import plan, processes, render_chunk
-from v3d.training.settings import RenderSettings
-from v3d.training.sources import find_sources
-from v3d.training.video import VideoTask
-from v3d.training.world import ALONE
+from v3d.training.tasks.video import VideoTask
 
 PRODUCT = 2048
 

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from v3d.imagenet import EfficientNetLite0, InvertedResidual
-from v3d.perceptual import LPIPSNetwork, alexnet, vgg16
+from v3d.networks.imagenet import EfficientNetLite0, InvertedResidual
+from v3d.networks.perceptual import LPIPSNetwork, alexnet, vgg16
 from v3d.weights import IMAGENET
 from v3d.weights.storage import save_weights
 

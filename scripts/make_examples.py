@@ -12,9 +12,10 @@ import torch
 import tyro
 from PIL import Image
 
-from v3d.rendering import Light
-from v3d.training.corpus import corpus_ids, load_corpus
-from v3d.training.orbits import OrbitVariant, photo_of, render_orbit
+from v3d.data.corpus import corpus_ids, load_corpus
+from v3d.data.orbits import OrbitVariant, render_orbit
+from v3d.framing import photo_of
+from v3d.meshes.rendering import Light
 
 LIGHT = Light(torch.tensor([1.0, -0.5, 1.0]), ambient=0.55)
 EXAMPLES = {  # file name: (object, azimuth of the photo, ground: None is transparent)

@@ -20,7 +20,7 @@ from rich.console import Console
 
 from v3d import cli
 from v3d.cameras import orbit
-from v3d.presets import PRESETS
+from v3d.objects.presets import PRESETS
 from v3d.progress import ProgressDisplay
 from v3d.views import Views, save_views
 

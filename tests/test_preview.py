@@ -7,9 +7,9 @@ import torch
 import trimesh
 
 from v3d.cameras import orbit
-from v3d.mesh import Mesh
+from v3d.meshes.mesh import Mesh
+from v3d.meshes.rendering import render
 from v3d.preview import clay, contact_sheet, textured, turntable
-from v3d.rendering import render
 from v3d.views import Views
 
 TILE = 48

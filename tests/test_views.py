@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 
 from v3d.cameras import Cameras, cat_cameras, intrinsics, look_at, orbit
+from v3d.capture.readers import load_views
 from v3d.errors import V3DError
-from v3d.views import Views, load_views, save_views, with_above
+from v3d.views import Views, save_views, with_above
 
 
 def ball_views(count: int = 5, size: int = 48, radius: float = 0.6) -> Views:

@@ -16,28 +16,30 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
     from v3d.cameras import Cameras, orbit
+    from v3d.capture.photo import Photo, load_photo
+    from v3d.capture.readers import load_views
     from v3d.diffusion.generator import Generator
     from v3d.errors import V3DError
-    from v3d.mesh import Mesh
-    from v3d.photo import Photo, load_photo
-    from v3d.pipeline import Asset, generate, reconstruct
+    from v3d.meshes.mesh import Mesh
+    from v3d.objects.pipeline import Asset, generate, reconstruct
     from v3d.scene.pipeline import SceneAsset, generate_scene
     from v3d.settings import GenerateSettings, ReconstructSettings, SceneSettings
     from v3d.splats.gaussians import Splats
-    from v3d.views import Views, load_views, save_views
+    from v3d.views import Views, save_views
 
 # Names are imported when they are first used, so that `import v3d` and `v3d --help` are quick.
 _HOMES = {
     "v3d.cameras": ("Cameras", "orbit"),
     "v3d.diffusion.generator": ("Generator",),
     "v3d.errors": ("V3DError",),
-    "v3d.mesh": ("Mesh",),
-    "v3d.photo": ("Photo", "load_photo"),
-    "v3d.pipeline": ("Asset", "generate", "reconstruct"),
+    "v3d.meshes.mesh": ("Mesh",),
+    "v3d.capture.photo": ("Photo", "load_photo"),
+    "v3d.objects.pipeline": ("Asset", "generate", "reconstruct"),
     "v3d.scene.pipeline": ("SceneAsset", "generate_scene"),
     "v3d.settings": ("GenerateSettings", "ReconstructSettings", "SceneSettings"),
     "v3d.splats.gaussians": ("Splats",),
-    "v3d.views": ("Views", "load_views", "save_views"),
+    "v3d.capture.readers": ("load_views",),
+    "v3d.views": ("Views", "save_views"),
 }
 
 __all__ = [

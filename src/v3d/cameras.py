@@ -8,7 +8,7 @@
   from above (+z); camera 0 at (+radius, 0, 0) sees the front of the object, the side in the photo.
 - Views from above, below and around: the same radius, field of view 75.
 - Colour: sRGB-encoded values in [0, 1] everywhere outside a shader; views are composited on white.
-- GLB files are y-up with the object's front towards +z (see `v3d.mesh`).
+- GLB files are y-up with the object's front towards +z (see `v3d.meshes.mesh`).
 
 docs/conventions.md says the same for users.
 """
@@ -205,3 +205,7 @@ def above_and_below(size: int) -> Cameras:
     return cat_cameras(
         [orbit(views, size=size, elevation=up, azimuth=begin, fov=WIDE_FOV) for views, up, begin in rings]
     )
+
+
+# The same camera in OpenGL axes (x right, y up, z backward), as transforms.json has them, and back.
+OPENCV_OPENGL = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64))

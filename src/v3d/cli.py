@@ -52,7 +52,7 @@ def generate(
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise V3DError(f"Two photos are called {twice}, so their results would share a folder; rename one.")
-    from v3d import pipeline
+    from v3d.objects import pipeline
     from v3d.progress import ProgressDisplay
 
     failed = 0
@@ -93,7 +93,7 @@ def reconstruct(
         photo: a sharper photo of the first view, for the texture.
         force: compute finished stages anew.
     """
-    from v3d import pipeline
+    from v3d.objects import pipeline
     from v3d.progress import ProgressDisplay
 
     with ProgressDisplay() as show:
@@ -119,8 +119,8 @@ def scene(
         settings: see `v3d.settings`.
         force: compute finished stages anew.
     """
-    from v3d.pipeline import run_name
     from v3d.progress import ProgressDisplay
+    from v3d.run import run_name
     from v3d.scene import pipeline
 
     with ProgressDisplay() as show:
@@ -161,7 +161,7 @@ def convert(v3d: Positional[Path], svd: Positional[Path], /, out: Out = Path("v3
         svd: svd_xt.safetensors.
         out: folder to write; must not exist, or be empty.
     """
-    from v3d.diffusion import checkpoints
+    from v3d.diffusion.official import convert as checkpoints
 
     print(checkpoints.convert(v3d, svd, out))
 

@@ -194,7 +194,7 @@ def _splats() -> Finding:
 
 
 def _perceptual() -> Finding:
-    from v3d.perceptual import find_vgg16
+    from v3d.networks.perceptual import find_vgg16
 
     try:
         path = find_vgg16()
@@ -206,7 +206,7 @@ def _perceptual() -> Finding:
 
 
 def _matting() -> Finding:
-    from v3d.matting import installed_model
+    from v3d.capture.matting import installed_model
 
     try:
         model = installed_model()

@@ -10,8 +10,8 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from v3d.cameras import Cameras, cat_cameras, orbit
-from v3d.mesh import Mesh
-from v3d.rendering import Light, render
+from v3d.meshes.mesh import Mesh
+from v3d.meshes.rendering import Light, render
 from v3d.views import Views
 
 RenderFn = Callable[[Cameras], Tensor]

@@ -244,3 +244,16 @@ def _peak_memory_mb() -> float | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (1024**2 if sys.platform == "darwin" else 1024), 1)
+
+
+def run_name(views: Path) -> str:
+    """The name of the run on a folder of views, its .json file or a video."""
+    return (views.resolve().parent if views.suffix == ".json" else views.resolve()).stem
+
+
+def other_than(given: Path, folder: Path) -> Path:
+    """`folder`, unless the results would replace what was given."""
+    home = given.parent if given.suffix == ".json" else given
+    if folder.resolve() == home.resolve():
+        raise V3DError(f"The results would replace what is in {folder}; choose another folder with -o.")
+    return folder

@@ -9,6 +9,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from v3d.errors import V3DError
+from v3d.settings import ReconstructSettings
+
+if TYPE_CHECKING:
+    pass
+
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 
 
@@ -42,3 +53,16 @@ def fast_dtype(device: torch.device) -> torch.dtype:
     import torch
 
     return torch.bfloat16 if device.type != "cpu" or has_fast_bfloat16() else torch.float32
+
+
+def pick_device(settings: ReconstructSettings) -> str:
+    """The device to compute on.
+
+    Raises:
+        V3DError: CUDA was asked for and is not there.
+    """
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        raise V3DError("There is no CUDA device here; use --device cpu.")
+    if settings.device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return settings.device

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 PerceptualNetwork = Literal["lpips", "vgg", "vae"]
-"""See `v3d.perceptual.Perceptual.load`."""
+"""See `v3d.networks.perceptual.Perceptual.load`."""
 
 Quality = Literal["draft", "standard", "high"]
 
@@ -17,7 +17,7 @@ class ReconstructSettings:
 
     Attributes:
         quality: draft takes seconds, standard a minute or two, high as long as it needs; see
-            `v3d.presets`.
+            `v3d.objects.presets`.
         until: stop after this stage.
         faces: at most so many triangles; by default what the quality says.
         texture_size: pixels of the texture's side; by default what the quality says.

@@ -6,17 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import PIL.Image
 import torch
 from torch import Tensor
 
-from v3d import matting
-from v3d.cameras import ORBIT_VIEWS, Cameras, cat_cameras, orbit
-from v3d.errors import V3DError
+from v3d.cameras import OPENCV_OPENGL, Cameras, cat_cameras
 from v3d.files import atomic, write_json
-from v3d.photo import read_image, resize_rgba
-from v3d.posed import OPENCV_OPENGL, PosedPhoto, read_transforms, transforms_file
 
 
 @dataclass(frozen=True)
@@ -110,91 +105,5 @@ def straight_rgba(rgb: Tensor, alpha: Tensor) -> Tensor:
     return (torch.cat([colour.clamp(0, 1), a], -1) * 255).round().to(torch.uint8)
 
 
-def load_views(folder: str | Path, *, max_size: int | None = None) -> Views:
-    """Read a folder with `transforms.json`: ours, nerfstudio's or instant-ngp's.
-
-    Lens distortion is removed. Alpha is the images' own, or that of their `mask_path`; opaque images get soft
-    alpha if all their backgrounds are plain, and alpha 1 otherwise.
-
-    Args:
-        folder: or the path of the .json file itself.
-        max_size: images with a longer side are reduced to it, and their cameras with them.
-
-    Raises:
-        V3DError: a file is missing or broken, images differ in size, a pose is not a rigid motion.
-    """
-    path = transforms_file(Path(folder))
-    if path is None:
-        raise V3DError(f"{folder} has no transforms.json; give a folder of posed views.")
-    images: list[Tensor] = []
-    cameras: list[Cameras] = []
-    for photo in read_transforms(path):
-        image, camera = _read(photo)
-        width, height = camera.width, camera.height
-        if max_size is not None and max(width, height) > max_size:
-            width, height = (max(1, round(side * max_size / max(width, height))) for side in (width, height))
-            image, camera = resize_rgba(image, height, width), camera.resized(width, height)
-        if images and image.shape != images[0].shape:
-            raise V3DError(
-                f"The images of {path} differ in size: {photo.file.name} does not match the first one."
-            )
-        images.append(image)
-        cameras.append(camera)
-    return _on_white(torch.stack(images), cat_cameras(cameras))
-
-
-def views_from_video(
-    path: str | Path, cameras: Cameras | None = None, *, views: int = 2 * ORBIT_VIEWS
-) -> Views:
-    """Read a video that goes once around an object in front of a plain background.
-
-    Args:
-        cameras: one for each frame of the video; by default the orbit, closed by the step after the last frame.
-        views: use at most so many frames, evenly spread.
-
-    Raises:
-        V3DError: the video cannot be read, or the number of cameras does not fit.
-    """
-    from v3d.video import load_video
-
-    frames = load_video(path)
-    count, height, width = frames.shape[:3]
-    if cameras is None:
-        size = max(height, width)
-        x0, y0 = (size - width) // 2, (size - height) // 2
-        padding = (0, 0, x0, size - width - x0, y0, size - height - y0)
-        frames = torch.nn.functional.pad(frames, padding, value=1.0)
-        cameras = orbit(count, size=size)
-    if len(cameras) != count or (cameras.width, cameras.height) != (frames.shape[2], frames.shape[1]):
-        raise V3DError(
-            f"{path} has {count} frames of {width} x {height} pixels, which the cameras do not fit."
-        )
-    chosen = [i * count // min(views, count) for i in range(min(views, count))]
-    rgba = torch.cat([frames[chosen], torch.ones_like(frames[chosen][..., :1])], -1)
-    return _on_white(rgba, cameras[chosen])
-
-
-def _on_white(rgba: Tensor, cameras: Cameras) -> Views:
-    """Views of straight-alpha images [V, H, W, 4]; opaque ones are cut out where all backgrounds are plain."""
-    if bool((rgba[..., 3] == 1).all()):
-        layers = [matting.layers_on_plain(view.numpy()) for view in rgba[..., :3]]
-        if all(layer is not None for layer in layers):
-            rgba = torch.stack([torch.from_numpy(np.dstack(layer)) for layer in layers if layer is not None])
-    rgb, alpha = rgba[..., :3], rgba[..., 3]
-    return Views(rgb * alpha[..., None] + 1 - alpha[..., None], alpha, cameras)
-
-
 def _focal(K: Tensor) -> dict[str, float]:
     return {"fl_x": K[0, 0].item(), "fl_y": K[1, 1].item(), "cx": K[0, 2].item(), "cy": K[1, 2].item()}
-
-
-def _read(photo: PosedPhoto) -> tuple[Tensor, Cameras]:
-    """Undistorted straight RGBA [H, W, 4] (alpha from the mask, if there is one) and its camera."""
-    rgba, lens = photo.read()
-    if photo.mask is not None:
-        mask, _ = read_image(photo.mask, max_side=None, upright=False)
-        if mask.shape != rgba.shape:
-            raise V3DError(f"The mask {photo.mask.name} and {photo.file} differ in size.")
-        rgba[..., 3] = mask[..., 0]
-    image, lens = lens.undistorted(rgba, fill=False)
-    return torch.from_numpy(image), lens.camera(photo.c2w)

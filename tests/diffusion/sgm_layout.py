@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from v3d.diffusion.official import clip_network, unet_network, vae_network
+from v3d.diffusion.official.networks import clip_network, unet_network, vae_network
 
 FULL_UNET = {
     "sample_size": 64,

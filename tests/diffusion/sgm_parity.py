@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from v3d.diffusion import sgm
-from v3d.diffusion.official import unet_network, vae_network
+from v3d.diffusion.official import sgm
+from v3d.diffusion.official.networks import unet_network, vae_network
 
 
 def read(path: Path, prefix: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -25,10 +25,10 @@ from sgm_layout import (
     vae_to_sgm,
 )
 
-from v3d.diffusion import sgm
-from v3d.diffusion.checkpoints import convert
-from v3d.diffusion.official import clip_network, load_networks, unet_network, vae_network
-from v3d.diffusion.tensor_files import open_checkpoint
+from v3d.diffusion.official import sgm
+from v3d.diffusion.official.convert import convert
+from v3d.diffusion.official.networks import clip_network, load_networks, unet_network, vae_network
+from v3d.diffusion.official.tensor_files import open_checkpoint
 from v3d.errors import V3DError
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from v3d.cameras import orbit
-from v3d.diffusion.front import overlap, with_photo
+from v3d.diffusion.front import with_photo
+from v3d.metrics import soft_iou
 from v3d.views import Views
 
 
@@ -27,4 +28,4 @@ def test_the_photo_takes_the_place_of_view_0_where_the_framing_was_kept() -> Non
 def test_overlap_is_the_intersection_over_the_union() -> None:
     a, b = torch.zeros(2, 4, 4)
     a[:2], b[1:3] = 1, 1
-    assert abs(overlap(a, b) - 1 / 3) < 1e-6 and overlap(a, a) == 1 and overlap(a * 0, b * 0) == 0
+    assert abs(soft_iou(a, b) - 1 / 3) < 1e-6 and soft_iou(a, a) == 1 and soft_iou(a * 0, b * 0) == 0

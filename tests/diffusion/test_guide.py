@@ -9,7 +9,7 @@ import torch
 
 from v3d.cameras import Cameras, intrinsics, look_at, orbit
 from v3d.diffusion.guide import MOST_READ, draw_guide, draw_views, in_outlines, solid, warp_nearest
-from v3d.diffusion.pixelnerf import PixelNeRF, PixelNeRFConfig, nearness
+from v3d.networks.pixelnerf import PixelNeRF, PixelNeRFConfig, nearness
 
 SIZE = 32
 

@@ -16,8 +16,8 @@ from v3d.diffusion.dit import Block, Frames, Geometry, OrbitDiT, OrbitDiTConfig
 from v3d.diffusion.generator import Generator
 from v3d.diffusion.guide import OUTLINE, Guide, draw_guide, in_outlines, solid
 from v3d.diffusion.mini import MiniModel, to_image
-from v3d.diffusion.pixelnerf import PixelNeRF, PixelNeRFConfig
 from v3d.errors import V3DError
+from v3d.networks.pixelnerf import PixelNeRF, PixelNeRFConfig
 from v3d.training.export import Sampling, export_mini
 
 TINY = OrbitDiTConfig(size=16, channels=(8, 16), width=64, depth=2, warps=2, sigma_data=0.5)

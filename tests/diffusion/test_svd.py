@@ -16,9 +16,9 @@ pytest.importorskip("transformers")
 from sgm_layout import tiny_release
 
 from v3d.cameras import orbit
-from v3d.diffusion.checkpoints import convert
 from v3d.diffusion.generator import Generator
-from v3d.diffusion.official import load_networks
+from v3d.diffusion.official.convert import convert
+from v3d.diffusion.official.networks import load_networks
 from v3d.diffusion.svd import SVDModel, clip_pixels, use_single_token_attention
 from v3d.errors import V3DError
 

@@ -14,9 +14,9 @@ pytest.importorskip("transformers")
 from diffusers import UNetSpatioTemporalConditionModel
 from sgm_layout import tiny_release
 
-from v3d.diffusion.checkpoints import convert
 from v3d.diffusion.conditions import Conditions, run_unet, widen_for_guide
-from v3d.diffusion.official import load_networks
+from v3d.diffusion.official.convert import convert
+from v3d.diffusion.official.networks import load_networks
 
 
 @pytest.fixture(scope="module")

@@ -8,28 +8,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 import trimesh
 from PIL import Image
 
-from v3d.mesh import Mesh, save_glb
-
-
-def textured(shape: trimesh.Trimesh, seed: int) -> Mesh:
-    """A colour for each height and side, read from a small noise texture."""
-    vertices = torch.tensor(np.asarray(shape.vertices), dtype=torch.float32)
-    texture = torch.rand(8, 8, 3, generator=torch.Generator().manual_seed(seed))
-    texture = torch.nn.functional.interpolate(texture.permute(2, 0, 1)[None], (80, 80), mode="bilinear")[0]
-    low, high = vertices.amin(0), vertices.amax(0)
-    uv = ((vertices - low) / (high - low))[:, [1, 2]]
-    return Mesh(vertices, torch.tensor(np.asarray(shape.faces)), uv, texture.permute(1, 2, 0).contiguous())
+from shapes import textured
+from v3d.meshes.glb import save_glb
+from v3d.meshes.mesh import Mesh
 
 
 @pytest.fixture(scope="session")
 def meshes() -> dict[str, Mesh]:
     ball = trimesh.creation.icosphere(subdivisions=2, radius=0.3)
     pillar = trimesh.creation.box(extents=(0.3, 0.4, 0.8)).subdivide().subdivide()
-    return {"ball": textured(ball, 0), "pillar": textured(pillar, 1)}
+    return {"ball": textured(ball, 0, cells=8), "pillar": textured(pillar, 1, cells=8)}
 
 
 @pytest.fixture(scope="session")

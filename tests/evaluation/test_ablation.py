@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 import trimesh
-from conftest import textured
 from made import Made
 from PIL import Image
 
+from shapes import textured
 from v3d.cameras import above_and_below
 from v3d.diffusion.mini import MiniModel
 from v3d.errors import V3DError
@@ -19,15 +19,15 @@ from v3d.evaluation import commands
 from v3d.evaluation.ablation import Bench, Drawing, Fitting, drawings, fittings, merge, open_file
 from v3d.evaluation.ablation_report import make_ablation_report
 from v3d.evaluation.commands import evaluate
-from v3d.evaluation.generate import OrbitGenerator, repeat_photo
+from v3d.evaluation.generation import OrbitGenerator, repeat_photo
 from v3d.evaluation.objects import TestObject
 from v3d.evaluation.plot import Point, plot
 from v3d.evaluation.protocol import GENERATION, RECONSTRUCTION
 from v3d.evaluation.report import markdown
 from v3d.evaluation.settings import AblationSettings, EvaluateAblation, ObjectSource
-from v3d.mesh import Mesh
-from v3d.perceptual import Perceptual
-from v3d.presets import PRESETS
+from v3d.meshes.mesh import Mesh
+from v3d.networks.perceptual import Perceptual
+from v3d.objects.presets import PRESETS
 from v3d.views import Views
 
 SMALL = replace(GENERATION, size=40, supersample=1, samples=1000, directions=6)

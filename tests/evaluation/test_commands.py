@@ -18,7 +18,8 @@ from v3d.evaluation.settings import (
     GenerationSettings,
     ObjectSource,
 )
-from v3d.mesh import Mesh, save_glb
+from v3d.meshes.glb import save_glb
+from v3d.meshes.mesh import Mesh
 from v3d.views import Views, save_views
 
 

@@ -10,7 +10,7 @@ import trimesh
 from scipy.spatial import cKDTree
 
 from v3d.evaluation import geometry
-from v3d.mesh import Mesh
+from v3d.meshes.mesh import Mesh
 
 compare = partial(geometry.compare_meshes, samples=3000, directions=9)  # less than the tables use
 volume_iou = partial(geometry.volume_iou, points=2**14, directions=24, size=128)

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from v3d.cli import main
-from v3d.evaluation.generate import orbit_scores
+from v3d.evaluation.generation import orbit_scores
 from v3d.evaluation.objects import TestObject
 from v3d.evaluation.protocol import RECONSTRUCTION
-from v3d.mesh import Mesh
-from v3d.perceptual import Perceptual
+from v3d.meshes.mesh import Mesh
+from v3d.networks.perceptual import Perceptual
 from v3d.settings import PerceptualNetwork
 from v3d.views import Views, save_views
 from v3d.weights import IMAGENET

@@ -7,8 +7,9 @@ import torch
 
 from v3d.cameras import orbit
 from v3d.evaluation import metrics
-from v3d.mesh import Mesh
-from v3d.rendering import Light, render
+from v3d.meshes.mesh import Mesh
+from v3d.meshes.rendering import Light, render
+from v3d.metrics import PSNR_CEILING, mask_iou, psnr, ssim
 from v3d.views import Views
 
 
@@ -32,8 +33,8 @@ def orbit_of(mesh: Mesh, size: int = 64, views: int = 18) -> Views:
 
 def test_psnr_of_a_known_error():
     a = torch.full((2, 12, 12, 3), 0.5)
-    torch.testing.assert_close(metrics.psnr(a, a + 0.1), torch.full((2,), 20.0))
-    assert metrics.psnr(a, a).tolist() == [metrics.PSNR_CEILING] * 2
+    torch.testing.assert_close(psnr(a, a + 0.1), torch.full((2,), 20.0))
+    assert psnr(a, a).tolist() == [PSNR_CEILING] * 2
 
 
 def test_psnr_and_ssim_agree_with_scikit_image():
@@ -41,14 +42,14 @@ def test_psnr_and_ssim_agree_with_scikit_image():
     a, b = images()
     for i in range(len(a)):
         x, y = a[i].double().numpy(), b[i].double().numpy()
-        assert float(metrics.psnr(a, b)[i]) == pytest.approx(
+        assert float(psnr(a, b)[i]) == pytest.approx(
             skimage.peak_signal_noise_ratio(x, y, data_range=1), abs=1e-4
         )
         expected = skimage.structural_similarity(
             x, y, channel_axis=-1, data_range=1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
         )
-        assert float(metrics.ssim(a.double(), b.double())[i]) == pytest.approx(expected, abs=1e-5)
-        assert float(metrics.psnr(a.double(), b.double())[i]) == pytest.approx(
+        assert float(ssim(a.double(), b.double())[i]) == pytest.approx(expected, abs=1e-5)
+        assert float(psnr(a.double(), b.double())[i]) == pytest.approx(
             skimage.peak_signal_noise_ratio(x, y, data_range=1), abs=1e-5
         )
 
@@ -62,24 +63,24 @@ def test_psnr_and_ssim_agree_with_torchmetrics():
         p, q, data_range=1.0, reduction="none", return_full_image=True
     )
     expected = every_pixel[..., 5:-5, 5:-5].mean((1, 2, 3))
-    torch.testing.assert_close(metrics.ssim(a, b), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(ssim(a, b), expected, atol=1e-5, rtol=0)
     expected = functional.peak_signal_noise_ratio(p, q, data_range=1.0, reduction="none", dim=(1, 2, 3))
-    torch.testing.assert_close(metrics.psnr(a, b), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(psnr(a, b), expected, atol=1e-5, rtol=0)
 
 
 def test_ssim_agrees_with_pytorch_msssim():
     library = pytest.importorskip("pytorch_msssim")
     a, b = (x.double() for x in images(2))
     expected = library.ssim(a.permute(0, 3, 1, 2), b.permute(0, 3, 1, 2), data_range=1, size_average=False)
-    torch.testing.assert_close(metrics.ssim(a, b), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(ssim(a, b), expected, atol=1e-5, rtol=0)
 
 
 def test_ssim_is_one_for_equal_images_symmetric_and_refuses_tiny_ones():
     a, b = images()
-    torch.testing.assert_close(metrics.ssim(a, a), torch.ones(3))
-    torch.testing.assert_close(metrics.ssim(a, b), metrics.ssim(b, a))
+    torch.testing.assert_close(ssim(a, a), torch.ones(3))
+    torch.testing.assert_close(ssim(a, b), ssim(b, a))
     with pytest.raises(ValueError, match="11"):
-        metrics.ssim(a[:, :10], b[:, :10])
+        ssim(a[:, :10], b[:, :10])
 
 
 def test_mask_iou():
@@ -87,7 +88,7 @@ def test_mask_iou():
     b = torch.zeros(3, 4, 4)
     a[1, :2], b[1, 1:3] = 1, 1  # 4 shared of 12
     a[2] = 1
-    torch.testing.assert_close(metrics.mask_iou(a, b), torch.tensor([1.0, 1 / 3, 0.0]))
+    torch.testing.assert_close(mask_iou(a, b), torch.tensor([1.0, 1 / 3, 0.0]))
 
 
 def test_foreground_psnr_does_not_depend_on_the_amount_of_ground():
@@ -97,7 +98,7 @@ def test_foreground_psnr_does_not_depend_on_the_amount_of_ground():
     a = Views(torch.where(alpha[..., None] > 0, 0.2, 1.0).expand(1, 32, 32, 3), alpha, cameras)
     b = Views(torch.where(alpha[..., None] > 0, 0.3, 1.0).expand(1, 32, 32, 3), alpha, cameras)
     assert float(metrics.foreground_psnr(a, b)) == pytest.approx(20, abs=1e-4)
-    assert float(metrics.psnr(a.rgb, b.rgb)) == pytest.approx(20 + 10 * math.log10(16), abs=1e-4)
+    assert float(psnr(a.rgb, b.rgb)) == pytest.approx(20 + 10 * math.log10(16), abs=1e-4)
     moved = Views(a.rgb.roll(8, 2), a.alpha.roll(8, 2), cameras)  # a miss counts on both sides
     assert float(metrics.foreground_psnr(a, moved)) == pytest.approx(-20 * math.log10(0.8), abs=1e-4)
 
@@ -118,4 +119,4 @@ def test_compare_views_names_every_metric():
     scores = metrics.compare_views(views, views)
     assert set(scores) == {"psnr", "ssim", "foreground_psnr", "mask_iou"}
     assert all(v.shape == (4,) for v in scores.values())
-    assert scores["psnr"].min() == metrics.PSNR_CEILING and scores["mask_iou"].min() == 1
+    assert scores["psnr"].min() == PSNR_CEILING and scores["mask_iou"].min() == 1

@@ -8,7 +8,7 @@ import torch
 from v3d.errors import V3DError
 from v3d.evaluation.objects import load_objects, object_ids
 from v3d.evaluation.settings import ObjectSource
-from v3d.mesh import Mesh
+from v3d.meshes.mesh import Mesh
 
 
 def test_a_manifest_chooses_split_and_scans(folder: Path):

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from v3d.errors import V3DError
-from v3d.evaluation.report import ObjectResult, ResultFile, make_report, markdown, provenance, summarise
+from v3d.evaluation.report import ObjectResult, ResultFile, make_report, markdown, summarise
+from v3d.provenance import provenance
 
 
 def result(name: str, value: float, scan: bool = False) -> ObjectResult:

@@ -24,9 +24,9 @@ from v3d.evaluation.scenes import (
     scene_ids,
 )
 from v3d.evaluation.settings import SceneEvaluationSettings
-from v3d.mesh import Mesh
-from v3d.perceptual import Perceptual
-from v3d.rendering import Light, render
+from v3d.meshes.mesh import Mesh
+from v3d.meshes.rendering import Light, render
+from v3d.networks.perceptual import Perceptual
 from v3d.scene.model import SceneViews
 from v3d.scene.presets import SCENE_PRESETS
 from v3d.views import Views, save_views

@@ -8,8 +8,8 @@ from v3d.evaluation.objects import TestObject
 from v3d.evaluation.protocol import GENERATION
 from v3d.evaluation.report import ObjectResult
 from v3d.evaluation.sheet import SheetRow, choose_objects, contact_sheet
-from v3d.mesh import Mesh
-from v3d.training.orbits import photo_of
+from v3d.framing import photo_of
+from v3d.meshes.mesh import Mesh
 
 
 def results(scans: int, made: int) -> list[ObjectResult]:

@@ -7,8 +7,8 @@ import torch
 import trimesh
 
 from v3d.cameras import Cameras, intrinsics, look_at
-from v3d.mesh import Mesh
-from v3d.rendering import Light, render
+from v3d.meshes.mesh import Mesh
+from v3d.meshes.rendering import Light, render
 from v3d.views import Views
 
 TILE = 32  # texels of one part's texture

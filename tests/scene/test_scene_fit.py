@@ -8,7 +8,7 @@ import torch
 from room_scene import ring, seen
 from torch import Tensor
 
-from v3d.evaluation.metrics import psnr
+from v3d.metrics import psnr
 from v3d.scene.fit import CLEAR, FAR, NEAR, SceneFitSettings, _hidden, fit_scene, initial_scene
 from v3d.scene.sweep import sweep_depth
 from v3d.splats.fit import FitSettings, _shuffled, fit

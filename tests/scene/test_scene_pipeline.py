@@ -14,15 +14,15 @@ from v3d import cli
 from v3d.cameras import Cameras
 from v3d.diffusion.edm import OnStep
 from v3d.errors import V3DError
-from v3d.evaluation.metrics import psnr
 from v3d.files import write_json
+from v3d.metrics import psnr
 from v3d.scene import pipeline
 from v3d.scene.draw import CLIP, MOST_ANCHORS, draw_path, spread
 from v3d.scene.model import SceneViews
 from v3d.scene.normalise import Normalisation, normalise
 from v3d.scene.presets import SCENE_PRESETS
 from v3d.settings import SceneSettings
-from v3d.stages import splat_renderer
+from v3d.splats.rasterize import splat_renderer
 from v3d.views import Views, save_views
 
 SIZE = 32

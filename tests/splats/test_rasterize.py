@@ -10,9 +10,9 @@ from splat_scenes import cloud, odd_camera, raw
 
 from v3d.cameras import Cameras, orbit
 from v3d.splats.cpu import rasterize_cpu
-from v3d.splats.gaussians import Splats
+from v3d.splats.gaussians import Splats, rotations
 from v3d.splats.rasterize import rasterize, splat_normals
-from v3d.splats.reference import rasterize_reference, rotations
+from v3d.splats.reference import rasterize_reference
 
 FIELDS = ("means", "quats", "log_scales", "logit_opacity", "rgb")
 

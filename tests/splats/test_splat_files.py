@@ -10,7 +10,8 @@ import torch
 from splat_scenes import cloud
 
 from v3d.errors import V3DError
-from v3d.splats.files import SH_DC, load_ply, load_splat, save_ply, save_splat
+from v3d.splats.files.ply import SH_DC, load_ply, save_ply
+from v3d.splats.files.splat import load_splat, save_splat
 
 
 def test_ply_round_trip(tmp_path: Path) -> None:

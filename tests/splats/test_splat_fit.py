@@ -13,9 +13,9 @@ from v3d.cameras import orbit
 from v3d.errors import V3DError
 from v3d.splats.cpu.compositing import composite, composite_backward
 from v3d.splats.cpu.projection import project, project_backward
-from v3d.splats.densify import Densifier, DensifySettings, is_finite, morton_order
+from v3d.splats.densify import Densifier, DensifySettings
 from v3d.splats.fit import FitSettings, fit, warmup
-from v3d.splats.gaussians import Splats
+from v3d.splats.gaussians import Splats, is_finite, morton_order
 from v3d.splats.loss import l1_ssim, l1_ssim_reference
 from v3d.splats.rasterize import rasterize
 from v3d.views import Views

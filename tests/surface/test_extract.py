@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from v3d.errors import V3DError
-from v3d.mesh import Mesh
+from v3d.meshes.mesh import Mesh
 from v3d.surface.extract import extract_mesh, is_closed, marching_cubes
 from v3d.surface.grid import Grid, empty_grid
 

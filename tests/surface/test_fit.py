@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from v3d.cameras import Cameras, orbit
-from v3d.carving import carve
 from v3d.surface import regularize
-from v3d.surface.fit import Stage, SurfaceSettings, fit_surface
+from v3d.surface.carving import carve
+from v3d.surface.fit import Level, SurfaceSettings, fit_surface
 from v3d.surface.grid import Grid, empty_grid
 from v3d.surface.render import camera_rays, closest_pass, first_hit, neus_opacity, neus_weights
 from v3d.views import Views
 
-QUICK = SurfaceSettings(stages=(Stage(1.0, 50, (0.8, 0.35)),), image_size=48, rays=512)
+QUICK = SurfaceSettings(stages=(Level(1.0, 50, (0.8, 0.35)),), image_size=48, rays=512)
 
 
 def ball_grid(radius: float = 0.5, voxel: float = 0.05) -> Grid:
@@ -142,7 +142,7 @@ def test_fit_is_deterministic_by_seed_and_reports_its_steps() -> None:
 
 def test_fit_stays_on_a_surface_that_already_explains_the_views() -> None:
     views = ball_views(orbit(12, size=48))
-    fitted = fit_surface(views, ball_grid(), replace(QUICK, stages=(Stage(1.0, 100, (0.8, 0.35)),)))
+    fitted = fit_surface(views, ball_grid(), replace(QUICK, stages=(Level(1.0, 100, (0.8, 0.35)),)))
     angle = torch.linspace(0, 6.28, 40)
     equator = 0.5 * torch.stack([angle.cos(), angle.sin(), 0 * angle], -1)
     assert float(fitted.sample(equator).abs().mean()) < 0.4 * fitted.voxel
@@ -152,7 +152,7 @@ def test_small_objects_are_fitted_at_a_finer_scale_within_the_same_lattice() -> 
     voxels = []
     for radius in (0.3, 0.6):
         views = ball_views(orbit(6, size=96), radius)
-        settings = replace(QUICK, stages=(Stage(1.0, 1, (0.8, 0.35)),), image_size=96, nodes=20_000)
+        settings = replace(QUICK, stages=(Level(1.0, 1, (0.8, 0.35)),), image_size=96, nodes=20_000)
         sdf = fit_surface(views, carve(views, resolution=48), settings)
         assert 10_000 < sdf.values.numel() <= 20_000
         voxels.append(sdf.voxel)
@@ -166,7 +166,7 @@ def test_a_coarse_stage_does_not_lose_what_is_thinner_than_its_voxels() -> None:
     x = grid.points()
     mast = torch.maximum(x[..., :2].norm(dim=-1) - 0.022, (x[..., 2] - 0.5).abs() - 0.2)
     hull = replace(grid, values=torch.minimum(x.norm(dim=-1) - 0.4, mast))
-    settings = replace(QUICK, stages=(Stage(5.0, 1, (0.8, 0.5)), Stage(1.0, 1, (0.8, 0.35))), image_size=96)
+    settings = replace(QUICK, stages=(Level(5.0, 1, (0.8, 0.5)), Level(1.0, 1, (0.8, 0.35))), image_size=96)
     sdf = fit_surface(views, hull, settings)
     assert float(sdf.sample(torch.tensor([[0.0, 0.0, 0.6]]))) < 0
 
@@ -182,7 +182,7 @@ def test_normals_turn_the_surface() -> None:
     point = origin + direction * (along - (0.25 - miss**2).clamp_min(0).sqrt())
     normals = torch.where(miss < 0.5, point / 0.5, 0.0)
     hull = carve(views, resolution=32)
-    settings = replace(QUICK, stages=(Stage(1.0, 100, (0.8, 0.35)),), normal=2.0)
+    settings = replace(QUICK, stages=(Level(1.0, 100, (0.8, 0.35)),), normal=2.0)
     angle = torch.linspace(0, 6.28, 40)
     equator = 0.5 * torch.stack([angle.cos(), angle.sin(), 0 * angle], -1)
     errors = [

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from v3d.cameras import orbit
-from v3d.carving import carve
 from v3d.evaluation.geometry import sample_surface
-from v3d.mesh import Mesh
-from v3d.rendering import render
+from v3d.meshes.mesh import Mesh
+from v3d.meshes.rendering import render
 from v3d.surface import unseen
+from v3d.surface.carving import carve
 from v3d.surface.extract import extract_mesh, is_closed
 from v3d.surface.grid import Grid, empty_grid
 from v3d.surface.outline import outline_agreement

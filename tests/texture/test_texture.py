@@ -10,8 +10,8 @@ import torch.nn.functional as F
 import trimesh
 
 from v3d.cameras import Cameras, orbit
-from v3d.mesh import Mesh
-from v3d.rendering import interpolate, rasterize_uv, render
+from v3d.meshes.mesh import Mesh
+from v3d.meshes.rendering import interpolate, rasterize_uv, render
 from v3d.texture.project import pad, project_views, register_photo
 from v3d.texture.refine import RefineSettings, _Picture, refine_texture
 from v3d.texture.unwrap import unwrap

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from v3d import cli
-from v3d.diffusion.pixelnerf import PixelNeRF, PixelNeRFConfig, load_pixelnerf
 from v3d.errors import V3DError
+from v3d.networks.pixelnerf import PixelNeRF, PixelNeRFConfig, load_pixelnerf
 from v3d.training.export import average, export_pixelnerf
 
 SMALL = PixelNeRFConfig(size=32, width=64, depth=1, planes=8, grid=8, drawn=32)

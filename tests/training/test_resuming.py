@@ -21,7 +21,7 @@ from v3d.training import loop
 from v3d.training.checkpoint import FILE, Progress, read_recipe
 from v3d.training.loop import Draw
 from v3d.training.recipe import VideoRecipe
-from v3d.training.train import make_task, resume_training, train
+from v3d.training.session import make_task, resume_training, train
 from v3d.weights.storage import load_weights
 
 

@@ -10,19 +10,20 @@ import pytest
 import torch
 
 from v3d.cameras import orbit
-from v3d.diffusion.pixelnerf import PixelNeRF, PixelNeRFConfig, load_pixelnerf
+from v3d.data.render_scenes import render_scenes
+from v3d.data.scene_shards import SceneShards
+from v3d.data.settings import RenderScenesSettings
 from v3d.errors import V3DError
-from v3d.perceptual import Perceptual
+from v3d.networks.perceptual import Perceptual
+from v3d.networks.pixelnerf import PixelNeRF, PixelNeRFConfig, load_pixelnerf
 from v3d.scene.model import SceneModel
 from v3d.training.export import export_pixelnerf
 from v3d.training.guides import SceneGuides
 from v3d.training.loop import Draw
-from v3d.training.pixelnerf import Clip, PixelNeRFTask, draw_rays, draw_square, scene_clip
 from v3d.training.recipe import PixelNeRFRecipe, VideoRecipe
-from v3d.training.scene_data import SceneShards, render_scenes
-from v3d.training.settings import SceneSettings
-from v3d.training.train import train
-from v3d.training.video import VideoTask, on, pixels
+from v3d.training.session import train
+from v3d.training.tasks.pixelnerf import Clip, PixelNeRFTask, draw_rays, draw_square, scene_clip
+from v3d.training.tasks.video import VideoTask, on, pixels
 from v3d.views import Views
 
 TINY = PixelNeRFConfig(
@@ -34,7 +35,7 @@ TINY = PixelNeRFConfig(
 def scenes(meshes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four scenes of six views at 32 pixels."""
     out = tmp_path_factory.mktemp("scenes")
-    render_scenes([meshes], out, SceneSettings(scenes=4, per_shard=2, views=6, size=32))
+    render_scenes([meshes], out, RenderScenesSettings(scenes=4, per_shard=2, views=6, size=32))
     return out
 
 
@@ -67,7 +68,7 @@ def test_pixelnerf_learns_scenes(scenes: Path, tmp_path: Path) -> None:
 
 def test_all_views_of_a_long_scene_are_validated_alike(meshes: Path, tmp_path: Path) -> None:
     """Only orbits have views from around."""
-    render_scenes([meshes], tmp_path, SceneSettings(scenes=2, views=24, size=32))
+    render_scenes([meshes], tmp_path, RenderScenesSettings(scenes=2, views=24, size=32))
     recipe = replace(
         PixelNeRFRecipe.smoke(), data=tmp_path, validation=tmp_path, of="scenes", size=32, patch=4
     )

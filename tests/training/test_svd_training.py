@@ -16,19 +16,19 @@ from torch import Tensor
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
+from v3d.data.orbit_shards import OrbitShards
 from v3d.diffusion import edm
 from v3d.diffusion.conditions import Conditions, cat_conditions, run_unet
 from v3d.diffusion.generator import Generator
-from v3d.diffusion.official import load_networks, unet_network
+from v3d.diffusion.official.networks import load_networks, unet_network
 from v3d.diffusion.svd import SVDModel
 from v3d.errors import V3DError
 from v3d.training.checkpoint import FILE
-from v3d.training.dataset import OrbitShards
 from v3d.training.loop import Draw
 from v3d.training.recipe import SVDRecipe, from_json, to_json
-from v3d.training.svd import SVDTask, is_temporal, withheld
-from v3d.training.svd_latents import LatentCache, OrbitLatents
-from v3d.training.train import make_task, resume_training, train
+from v3d.training.session import make_task, resume_training, train
+from v3d.training.tasks.svd import SVDTask, is_temporal, withheld
+from v3d.training.tasks.svd_latents import LatentCache, OrbitLatents
 
 UNET = {
     "down_block_types": ("CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"),

@@ -8,28 +8,29 @@ from pathlib import Path
 import pytest
 import torch
 import trimesh
-from conftest import textured
 from runs import losses, values
 
+from shapes import textured
 from v3d.cameras import orbit
-from v3d.carving import carve
+from v3d.data.orbit_shards import OrbitShards, recoloured
+from v3d.data.render_orbits import render_meshes
+from v3d.data.settings import RenderSettings
 from v3d.diffusion.guide import draw_guide
 from v3d.diffusion.mini import MiniModel
-from v3d.diffusion.pixelnerf import load_pixelnerf
-from v3d.diffusion.vae import load_vae
 from v3d.errors import V3DError
 from v3d.evaluation.metrics import silhouette_consistency
-from v3d.mesh import save_glb
+from v3d.meshes.glb import save_glb
+from v3d.networks.pixelnerf import load_pixelnerf
+from v3d.networks.vae import load_vae
+from v3d.surface.carving import carve
 from v3d.surface.extract import marching_cubes
 from v3d.training import loop
-from v3d.training.dataset import OrbitShards, Order, recoloured
 from v3d.training.guides import OrbitGuides
-from v3d.training.pixelnerf import PixelNeRFTask, orbit_clip
+from v3d.training.order import Order
 from v3d.training.recipe import PixelNeRFRecipe, Recipe, VAERecipe, VideoRecipe, from_json, to_json
-from v3d.training.render import render_meshes
-from v3d.training.settings import RenderSettings
-from v3d.training.train import make_task, train
-from v3d.training.vae import VAETask, reconstruction_loss
+from v3d.training.session import make_task, train
+from v3d.training.tasks.pixelnerf import PixelNeRFTask, orbit_clip
+from v3d.training.tasks.vae import VAETask, reconstruction_loss
 from v3d.views import Views
 from v3d.weights.storage import fingerprint
 
@@ -168,8 +169,8 @@ def test_an_example_is_one_orbit_in_one_appearance(orbits: Path, nerf: Path) -> 
 
 def test_another_appearance_is_what_rendering_would_give(meshes: Path) -> None:
     """Mirrored, the orbit is that of the mirrored object; the ground stays white and the silhouette in place."""
-    from v3d.mesh import load_mesh
-    from v3d.training.orbits import OrbitVariant, render_orbit
+    from v3d.data.orbits import OrbitVariant, render_orbit
+    from v3d.meshes.files import load_mesh
 
     mesh = load_mesh(meshes / "pillar.glb")
     orbit = render_orbit(mesh, OrbitVariant(front=20.0), size=32)

@@ -2,7 +2,7 @@
 
 For scenes it also knows what PixelNeRF draws of every view (the guide), as further input channels: `widen_for_guide`.
 
-The sampler (`v3d.diffusion.svd`) and the training (`v3d.training.svd`) build their conditions from here and run the
+The sampler (`v3d.diffusion.svd`) and the training (`v3d.training.tasks.svd`) build their conditions from here and run the
 network through `run_unet`, so both mean the same by them.
 """
 
@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from v3d.diffusion.official import CLIP_MEAN, CLIP_STD
+from v3d.diffusion.official.networks import CLIP_MEAN, CLIP_STD
 
 FPS, MOTION_BUCKET, NOISE_AUGMENTATION = 1.0, 300.0, 0.02
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import ClassVar, Literal, Protocol
 
 import torch
@@ -107,3 +108,10 @@ class Generator:
         """Views [12, H, W] of the object of the same photo [S, S, 4], from above and below the orbit (`v3d.cameras.above_and_below`);
         None where the network draws orbits alone."""
         return None if self.model.above is None else self.model.above(rgba)
+
+
+@lru_cache(maxsize=1)
+def load_generator(model: str, device: str) -> Generator:
+    """Kept for the next photo: loading the released weights takes longer than a draft."""
+
+    return Generator.from_pretrained(model, device=device)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from v3d.cameras import Cameras
-from v3d.diffusion.pixelnerf import PixelNeRF, Sources, nearness
+from v3d.networks.pixelnerf import PixelNeRF, Sources, nearness
 
 MOST_READ = 3
 """PixelNeRF draws a view from so many photos, the nearest; and the nearer, the more they count.

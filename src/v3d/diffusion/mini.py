@@ -25,8 +25,8 @@ from v3d.diffusion import edm
 from v3d.diffusion.dit import Geometry, OrbitDiT, load_dit
 from v3d.diffusion.front import with_photo
 from v3d.diffusion.guide import Guide, draw_guide, draw_views, paint, solid
-from v3d.diffusion.pixelnerf import PixelNeRF, load_pixelnerf, nearness
 from v3d.errors import V3DError
+from v3d.networks.pixelnerf import PixelNeRF, load_pixelnerf, nearness
 from v3d.runtime import fast_dtype
 from v3d.views import Views
 from v3d.weights.storage import unusable_weights
@@ -115,12 +115,12 @@ class MiniModel:
         """One framed photo -> the 18 views of its orbit.
 
         Args:
-            rgba: [S, S, 4] straight-alpha photo in [0, 1], framed by `v3d.photo`.
+            rgba: [S, S, 4] straight-alpha photo in [0, 1], framed by `v3d.capture.photo`.
             seed, steps, guidance, on_step: see `draw`.
 
         Returns:
             Views [18, size, size] with the generated alpha; view 0 is the photo itself wherever the model
-            kept its framing (see `v3d.training.orbits` for when it does not).
+            kept its framing (see `v3d.data.orbits` for when it does not).
         """
         photo = to_image(rgba, self.size)
         cameras = orbit(ORBIT_VIEWS, size=self.size)
@@ -136,7 +136,7 @@ class MiniModel:
         They are PixelNeRF's alone: the video model has seen orbits only.
 
         Args:
-            rgba: [S, S, 4] straight-alpha photo in [0, 1], framed by `v3d.photo`.
+            rgba: [S, S, 4] straight-alpha photo in [0, 1], framed by `v3d.capture.photo`.
 
         Returns:
             Views [12, size, size]; some may be empty.

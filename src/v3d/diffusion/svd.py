@@ -20,6 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from v3d.cameras import ORBIT_VIEWS, orbit
+from v3d.capture.matting import soft_alpha
+from v3d.compositing import resize_rgba
 from v3d.diffusion import edm
 from v3d.diffusion.conditions import (
     FPS,
@@ -31,10 +33,8 @@ from v3d.diffusion.conditions import (
     run_unet,
 )
 from v3d.diffusion.front import with_photo
-from v3d.diffusion.official import OfficialNetworks, load_networks
+from v3d.diffusion.official.networks import OfficialNetworks, load_networks
 from v3d.errors import V3DError
-from v3d.matting import soft_alpha
-from v3d.photo import resize_rgba
 from v3d.runtime import has_fast_bfloat16
 from v3d.views import Views
 
@@ -88,7 +88,7 @@ class SVDModel:
             int8: keep the matrices of the UNet (54 % of its weights) as 8-bit integers (needs `v3d[int8]`).
 
         Raises:
-            V3DError: see `v3d.diffusion.official.load_networks`; or the device cannot be used.
+            V3DError: see `v3d.diffusion.official.networks.load_networks`; or the device cannot be used.
         """
         device = torch.device(device)
         if dtype is None:
@@ -120,7 +120,7 @@ class SVDModel:
         """One framed photo -> the views of its orbit.
 
         Args:
-            rgba: [S, S, 4] straight-alpha photo in [0, 1], framed by `v3d.photo`.
+            rgba: [S, S, 4] straight-alpha photo in [0, 1], framed by `v3d.capture.photo`.
             seed: of all noise, drawn on the CPU, so that every device starts from the same.
             steps: sampler steps from sigma 700 to 0.002; guidance: constant over frames, 3.5 to 4.5 in the paper.
 

@@ -19,17 +19,17 @@ from typing import Any, Literal
 
 from v3d.cameras import ORBIT_VIEWS
 from v3d.errors import V3DError
-from v3d.evaluation.generate import OrbitGenerator, asset_scores, orbit_scores
+from v3d.evaluation.generation import OrbitGenerator, asset_scores, orbit_scores
 from v3d.evaluation.objects import TestObject
 from v3d.evaluation.protocol import Protocol, perturb
-from v3d.evaluation.reconstruct import Case
+from v3d.evaluation.reconstruction import Case
 from v3d.evaluation.report import ObjectResult, ResultFile
 from v3d.evaluation.settings import AblationSettings, GenerationSettings, ReconstructionSettings, Sampler
-from v3d.perceptual import Perceptual
-from v3d.presets import PRESETS
+from v3d.framing import photo_of
+from v3d.networks.perceptual import Perceptual
+from v3d.objects.presets import PRESETS
 from v3d.settings import Quality
 from v3d.texture.refine import RefineSettings
-from v3d.training.orbits import photo_of
 from v3d.views import Views
 
 Scores = dict[str, float]

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from v3d.cameras import Cameras
+from v3d.capture.readers import load_views
 from v3d.errors import V3DError
 from v3d.evaluation.ablation import (
     Bench,
@@ -23,13 +24,13 @@ from v3d.evaluation.ablation import (
     open_file,
 )
 from v3d.evaluation.ablation_report import make_ablation_report
-from v3d.evaluation.generate import OrbitGenerator, evaluate_generation
+from v3d.evaluation.generation import OrbitGenerator, evaluate_generation
 from v3d.evaluation.metrics import compare_views
 from v3d.evaluation.nearest import NearestObject
 from v3d.evaluation.objects import TestObject, load_objects, object_ids
 from v3d.evaluation.protocol import GENERATION, RECONSTRUCTION, Protocol
-from v3d.evaluation.reconstruct import evaluate_reconstruction, image_scores
-from v3d.evaluation.report import ObjectResult, ResultFile, Scores, make_report, provenance
+from v3d.evaluation.reconstruction import evaluate_reconstruction, image_scores
+from v3d.evaluation.report import ObjectResult, ResultFile, Scores, make_report
 from v3d.evaluation.scenes import SceneProtocol, evaluate_scene, load_scenes, scene_ids
 from v3d.evaluation.settings import (
     EvaluateAblation,
@@ -43,16 +44,18 @@ from v3d.evaluation.settings import (
 )
 from v3d.evaluation.sheet import SheetRow, choose_objects, contact_sheet
 from v3d.files import atomic
-from v3d.mesh import Mesh, load_mesh
-from v3d.perceptual import Perceptual
-from v3d.presets import PRESETS
-from v3d.rendering import render
+from v3d.framing import photo_of
+from v3d.meshes.files import load_mesh
+from v3d.meshes.mesh import Mesh
+from v3d.meshes.rendering import render
+from v3d.networks.perceptual import Perceptual
+from v3d.objects.presets import PRESETS
+from v3d.provenance import provenance
 from v3d.runtime import tune_malloc
 from v3d.scene.draw import SceneDrawer
 from v3d.scene.model import SceneModel
 from v3d.scene.presets import SCENE_PRESETS
-from v3d.training.orbits import photo_of
-from v3d.views import Views, load_views
+from v3d.views import Views
 
 OnObject = Callable[[str, int, int], None]
 """Called with the name of the object just done, the number done and the number in all."""

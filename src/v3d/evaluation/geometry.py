@@ -15,8 +15,8 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from v3d.cameras import Cameras, intrinsics, look_at
-from v3d.mesh import Mesh
-from v3d.rendering import rasterize_mesh
+from v3d.meshes.mesh import Mesh
+from v3d.meshes.rendering import rasterize_mesh
 
 SAMPLES = 30_000
 """Surface points of each mesh; Chamfer distances of whole objects then repeat to about 1 %."""

@@ -17,12 +17,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from v3d.data.corpus import corpus_ids, load_corpus
+from v3d.data.orbits import OrbitVariant, render_orbit
 from v3d.errors import V3DError
 from v3d.evaluation.protocol import Protocol
 from v3d.files import atomic
-from v3d.rendering import Light
-from v3d.training.corpus import corpus_ids, load_corpus
-from v3d.training.orbits import OrbitVariant, photo_of, render_orbit
+from v3d.framing import photo_of
+from v3d.meshes.rendering import Light
 from v3d.views import Views
 
 THUMBNAIL = 32

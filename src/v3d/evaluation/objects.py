@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from v3d.data.corpus import corpus_ids, load_corpus
 from v3d.errors import V3DError
 from v3d.evaluation.settings import ObjectSource
-from v3d.mesh import Mesh, load_mesh
-from v3d.mesh_folders import find_meshes
-from v3d.training.corpus import corpus_ids, load_corpus
+from v3d.meshes.files import load_mesh
+from v3d.meshes.folders import find_meshes
+from v3d.meshes.mesh import Mesh
 
 _PALETTE_SIDE = 64  # a texture this small is a colour table: interpolating it invents colours
 

@@ -1,7 +1,7 @@
 """The evaluation protocol: an object with a version, so that numbers with the same version compare.
 
 Two ways to place the object. "ball": centred on its box and scaled into the ball of radius 0.8 that
-reconstruction assumes. "photo": the framing law of `v3d.training.orbits`, by which view 0 is the photo a
+reconstruction assumes. "photo": the framing law of `v3d.data.orbits`, by which view 0 is the photo a
 generator would be given. The world of the true mesh is then the world of the result: nothing is aligned
 afterwards.
 """
@@ -18,9 +18,9 @@ from torch import Tensor
 from v3d.cameras import ORBIT_VIEWS, Cameras, orbit
 from v3d.evaluation.geometry import compare_meshes
 from v3d.evaluation.objects import TestObject
-from v3d.mesh import Mesh
-from v3d.rendering import Light, render
-from v3d.training.orbits import frame
+from v3d.framing import frame_mesh
+from v3d.meshes.mesh import Mesh
+from v3d.meshes.rendering import Light, render
 from v3d.views import Views
 
 
@@ -78,7 +78,7 @@ class Protocol:
     def place(self, mesh: Mesh) -> Mesh:
         """The mesh where the protocol wants it."""
         if self.alignment == "photo":
-            return replace(mesh, vertices=frame(mesh.vertices, self.cameras()))
+            return replace(mesh, vertices=frame_mesh(mesh.vertices, self.cameras()))
         centred = mesh.vertices - (mesh.vertices.amin(0) + mesh.vertices.amax(0)) / 2
         return replace(mesh, vertices=centred * (self.radius / centred.norm(dim=-1).max().clamp_min(1e-9)))
 

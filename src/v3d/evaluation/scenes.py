@@ -12,10 +12,10 @@ import torch
 
 from v3d.cameras import Cameras
 from v3d.errors import V3DError
-from v3d.evaluation.metrics import psnr, ssim
 from v3d.evaluation.report import ObjectResult
 from v3d.evaluation.settings import SceneEvaluationSettings
-from v3d.perceptual import Perceptual
+from v3d.metrics import psnr, ssim
+from v3d.networks.perceptual import Perceptual
 from v3d.run import digest
 from v3d.scene.draw import SceneDrawer, draw_path, spread
 from v3d.scene.fit import fit_scene
@@ -99,9 +99,9 @@ def load_scenes(paths: Sequence[Path], ids: Sequence[str], protocol: SceneProtoc
     Raises:
         V3DError: a capture cannot be read.
     """
+    from v3d.capture.readers import find_photos, read_photos
+    from v3d.data.scene_shards import SceneShards
     from v3d.scene.normalise import normalise
-    from v3d.scene.readers import find_photos, read_photos
-    from v3d.training.scene_data import SceneShards
 
     for path in paths:
         shards = SceneShards(path) if _holds_shards(path) else None
@@ -213,7 +213,7 @@ def _names(path: Path) -> list[str]:
     """`folder-00007` for the scenes of a shard folder, the folder's name for a capture."""
     if not _holds_shards(path):
         return [path.stem if path.suffix == ".json" else path.resolve().name]
-    from v3d.training.scene_data import SceneShards
+    from v3d.data.scene_shards import SceneShards
 
     return [f"{path.resolve().name}-{i:05d}" for i in range(len(SceneShards(path)))]
 

@@ -42,7 +42,7 @@ class ReconstructionSettings:
         carving: first Gaussians on the visual hull, or a blob of random ones.
         perceptual: fit with the perceptual loss, or without.
         mesh: also make the hull's mesh, the surface and its texture.
-        quality: of every stage, as in `v3d.pipeline.PRESETS`.
+        quality: of every stage, as in `v3d.objects.pipeline.PRESETS`.
         seed: of every random choice.
     """
 
@@ -92,7 +92,7 @@ class AblationSettings:
         refine: fit the mesh's texture to the views, or leave it as it was projected.
         hull: also carve drawn orbits and compare with the true mesh.
         mesh: also make the mesh of reconstructions.
-        quality: of the reconstruction, as in `v3d.pipeline.PRESETS`.
+        quality: of the reconstruction, as in `v3d.objects.pipeline.PRESETS`.
         seed: of every random choice, the same for all rows.
     """
 

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from v3d.cameras import Cameras
 from v3d.scene.sweep import sweep_depth
-from v3d.splats.densify import DensifySettings, morton_order
+from v3d.splats.densify import DensifySettings
 from v3d.splats.fit import FitSettings, Perceptual, fit
-from v3d.splats.gaussians import Splats
+from v3d.splats.gaussians import Splats, morton_order
 from v3d.views import Views
 
 NEAR, FAR = 0.3, 12.0

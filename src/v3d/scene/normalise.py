@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from v3d.cameras import Cameras
-from v3d.world import nearest_to_axes
+from v3d.placement import nearest_to_axes
 
 RADIUS = 1.5
 _LEVEL = math.sin(math.radians(3))  # what counts as upright

@@ -9,9 +9,11 @@ from typing import Any
 
 import torch
 
-from v3d.cameras import Cameras, cat_cameras
+from v3d.cameras import OPENCV_OPENGL, Cameras, cat_cameras
+from v3d.capture.lens import Lens, checked
+from v3d.capture.posed import rigid
+from v3d.capture.transforms import frame_lens, frame_pose, transforms_frames
 from v3d.errors import V3DError
-from v3d.posed import OPENCV_OPENGL, Lens, checked, frame_lens, frame_pose, rigid, transforms_frames
 
 
 def read_path(file: str | Path) -> Cameras:

@@ -17,13 +17,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from v3d.cameras import Cameras
+from v3d.capture.posed import PosedPhoto
+from v3d.capture.readers import find_photos, read_photos, read_scene
 from v3d.errors import V3DError
 from v3d.files import atomic
-from v3d.pipeline import other_than, run_name
-from v3d.posed import PosedPhoto
 from v3d.preview import sheet_of_rows
-from v3d.run import OnProgress, RunFolder, Stage, file_digest, save_tensors
-from v3d.runtime import tune_malloc
+from v3d.run import OnProgress, RunFolder, Stage, file_digest, other_than, run_name, save_tensors
+from v3d.runtime import pick_device, tune_malloc
 from v3d.scene.draw import SceneDrawer, draw_path
 from v3d.scene.fit import fit_scene
 from v3d.scene.model import SceneModel, SceneViews
@@ -31,11 +31,10 @@ from v3d.scene.normalise import Normalisation, normalise
 from v3d.scene.path_files import read_path
 from v3d.scene.paths import dolly_path, orbit_path, spiral_path, through_path
 from v3d.scene.presets import SCENE_PRESETS, ScenePreset
-from v3d.scene.readers import find_photos, read_photos, read_scene
 from v3d.settings import ReconstructSettings, SceneSettings
-from v3d.splats.files import load_ply, save_ply
+from v3d.splats.files.ply import load_ply, save_ply
 from v3d.splats.gaussians import Splats
-from v3d.stages import pick_device, splat_renderer
+from v3d.splats.rasterize import splat_renderer
 from v3d.video import save_video
 from v3d.views import Views, save_views
 
@@ -81,7 +80,7 @@ def generate_scene(
     """Make views along a camera path and Gaussians of a scene, in the folder `out/<name of the input>`.
 
     Args:
-        path: posed photos, in any format that `v3d.scene.readers` knows.
+        path: posed photos, in any format that `v3d.capture.readers` knows.
         model: in place of the one that the settings name, for example one that is already loaded.
         force: compute finished stages anew.
         on_progress: called as the stages go on, see `v3d.run.OnProgress`.

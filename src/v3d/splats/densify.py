@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from v3d.splats.gaussians import Splats
-from v3d.splats.reference import rotations
+from v3d.splats.gaussians import Splats, cat_splats, is_finite, morton_order, rotations
 
 
 @dataclass(frozen=True)
@@ -90,35 +89,3 @@ def _sample_half(splats: Splats, generator: torch.Generator) -> Splats:
         splats.logit_opacity,
         splats.rgb,
     )
-
-
-def cat_splats(parts: list[Splats]) -> Splats:
-    return Splats(
-        *(
-            torch.cat([getattr(p, name) for p in parts])
-            for name in ("means", "quats", "log_scales", "logit_opacity", "rgb")
-        )
-    )
-
-
-def is_finite(splats: Splats) -> Tensor:
-    """[N] no NaN, no infinity, and a quaternion that is a rotation."""
-    numbers = torch.cat(
-        [splats.means, splats.quats, splats.scales, splats.logit_opacity[:, None], splats.rgb], dim=-1
-    )
-    return torch.isfinite(numbers).all(-1) & (splats.quats.norm(dim=-1) > 1e-12)
-
-
-def morton_order(points: Tensor) -> Tensor:
-    """The order [N] of points [N, 3] along the Z-curve: neighbours in space become neighbours in memory,
-    which saves the CPU rasterizer a quarter of its time on large clouds."""
-    if len(points) == 0:
-        return torch.zeros(0, dtype=torch.int64, device=points.device)
-    low = points.amin(0)
-    extent = (points.amax(0) - low).max().clamp_min(1e-12)
-    cell = ((points - low) / extent * 1023).long().clamp(0, 1023)
-    code = torch.zeros(len(points), dtype=torch.int64, device=points.device)
-    for bit in range(10):
-        for axis in range(3):
-            code |= ((cell[:, axis] >> bit) & 1) << (3 * bit + axis)
-    return code.argsort(stable=True)

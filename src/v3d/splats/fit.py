@@ -11,8 +11,8 @@ from torch import Tensor
 
 from v3d.errors import V3DError
 from v3d.splats import cpu
-from v3d.splats.densify import Densifier, DensifySettings, is_finite, morton_order
-from v3d.splats.gaussians import Splats
+from v3d.splats.densify import Densifier, DensifySettings
+from v3d.splats.gaussians import Splats, is_finite, morton_order
 from v3d.splats.loss import l1_ssim
 from v3d.splats.rasterize import SplatImages, rasterize
 from v3d.views import Views

@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from v3d.splats.cpu.jit import inlined, kernel
-from v3d.splats.cpu.linalg import f32
-from v3d.splats.cpu.pool import pool
-from v3d.splats.cpu.simd import LANES, lanes, load, splat, store, sum_lanes, where_less
+from v3d.kernels.jit import inlined, kernel
+from v3d.kernels.linalg import f32
+from v3d.kernels.pool import pool
+from v3d.kernels.simd import LANES, lanes, load, splat, store, sum_lanes, where_less
 
 TAPS, SIGMA = 11, 1.5
 C1, C2 = f32(0.01**2), f32(0.03**2)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from v3d.cameras import Cameras
+from v3d.preview import RenderFn
 from v3d.splats.gaussians import Splats
+
+if TYPE_CHECKING:
+    pass
 
 
 @dataclass(frozen=True)
@@ -118,3 +123,13 @@ def _rasterize_cpu(
         alphas.append(parts[0][1])
         depths.append(parts[0][2])
     return torch.stack(images), torch.stack(alphas), torch.stack(depths), screen
+
+
+def splat_renderer(splats: Splats) -> RenderFn:
+    """Draws splats on white, for `v3d.preview`."""
+
+    def draw(cameras: Cameras) -> Tensor:
+        with torch.no_grad():
+            return rasterize(splats, cameras).over(1.0).clamp(0, 1)
+
+    return draw

@@ -9,21 +9,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from v3d.splats.gaussians import rotations
+
 NEAR = 0.01
 BLUR = 0.3
 MIN_ALPHA = 1 / 255
 MAX_ALPHA = 0.999
-
-
-def rotations(quats: Tensor) -> Tensor:
-    """Quaternions wxyz [..., 4] of any length -> matrices [..., 3, 3]."""
-    w, x, y, z = torch.nn.functional.normalize(quats, dim=-1).unbind(-1)
-    rows = [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-    ]
-    return torch.stack([torch.stack(row, -1) for row in rows], -2)
 
 
 def rasterize_reference(

@@ -13,7 +13,7 @@ from skimage import measure
 
 from v3d.cameras import Cameras
 from v3d.errors import V3DError
-from v3d.mesh import Mesh
+from v3d.meshes.mesh import Mesh
 from v3d.surface.grid import Grid
 from v3d.surface.unseen import cover_unseen
 

@@ -31,7 +31,7 @@ BAND = 6.0  # voxels on either side of the surface in which the regularizers act
 
 
 @dataclass(frozen=True)
-class Stage:
+class Level:
     """One resolution of the fit.
 
     Attributes:
@@ -63,7 +63,7 @@ class SurfaceSettings:
         color_rate: learning rate of the colour logits.
     """
 
-    stages: tuple[Stage, ...] = (Stage(1.0, 300, (0.8, 0.35)),)
+    stages: tuple[Level, ...] = (Level(1.0, 300, (0.8, 0.35)),)
     image_size: int = 256
     nodes: int = 600_000
     rays: int = 2048
@@ -154,7 +154,7 @@ def _fit_stage(
     sdf: Grid,
     floor: Tensor,
     color: Tensor,
-    stage: Stage,
+    stage: Level,
     cameras: Cameras,
     rays: Rays,
     pixels: _Pixels,

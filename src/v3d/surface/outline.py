@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from v3d.cameras import Cameras
-from v3d.mesh import Mesh
-from v3d.rendering import rasterize_mesh
+from v3d.meshes.mesh import Mesh
+from v3d.meshes.rendering import rasterize_mesh
 from v3d.surface.grid import Grid
 from v3d.surface.render import camera_rays, closest_pass
 from v3d.views import Views

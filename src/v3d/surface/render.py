@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from v3d.cameras import Cameras
-from v3d.rendering import rasterize_mesh
+from v3d.meshes.rendering import rasterize_mesh
 from v3d.surface.extract import marching_cubes
 from v3d.surface.grid import Grid
 

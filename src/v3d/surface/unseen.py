@@ -18,8 +18,8 @@ from scipy.sparse.linalg import splu
 from torch import Tensor
 
 from v3d.cameras import Cameras
-from v3d.mesh import Mesh
-from v3d.rendering import rasterize_mesh
+from v3d.meshes.mesh import Mesh
+from v3d.meshes.rendering import rasterize_mesh
 from v3d.surface.grid import Grid
 
 GRAZING = 0.1  # a surface seen under a smaller cosine than this only shows its outline

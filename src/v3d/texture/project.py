@@ -19,8 +19,8 @@ from scipy.sparse import coo_matrix, csr_matrix, diags
 from scipy.sparse.linalg import splu
 from torch import Tensor
 
-from v3d.mesh import Mesh
-from v3d.rendering import rasterize_mesh, rasterize_uv
+from v3d.meshes.mesh import Mesh
+from v3d.meshes.rendering import rasterize_mesh, rasterize_uv
 from v3d.views import Views
 
 PHOTO_GAIN = 20.0

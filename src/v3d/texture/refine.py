@@ -20,14 +20,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from v3d.mesh import Mesh
-from v3d.rendering import rasterize_mesh, rasterize_uv
+from v3d.meshes.mesh import Mesh
+from v3d.meshes.rendering import rasterize_mesh, rasterize_uv
 from v3d.texture.project import pad, trust
 from v3d.views import Views
 
 
 class PerceptualLoss(Protocol):
-    """What `v3d.perceptual.Perceptual` offers."""
+    """What `v3d.networks.perceptual.Perceptual` offers."""
 
     def prepare(self, images: Tensor) -> Sequence[Any]:
         """Features of every image of [V, H, W, 3], one item a view."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from v3d.mesh import Mesh
+from v3d.meshes.mesh import Mesh
 
 _PADDING = 3  # texels between charts: enough for bilinear reading and one level of a mip map
 

@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 
 from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional, arg, subcommand
 
+from v3d.data.settings import RenderScenesSettings, RenderSettings
 from v3d.training.recipe import PixelNeRFRecipe, SVDRecipe, VAERecipe, VideoRecipe
-from v3d.training.settings import RenderSettings, SceneSettings
 
 Out = Annotated[Path, arg(aliases=["-o"])]
 _VAE, _PIXELNERF, _VIDEO, _SVD = VAERecipe(), PixelNeRFRecipe(), VideoRecipe(), SVDRecipe()
@@ -29,11 +29,11 @@ def render(
         meshes: GLB, OBJ, PLY files, folders of them, manifests (JSON list with `file`, `id`, `split`, `licence`), or
             packed corpora (.npz).
         out: folder of the data and of manifest.json; a job that was stopped goes on when it is started again.
-        settings: see `v3d.training.settings`.
+        settings: see `v3d.data.settings`.
         workers: processes.
     """
+    from v3d.data.render_orbits import render_meshes
     from v3d.progress import ProgressDisplay
-    from v3d.training.render import render_meshes
 
     with ProgressDisplay() as show:
         show.title(f"{len(meshes)} inputs -> {out}")
@@ -49,7 +49,7 @@ def render_scenes(
     meshes: Positional[tuple[Path, ...]],
     /,
     out: Out = Path("scenes"),
-    settings: OmitArgPrefixes[SceneSettings] = SceneSettings(),  # noqa: B008 (frozen)
+    settings: OmitArgPrefixes[RenderScenesSettings] = RenderScenesSettings(),  # noqa: B008 (frozen)
     workers: int = 1,
 ) -> None:
     """Meshes -> synthetic scenes for training: objects on textured ground, among walls, seen by moving cameras.
@@ -57,11 +57,11 @@ def render_scenes(
     Args:
         meshes: as for `v3d render`.
         out: folder of the data and of manifest.json; a job that was stopped goes on when it is started again.
-        settings: see `v3d.training.settings`.
+        settings: see `v3d.data.settings`.
         workers: processes.
     """
+    from v3d.data.render_scenes import render_scenes as run
     from v3d.progress import ProgressDisplay
-    from v3d.training.scene_data import render_scenes as run
 
     with ProgressDisplay() as show:
         show.title(f"{len(meshes)} inputs -> {out}")
@@ -80,8 +80,8 @@ def make_objects(
         seed: every seed has objects of its own.
         workers: processes.
     """
+    from v3d.data.procedural.make import make_objects as run
     from v3d.progress import ProgressDisplay
-    from v3d.training.procedural.make import make_objects as run
 
     with ProgressDisplay() as show:
         show.title(f"{count} objects -> {out}")
@@ -248,7 +248,7 @@ def train(
     Args:
         what: the recipe.
     """
-    from v3d.training import train as training
+    from v3d.training import session as training
     from v3d.training.export import average, copy_model
 
     if isinstance(what, Average):

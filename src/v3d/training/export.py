@@ -14,10 +14,10 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from v3d.diffusion.dit import OrbitDiT
-from v3d.diffusion.pixelnerf import PixelNeRF
-from v3d.diffusion.vae import VAE
 from v3d.errors import V3DError
 from v3d.files import atomic, write_json
+from v3d.networks.pixelnerf import PixelNeRF
+from v3d.networks.vae import VAE
 from v3d.weights.storage import load_weights, save_weights
 
 

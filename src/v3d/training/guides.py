@@ -19,13 +19,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from v3d.cameras import ORBIT_VIEWS, Cameras, orbit
+from v3d.data.orbit_shards import OrbitShards, check_cameras, recoloured
+from v3d.data.scene_shards import SceneShards
+from v3d.data.shards import UNREADABLE, Shard
 from v3d.diffusion.guide import Guide, draw_views, make_guide
-from v3d.diffusion.pixelnerf import PixelNeRF
 from v3d.errors import V3DError
 from v3d.files import atomic
-from v3d.training.dataset import OrbitShards, check_cameras, recoloured
-from v3d.training.scene_data import SceneShards
-from v3d.training.shards import UNREADABLE, Shard
+from v3d.networks.pixelnerf import PixelNeRF
 from v3d.weights.storage import fingerprint
 
 log = logging.getLogger(__name__)

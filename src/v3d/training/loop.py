@@ -28,8 +28,8 @@ from v3d.errors import V3DError
 from v3d.files import atomic
 from v3d.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from v3d.training.log import Log
+from v3d.training.processes import ALONE, Processes
 from v3d.training.recipe import Recipe
-from v3d.training.world import ALONE, World
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Draw:
 
 
 class Task(Protocol):
-    """What is trained; `v3d.training.vae`, `pixelnerf`, `video` and `svd` say how.
+    """What is trained; `v3d.training.tasks.vae`, `pixelnerf`, `video` and `svd` say how.
 
     Attributes:
         network: float32, on the run's device; parameters that do not require gradients stay as they are.
@@ -105,7 +105,7 @@ def run(
     *,
     minutes: float | None = None,
     resume: bool = False,
-    world: World = ALONE,
+    world: Processes = ALONE,
     on_line: OnLine | None = None,
 ) -> Progress:
     """Train until the recipe's steps are done, `minutes` are over, or a signal (Ctrl-C) asks to stop.

@@ -125,7 +125,7 @@ class PixelNeRFRecipe(Recipe):
         fine: points that then draw them.
         texture: channels of what surrounds a photo's pixel, by which photos are compared; 0 compares colours alone.
         drawn: side of the images that guide the video model, in pixels.
-        imagenet: the encoder also sees what `v3d.imagenet` recognises: better for scenes; objects it learns by heart.
+        imagenet: the encoder also sees what `v3d.networks.imagenet` recognises: better for scenes; objects it learns by heart.
         depth_loss: weight of |ln(depth / true depth)|, where the data say the depth (scenes).
         lpips: weight of the perceptual distance of a square of neighbouring pixels; 0 draws none. Squared errors alone
             ask for the mean of what may be there, which is a blur.

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from v3d.splats.cpu.jit import inlined, kernel
-from v3d.splats.cpu.linalg import f32
+from v3d.kernels.jit import inlined, kernel
+from v3d.kernels.linalg import f32
+from v3d.kernels.simd import lanes, load, max_lanes, splat, store, sum_lanes, where_less, where_less_equal
 from v3d.splats.cpu.projection import TILE_HEIGHT, TILE_WIDTH
-from v3d.splats.cpu.simd import lanes, load, max_lanes, splat, store, sum_lanes, where_less, where_less_equal
 
 PIXELS = TILE_WIDTH * TILE_HEIGHT
 MAX_ALPHA = f32(0.999)

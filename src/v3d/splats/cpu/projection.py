@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from v3d.splats.cpu.jit import inlined, kernel
-from v3d.splats.cpu.linalg import (
+from v3d.kernels.jit import inlined, kernel
+from v3d.kernels.linalg import (
     add,
     cross,
     dot,

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from v3d.kernels.pool import pool
 from v3d.splats.cpu.compositing import composite, composite_backward
-from v3d.splats.cpu.pool import pool
 from v3d.splats.cpu.projection import (
     CAMERA,
     PARTIAL,

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from v3d.splats.cpu.jit import inlined, kernel
-from v3d.splats.cpu.linalg import f32
+from v3d.kernels.jit import inlined, kernel
+from v3d.kernels.linalg import f32
 from v3d.splats.cpu.projection import TILE_HEIGHT, TILE_WIDTH, column_range, row_range
 
 ENTRY = np.dtype([("tile", "i4"), ("first", "u1"), ("last", "u1")], align=True)

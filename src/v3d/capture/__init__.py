@@ -1,0 +1,1 @@
+"""Any photos, videos and posed captures -> `Photo`, `Views`."""

@@ -1,0 +1,123 @@
+"""CO3D: the sequences of frame_annotations.jgz -> `PosedPhoto`s.
+
+Its cameras follow PyTorch3D: points are rows, `x_camera = x_world R + T`; the camera's x points left, y up,
+z forward; a point is seen at `ndc = focal * (x, y) / z + principal_point`, where x grows to the left and y up.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from v3d.capture.lens import Lens, checked
+from v3d.capture.posed import PosedPhoto, absent, rigid
+from v3d.errors import V3DError
+
+ANNOTATIONS = "frame_annotations.jgz"
+_BLOCK = 1 << 20
+# PyTorch3D's camera axes in OpenCV's.
+_FLIP = torch.diag(torch.tensor([-1.0, -1.0, 1.0], dtype=torch.float64))
+
+
+def find_annotations(folder: Path) -> Path | None:
+    """The annotations of a category folder, or of the category that the sequence folder lies in."""
+    return next((f for f in (folder / ANNOTATIONS, folder.parent / ANNOTATIONS) if f.is_file()), None)
+
+
+def read_co3d(folder: Path, missing: list[Path] | None = None) -> list[PosedPhoto]:
+    """The photos of one sequence in the order of their frame numbers.
+
+    Args:
+        folder: CATEGORY/SEQUENCE, beside the category's frame_annotations.jgz; the category itself if the
+            file has one sequence only.
+        missing: takes the photos that do not exist, which are then left out.
+
+    Raises:
+        V3DError: the annotations are broken or have no such sequence, a pose is not a rigid motion; a photo
+            does not exist and `missing` is not given.
+    """
+    file = find_annotations(folder)
+    if file is None:
+        raise V3DError(f"{folder} has no {ANNOTATIONS}.")
+    category = file.parent
+    wanted = folder.name if folder != category else None
+    frames, sequences = [], set()
+    for frame in _entries(file):
+        sequence = frame.get("sequence_name") if isinstance(frame, dict) else None
+        sequences.add(sequence)
+        if wanted in (None, sequence):
+            frames.append(frame)
+        if wanted is None and len(sequences) > 1:
+            raise V3DError(f"{category} has several sequences; give one of its folders.")
+    if not frames:
+        raise V3DError(f"{file} has no frame of the sequence {folder.name}.")
+    photos = []
+    for _, name, c2w, lens in sorted((_entry(file, frame) for frame in frames), key=lambda entry: entry[0]):
+        roots = (file.parent.parent, file.parent)  # names begin with the category
+        image = next((root / name for root in roots if (root / name).is_file()), None)
+        if image is not None:
+            photos.append(PosedPhoto(image, c2w, lens))
+        else:
+            absent(roots[0] / name, file, missing)
+    return photos
+
+
+def _entry(file: Path, frame: dict[str, Any]) -> tuple[int, str, Tensor, Lens]:
+    """Frame number, name of the photo, c2w and lens of one annotation."""
+    try:
+        number, name = int(frame["frame_number"]), str(frame["image"]["path"])
+        height, width = (int(side) for side in frame["image"]["size"])
+        view = frame["viewpoint"]
+        kind = view.get("intrinsics_format", "ndc_norm_image_bounds")
+        x, y = _half_units(kind, width, height)
+        (fx, fy), (px, py) = view["focal_length"], view["principal_point"]
+        # ndc grows to the left and up, pixels to the right and down, and the middle is (0, 0).
+        lens = checked(Lens(width, height, fx * x, fy * y, width / 2 - px * x, height / 2 - py * y))
+        where = f"{file.name}, {name}: the viewpoint"
+        R = torch.tensor(view["R"], dtype=torch.float64).reshape(3, 3)
+        T = torch.tensor(view["T"], dtype=torch.float64).reshape(3)
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise V3DError(f"{file} has a frame without a usable image and viewpoint ({error}).") from error
+    c2w = rigid(torch.cat([R @ _FLIP, -(R @ T)[:, None]], 1), where)
+    return number, name, c2w, lens
+
+
+def _half_units(kind: str, width: int, height: int) -> tuple[float, float]:
+    """Pixels that one unit of ndc is long, along x and y."""
+    if kind == "ndc_norm_image_bounds":
+        return width / 2, height / 2
+    if kind == "ndc_isotropic":
+        return min(width, height) / 2, min(width, height) / 2
+    raise ValueError(f"its intrinsics format {kind} is not known")
+
+
+def _entries(file: Path) -> Iterator[Any]:
+    """The elements of the JSON array one by one: a category's file is too large to hold as a whole."""
+    decode = json.JSONDecoder().raw_decode
+    text, at, ended = "", 0, False
+    try:
+        with gzip.open(file, "rt", encoding="utf-8") as stream:
+            if stream.read(1) != "[":
+                raise V3DError(f"{file} is not a list of frames.")
+            while True:
+                while at < len(text) and text[at] in " \t\r\n,":
+                    at += 1
+                if text[at : at + 1] == "]":
+                    return
+                try:
+                    entry, at = decode(text, at)
+                    yield entry
+                except ValueError as error:  # perhaps cut by the end of the block
+                    if ended:
+                        raise V3DError(f"{file} is damaged or cut short ({error}).") from error
+                    block = stream.read(max(_BLOCK, len(text) - at))
+                    text, at, ended = text[at:] + block, 0, not block
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise V3DError(f"{file} is damaged or cut short ({error}).") from error

@@ -1,0 +1,167 @@
+"""Image files of any kind -> sRGB with straight alpha, in bounded memory."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageCms, ImageOps
+
+from v3d.errors import V3DError
+
+MAX_SIZE = 2048  # of a framed photo, and of what is cut out: larger photos are reduced before anything else
+MAX_PIXELS = 450_000_000  # of a file; decoding takes up to 4 bytes each
+_ORIENTATION = 0x0112
+
+
+def existing(path: str | Path) -> Path:
+    """The path of a photo.
+
+    Raises:
+        V3DError: there is no such file.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise V3DError(f"{path} is a folder; name its photos: {path / '*.png'}.")
+    if not path.is_file():
+        raise V3DError(f"There is no photo {path}.")
+    return path
+
+
+def image_size(path: str | Path, *, upright: bool = True) -> tuple[int, int]:
+    """Width and height of what `read_image` gives without `max_side`, from the file's first bytes.
+
+    Raises:
+        V3DError: the file is missing or not an image.
+    """
+    path = existing(path)
+    try:
+        with _bomb_check_off(), Image.open(path) as file:
+            turned = upright and file.getexif().get(_ORIENTATION, 1) >= 5  # by a quarter
+            return file.size[::-1] if turned else file.size
+    except Exception as error:  # decoders raise whatever they like on broken files
+        raise V3DError(
+            f"{path.name} is not an image that can be read; give a PNG, JPEG, WebP, TIFF or GIF file."
+        ) from error
+
+
+def read_image(
+    path: str | Path, max_side: int | None = MAX_SIZE, *, upright: bool = True
+) -> tuple[NDArray[np.float32], tuple[str, ...]]:
+    """Any image file -> sRGB [H, W, 4] float32 in [0, 1] (straight alpha), and warnings.
+
+    Args:
+        max_side: larger images are reduced by a whole factor, while they are decoded, so that memory stays
+            bounded; None keeps every pixel.
+        upright: turn the photo as its orientation tag says; otherwise leave it as it is stored.
+
+    Raises:
+        V3DError: the file is missing, not an image, broken, or has more than 450 million pixels.
+    """
+    path = existing(path)
+    try:
+        with _bomb_check_off(), Image.open(path) as file:
+            image: Image.Image = file
+            if max_side is not None:
+                file.draft(None, (max_side, max_side))
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise V3DError(
+                    f"{path.name} has {width} x {height} pixels, more than the {MAX_PIXELS // 10**6} million "
+                    "that can be read; make it smaller first."
+                )
+            orientation = file.getexif().get(_ORIENTATION, 1) if upright else 1
+            profile = image.info.get("icc_profile")
+            image.load()
+            image = image if max_side is None else _reduced(image, max_side)
+            image, warnings = _srgb(_eight_bit(image), profile)
+    except V3DError:
+        raise
+    except Image.UnidentifiedImageError as error:
+        raise V3DError(
+            f"{path.name} is not an image that can be read; give a PNG, JPEG, WebP, TIFF or GIF file."
+        ) from error
+    except MemoryError as error:
+        raise V3DError(
+            f"{path.name} is too large for this computer's memory; make it smaller first."
+        ) from error
+    except PermissionError as error:
+        raise V3DError(f"{path} cannot be read: permission denied.") from error
+    except Exception as error:  # decoders raise whatever they like on broken files
+        raise V3DError(f"{path.name} is damaged or cut short ({error}); save it again.") from error
+    exif = Image.Exif()
+    exif[_ORIENTATION] = orientation
+    image.info["exif"] = exif.tobytes()
+    image = ImageOps.exif_transpose(image)
+    return np.asarray(image, np.float32) / np.float32(255), warnings
+
+
+def _reduced(image: Image.Image, max_side: int) -> Image.Image:
+    """At most `max_side` a side (premultiplied where there is alpha); whole factors go by strips, which bounds memory."""
+    factor = max(image.size) // max_side
+    convert = {"P": "RGBA", "PA": "RGBA", "1": "L", "I;16": "I", "I;16L": "I", "I;16B": "I"}
+    if factor >= 2:
+        width, height = image.size
+        starts = range(0, height, 256 * factor)
+        strips = [image.crop((0, top, width, min(top + 256 * factor, height))) for top in starts]
+        strips = [strip.convert(convert.get(strip.mode, strip.mode)).reduce(factor) for strip in strips]
+        image = Image.new(strips[0].mode, (strips[0].width, sum(strip.height for strip in strips)))
+        for i, strip in enumerate(strips):
+            image.paste(strip, (0, 256 * i))
+    if max(image.size) > max_side:
+        image = image.convert(convert.get(image.mode, image.mode))
+        image.thumbnail((max_side, max_side))
+    return image
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """Integer and float images of more than 8 bits -> L; palettes -> RGBA; the rest as it is."""
+    if image.mode.startswith("I") or image.mode == "F":
+        values = np.nan_to_num(np.asarray(image, np.float32))
+        top = float(values.max(initial=0))
+        # Full scale: 1 or 255 for floats, 65535 for integers; what lies above was scaled some other way.
+        scale = next((s for s in ((1.0, 255.0) if image.mode == "F" else (65535.0,)) if top <= s), top)
+        return Image.fromarray((values.clip(0) / scale * 255).round().astype(np.uint8))
+    if image.mode in ("P", "PA") or "transparency" in image.info:
+        return image.convert("RGBA")
+    return image.convert("L") if image.mode == "1" else image
+
+
+def _srgb(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, tuple[str, ...]]:
+    """RGBA in sRGB. A profile that cannot be applied is left out with a warning."""
+    alpha = image.getchannel("A") if image.mode in ("RGBA", "LA") else None
+    colour = image.convert({"RGBA": "RGB", "LA": "L", "RGBX": "RGB"}.get(image.mode, image.mode))
+    warnings: tuple[str, ...] = ()
+    if profile:
+        try:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            converted = ImageCms.profileToProfile(
+                colour, source, ImageCms.createProfile("sRGB"), outputMode="RGB"
+            )
+            assert converted is not None
+            colour = converted
+        except (ImageCms.PyCMSError, OSError, ValueError):
+            warnings = ("The photo's colour profile cannot be used; its colours were taken as sRGB.",)
+    colour = colour.convert("RGB").convert("RGBA")
+    if alpha is not None:
+        colour.putalpha(alpha)
+    return colour, warnings
+
+
+_LOCK = threading.Lock()
+
+
+@contextmanager
+def _bomb_check_off() -> Iterator[None]:
+    """Pillow refuses some sizes that we can reduce safely; `MAX_PIXELS` takes the place of its limit."""
+    with _LOCK:
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before

@@ -1,0 +1,1 @@
+"""Meshes -> training data, and what reads it."""

@@ -1,0 +1,76 @@
+"""Rendered scenes, read lazily: see `v3d.data.render_scenes` for what a shard holds."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from torch import Tensor
+
+from v3d.cameras import Cameras
+from v3d.data.shards import UNREADABLE
+from v3d.errors import V3DError
+
+log = logging.getLogger(__name__)
+
+
+class SceneShards:
+    """All scenes of a folder, by index: `self[i] -> (rgb, cameras, depth)`, read lazily.
+
+    `rgb` uint8 [V, H, W, 3]; `depth` float16 [V, H/4, W/4], camera z at the pixel centres of
+    `cameras.resized(W // 4, H // 4)`, 0 for sky.
+
+    Attributes:
+        skipped: shards that could not be read, each logged once.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        """Open every shard of a folder; damaged ones are skipped.
+
+        Raises:
+            V3DError: the folder holds no readable scene.
+        """
+        self._folder = Path(folder)
+        self.skipped: list[Path] = []
+        self._opened: set[Path] = set()
+        self._files: list[Any] = []
+        self._index: list[tuple[int, int]] = []
+        self._objects: list[list[str]] = []
+        if self.refresh() == 0:
+            raise V3DError(
+                f"{folder} holds no rendered scenes (scenes-*.safetensors); make some with v3d render-scenes."
+            )
+
+    def refresh(self) -> int:
+        """Open the shards that came since, after the others; returns how many scenes there are now."""
+        for path in sorted(set(self._folder.glob("scenes-*.safetensors")) - self._opened):
+            self._opened.add(path)
+            try:
+                file = safe_open(path, "pt")
+                objects = json.loads(file.metadata()["objects"])
+                count = file.get_slice("rgb").get_shape()[0]
+            except UNREADABLE as error:
+                log.warning("skipped %s: %s", path, error)
+                self.skipped.append(path)
+                continue
+            self._index += [(len(self._files), row) for row in range(count)]
+            self._objects += objects
+            self._files.append(file)
+        return len(self)
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, Cameras, Tensor]:
+        number, row = self._index[i]
+        rgb, c2w, K, depth = (
+            self._files[number].get_slice(name)[row] for name in ("rgb", "c2w", "K", "depth")
+        )
+        return rgb, Cameras(c2w, K, rgb.shape[2], rgb.shape[1]), depth
+
+    def objects(self, i: int) -> list[str]:
+        """Names of the objects of scene i."""
+        return self._objects[i]

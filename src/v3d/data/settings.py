@@ -1,0 +1,76 @@
+"""What `v3d render` and `v3d render-scenes` can be asked. (Imports nothing heavy.)"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class RenderSettings:
+    """Which objects become orbits, seen how, and in what files.
+
+    Attributes:
+        rounds: random variants of every object.
+        views: images of an orbit; the orbit model trains on 18.
+        around: images more, from random directions above, below and beside: PixelNeRF learns tops and undersides from them.
+        elevation: lowest and highest elevation in degrees; drawn once an orbit.
+        cameras: "orbit" stands them evenly on a circle, "random" puts all but the first anywhere around the
+            object, each at an elevation of its own.
+        appearance: "random" draws front, light, mirroring, proportions and colours; "plain" keeps the object as
+            it is, seen from its front.
+        combined: share of the orbits that show two objects together, one on top of the other or beside it.
+        light: "random" (with random appearance), "soft" for one mild light, "none" for the bare texture.
+        size: pixels of a view's side.
+        depth, normal: also keep camera z and world normals.
+        format: "shards" (safetensors), "tar" (WebDataset), "folders" (PNG and transforms.json).
+        per_shard: orbits of a shard.
+        index: JSON list with `id`, `split`, `licence` of objects that come without them (packed corpora).
+        split: only objects of this split; "all" takes every one.
+        untextured: take objects without colours, in grey.
+        seed: of every random choice.
+    """
+
+    rounds: int = 1
+    views: int = 18
+    around: int = 0
+    elevation: tuple[float, float] = (0.0, 0.0)
+    cameras: Literal["orbit", "random"] = "orbit"
+    appearance: Literal["random", "plain"] = "random"
+    combined: float = 0.0
+    light: Literal["random", "soft", "none"] = "random"
+    size: int = 128
+    depth: bool = False
+    normal: bool = False
+    format: Literal["shards", "tar", "folders"] = "shards"
+    per_shard: int = 64
+    index: Path | None = None
+    split: str = "all"
+    untextured: bool = False
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class RenderScenesSettings:
+    """Which objects become scenes, and how many.
+
+    Attributes:
+        scenes: how many.
+        views: images of a scene's clip.
+        size: pixels of a view's side, a multiple of 4.
+        per_shard: scenes of a shard.
+        index: JSON list with `id`, `split`, `licence` of objects that come without them (packed corpora).
+        split: only objects of this split; "all" takes every one.
+        untextured: take objects without colours, in grey.
+        seed: of every random choice.
+    """
+
+    scenes: int = 100
+    views: int = 16
+    size: int = 128
+    per_shard: int = 50
+    index: Path | None = None
+    split: str = "all"
+    untextured: bool = False
+    seed: int = 0

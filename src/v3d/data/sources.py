@@ -1,0 +1,117 @@
+"""Where training objects come from: mesh files, folders of them, scanned objects, manifests, packed corpora."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from v3d.data.corpus import CorpusObject, corpus_ids, load_corpus
+from v3d.errors import V3DError
+from v3d.meshes.files import load_mesh
+from v3d.meshes.folders import find_meshes
+
+_PALETTE_SIDE = 64  # a texture this small is a colour table: interpolating it invents colours
+
+
+@dataclass(frozen=True)
+class Source:
+    """One object that can be loaded.
+
+    Attributes:
+        id: unique name.
+        file: a mesh file, a scanned object's folder, or the packed corpus that holds the object.
+        row: the object's place in the packed corpus, None for mesh files.
+        split, licence: as the manifest says, "" where nothing does.
+    """
+
+    id: str
+    file: Path
+    row: int | None = None
+    split: str = ""
+    licence: str = ""
+
+    def load(self) -> CorpusObject:
+        """Read the object.
+
+        Raises:
+            V3DError: the file is missing, unreadable or holds no triangles.
+        """
+        if self.row is not None:
+            return next(load_corpus(self.file, [self.row]))
+        mesh = load_mesh(self.file)
+        small = mesh.texture is not None and max(mesh.texture.shape[:2]) <= _PALETTE_SIDE
+        return CorpusObject(self.id, mesh, palette=small)
+
+
+def find_sources(paths: Sequence[Path], *, index: Path | None = None, split: str = "all") -> list[Source]:
+    """All objects under `paths`, in order: mesh files, folders (searched through; see `v3d.meshes.folders`),
+    manifests (.json), corpora (.npz).
+
+    A manifest is a JSON list of objects with `file` (relative to it) and optionally `id`, `split` and `licence`.
+
+    Args:
+        index: such a list that tells split and licence of the other objects by their `id`.
+        split: take only objects of this split.
+
+    Raises:
+        V3DError: a path is missing or unreadable, or nothing is left.
+    """
+    known = {_name(entry): entry for entry in _read_list(index)} if index else {}
+    found: list[Source] = []
+    for path in paths:
+        if path.suffix.lower() == ".npz":
+            found += [
+                _described(name, path, known.get(name, {}), row) for row, name in enumerate(corpus_ids(path))
+            ]
+        elif path.suffix.lower() == ".json":
+            found += [
+                _described(_name(entry), path.parent / entry["file"], entry)
+                for entry in _read_list(path)
+                if "file" in entry
+            ]
+        elif path.exists():
+            found += [
+                _described(mesh.id, mesh.path, {"license": mesh.licence} | known.get(mesh.id, {}))
+                for mesh in find_meshes(path)
+            ]
+        else:
+            raise V3DError(f"There is no {path}; give mesh files, folders, a manifest or a packed corpus.")
+    if split != "all":
+        found = [source for source in found if source.split == split]
+    if not found:
+        raise V3DError(
+            f"No object was found in {', '.join(map(str, paths))}"
+            + ("." if split == "all" else f" (split {split!r}).")
+        )
+    names = [source.id for source in found]
+    twice = (
+        next((name for name in names if names.count(name) > 1), None)
+        if len(set(names)) < len(names)
+        else None
+    )
+    if twice is not None:
+        raise V3DError(f"Two objects are called {twice}; rename one, or list them with `id` in a manifest.")
+    return found
+
+
+def _described(name: str, file: Path, entry: dict[str, Any], row: int | None = None) -> Source:
+    return Source(
+        name, file, row, str(entry.get("split", "")), str(entry.get("licence", entry.get("license", "")))
+    )
+
+
+def _name(entry: dict[str, Any]) -> str:
+    return str(entry["id"] if "id" in entry else Path(entry["file"]).stem)
+
+
+def _read_list(path: Path) -> list[dict[str, Any]]:
+    try:
+        entries = list(json.loads(path.read_text(encoding="utf-8")))
+        for entry in entries:
+            _name(entry)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise V3DError(f"{path} is not a manifest: a JSON list of objects with `id` or `file`.") from error
+    return entries

@@ -1,0 +1,1 @@
+"""The released networks: their files, their layout, their classes."""

@@ -1,0 +1,1 @@
+"""Shared Numba kit of the CPU kernels."""

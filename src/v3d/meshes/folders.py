@@ -1,0 +1,77 @@
+"""Folders of meshes: mesh files wherever they lie, and Google Scanned Objects as they are downloaded.
+
+A scanned object (Downs et al. 2022, arXiv 2204.11918; any Gazebo model that is laid out alike) is a folder:
+
+    NAME/meshes/model.obj, model.mtl    metres, z up, fronts mostly towards -y
+    NAME/materials/textures/texture.png which the .mtl names without its folder
+    NAME/metadata.pbtxt                 category, copyright, licence
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+FORMATS = (".glb", ".gltf", ".obj", ".ply", ".stl")
+SCANNED_OBJ = Path("meshes/model.obj")
+SCANNED_TEXTURES = Path("materials/textures")
+_SPDX = {"Creative Commons Attribution 4.0 International": "CC-BY-4.0"}
+
+
+@dataclass(frozen=True)
+class MeshFile:
+    """A mesh that `v3d.meshes.files.load_mesh` reads.
+
+    Attributes:
+        id: the file's place in the folder, without suffix; a scanned object's category/name.
+        path: the file, or the folder of a scanned object.
+        licence: as the object's metadata say, "" where nothing does.
+        real_scan: a scan of a real thing.
+    """
+
+    id: str
+    path: Path
+    licence: str = ""
+    real_scan: bool = False
+
+
+def find_meshes(path: Path) -> list[MeshFile]:
+    """All meshes in a folder and in the folders in it, sorted by place; or the one mesh that `path` is."""
+    return _find(path, path) if path.is_dir() else [MeshFile(path.stem, path)]
+
+
+def is_scanned_object(folder: Path) -> bool:
+    """Whether this is the folder of one scanned object."""
+    return (folder / SCANNED_OBJ).is_file() and (folder / SCANNED_TEXTURES).is_dir()
+
+
+def _find(folder: Path, root: Path) -> list[MeshFile]:
+    if is_scanned_object(folder):
+        return [_scanned_object(folder)]
+    found: list[MeshFile] = []
+    for path in sorted(folder.iterdir()):
+        if path.is_dir():
+            if not path.is_symlink():  # links may run in circles
+                found += _find(path, root)
+        elif path.suffix.lower() in FORMATS:
+            found.append(MeshFile(path.relative_to(root).with_suffix("").as_posix(), path))
+    return found
+
+
+def _scanned_object(folder: Path) -> MeshFile:
+    file = folder / "metadata.pbtxt"
+    text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+
+    def said(pattern: str) -> str:
+        match = re.search(pattern + r'\s*"([^"]*)"', text)
+        return match[1].strip() if match else ""
+
+    category, licence, owner = said(r"categories\s*{\s*first:"), said(r"\blicense:"), said(r"\bcopyright:")
+    licence = _SPDX.get(licence, licence)
+    return MeshFile(
+        id="/".join(part.replace(" ", "_") for part in (category, folder.resolve().name) if part),
+        path=folder,
+        licence=f"{licence} ({owner})" if licence and owner else licence,
+        real_scan=True,
+    )

@@ -1,0 +1,68 @@
+"""Triangle meshes and their files.
+
+`Mesh` uses V3D's world (z up, front towards +x, see `v3d.cameras`). Files use their own axes: GLB is
+y-up with the front towards +z, so (x, y, z) in the file is (y, z, x) in the world; OBJ is written and
+read the same way, as most programs do. PLY and STL, the scanner's and the printer's formats, are z-up and
+read as they stand. Folders of Google Scanned Objects are z-up with the front towards -y.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+# Vertices repeated along a texture seam share one normal unless they differ more than this: a hard edge.
+_CREASE_COSINE = 0.9
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """A triangle mesh, optionally textured.
+
+    Attributes:
+        vertices: [P, 3] float32, world coordinates (z up).
+        faces: [F, 3] int64, counter-clockwise seen from outside.
+        uv: [P, 2] float32 in [0, 1], u to the right, v *down* (as image rows: v = 0 is the texture's first
+            row), or None. Vertices on a seam are repeated, one for each chart.
+        texture: [T, T', 3] float32 in [0, 1], sRGB-encoded, or None.
+    """
+
+    vertices: Tensor
+    faces: Tensor
+    uv: Tensor | None = None
+    texture: Tensor | None = None
+
+    def to(self, device: torch.device | str) -> Mesh:
+        return replace(
+            self,
+            vertices=self.vertices.to(device),
+            faces=self.faces.to(device),
+            uv=None if self.uv is None else self.uv.to(device),
+            texture=None if self.texture is None else self.texture.to(device),
+        )
+
+    @property
+    def face_normals(self) -> Tensor:
+        """[F, 3] unit normals, outward; zero for faces without area."""
+        a, b, c = self.vertices[self.faces].unbind(1)
+        return torch.nn.functional.normalize(torch.linalg.cross(b - a, c - a), dim=-1)
+
+    @property
+    def vertex_normals(self) -> Tensor:
+        """[P, 3] unit area-weighted normals.
+
+        Vertices repeated along a texture seam get one common normal, so that shading shows no seam;
+        along a hard edge (more than 26 degrees off the common one) each keeps its own.
+        """
+        a, b, c = self.vertices[self.faces].unbind(1)
+        weighted = torch.linalg.cross(b - a, c - a)[:, None].expand(-1, 3, -1).reshape(-1, 3)
+        summed = torch.zeros_like(self.vertices).index_add_(0, self.faces.reshape(-1), weighted)
+        own = torch.nn.functional.normalize(summed, dim=-1)
+        places, place = torch.unique(self.vertices, dim=0, return_inverse=True)
+        if len(places) == len(self.vertices):
+            return own
+        common = torch.zeros_like(places).index_add_(0, place, summed)
+        common = torch.nn.functional.normalize(common, dim=-1)[place]
+        return torch.where((own * common).sum(-1, keepdim=True) > _CREASE_COSINE, common, own)

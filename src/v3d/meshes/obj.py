@@ -1,0 +1,39 @@
+"""Meshes as Wavefront OBJ with MTL and PNG."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PIL import Image
+
+from v3d.files import atomic
+from v3d.meshes.files import check_savable, to_bytes, to_file_axes
+from v3d.meshes.mesh import Mesh
+
+
+def save_obj(mesh: Mesh, path: str | Path) -> None:
+    """Write `path` (.obj) and, for a textured mesh, `.mtl` and `.png` of the same stem beside it.
+
+    Raises:
+        V3DError: the mesh has no faces or its numbers are not finite, or a file cannot be written.
+    """
+    check_savable(mesh)
+    path = Path(path)
+    lines = [f"v {x:.9g} {y:.9g} {z:.9g}" for x, y, z in to_file_axes(mesh.vertices).tolist()]
+    lines += [f"vn {x:.6g} {y:.6g} {z:.6g}" for x, y, z in to_file_axes(mesh.vertex_normals).tolist()]
+    corner = "{0}//{0}"
+    if mesh.uv is not None and mesh.texture is not None:
+        lines.insert(0, f"mtllib {path.stem}.mtl")
+        # OBJ's v runs up. In double precision 1 - v loses nothing of a float32.
+        lines += [f"vt {u:.9g} {1 - v:.12g}" for u, v in mesh.uv.tolist()]
+        lines.append("usemtl texture")
+        corner = "{0}/{0}/{0}"
+        image = Image.fromarray(to_bytes(mesh.texture))
+        with atomic(path.with_suffix(".png")) as temporary:
+            image.save(temporary)
+        material = f"newmtl texture\nKa 0 0 0\nKd 1 1 1\nKs 0 0 0\nillum 1\nmap_Kd {path.stem}.png\n"
+        with atomic(path.with_suffix(".mtl")) as temporary:
+            temporary.write_text(material)
+    lines += ["f " + " ".join(corner.format(i) for i in face) for face in (mesh.faces + 1).tolist()]
+    with atomic(path) as temporary:
+        temporary.write_text("\n".join(lines) + "\n")

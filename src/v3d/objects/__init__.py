@@ -1,0 +1,1 @@
+"""Photos or posed views of an object -> an asset."""

@@ -1,0 +1,158 @@
+"""One photo -> an asset, stage by stage as in the paper.
+
+photo -> orbit views (video diffusion) -> hull (space carving) -> splats (3D Gaussians) -> surface (NeuS-style
+distance field) -> textured mesh -> files. Finished stages are kept in the run's folder, see `v3d.run`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from v3d.capture.images import existing
+from v3d.capture.readers import load_views
+from v3d.capture.video import views_from_video
+from v3d.diffusion.generator import load_generator
+from v3d.meshes.mesh import Mesh
+from v3d.objects.presets import Preset, preset_of
+from v3d.objects.stages import (
+    above_stage,
+    export_stage,
+    generate_stage,
+    hull_stage,
+    mesh_stage,
+    photo_stage,
+    preview_stage,
+    splats_stage,
+    surface_stage,
+    views_stage,
+)
+from v3d.run import OnProgress, RunFolder, other_than, run_name
+from v3d.runtime import pick_device, tune_malloc
+from v3d.settings import GenerateSettings, ReconstructSettings
+from v3d.splats.gaussians import Splats
+from v3d.views import Views, with_above
+
+MAX_VIEW_SIZE = 1024  # larger views are reduced as they are read
+
+
+@dataclass(frozen=True)
+class Asset:
+    """What a run made.
+
+    Attributes:
+        folder: where its files are.
+        views: the orbit, or the posed views, that the rest was made from.
+        splats, mesh: None where the run stopped before them.
+        report: what `report.json` says.
+    """
+
+    folder: Path
+    views: Views
+    splats: Splats | None
+    mesh: Mesh | None
+    report: dict[str, Any]
+
+
+def generate(
+    photo: str | Path,
+    out: str | Path,
+    settings: GenerateSettings | None = None,
+    *,
+    force: bool = False,
+    on_progress: OnProgress | None = None,
+) -> Asset:
+    """Make an asset from one photo, in the folder `out/<name of the photo>`.
+
+    Args:
+        force: compute finished stages anew.
+        on_progress: called as the stages go on, see `v3d.run.OnProgress`.
+
+    Raises:
+        V3DError: the photo, the weights or the folder cannot be used.
+    """
+    settings = settings or GenerateSettings()
+    photo = existing(photo)
+    device = pick_device(settings)
+    tune_malloc()
+    folder = other_than(photo.parent, Path(out) / photo.stem)
+    run = RunFolder(folder, settings, force=force, on_progress=on_progress)
+    framed, key = photo_stage(run, photo, recentre=settings.recentre)
+    generator = load_generator(settings.model, device)
+    views, key = generate_stage(run, generator, framed, key, settings)
+    preset = preset_of(settings)
+    if not generator.model.agrees_in_colour:
+        preset = replace(preset, surface=None)
+    above = None
+    if settings.until != "views":
+        above, key = above_stage(run, generator, framed, key)
+    return _to_3d(run, views, above, key, preset, settings, device, framed)
+
+
+def reconstruct(
+    views: str | Path | Views,
+    out: str | Path,
+    settings: ReconstructSettings | None = None,
+    *,
+    orbit: bool = False,
+    photo: str | Path | None = None,
+    force: bool = False,
+    on_progress: OnProgress | None = None,
+) -> Asset:
+    """Make an asset from posed views, in the folder `out/<name of the views' folder>`.
+
+    The asset stands in the world of the orbit; where the views came in another, `report["stages"]["views"]`
+    has the placement: asset = scale * (theirs - centre).
+
+    Args:
+        views: a folder with transforms.json, or views in memory (their run's folder is then `out` itself).
+        orbit: `views` is a video that goes once around the object.
+        photo: a sharper photo of view 0, for the texture.
+        force, on_progress: as for `generate`.
+
+    Raises:
+        V3DError: the views, the photo or the folder cannot be used.
+    """
+    settings = settings or ReconstructSettings()
+    device = pick_device(settings)
+    tune_malloc()
+    if isinstance(views, Views):
+        folder, posed = Path(out), views
+    else:
+        folder = other_than(Path(views), Path(out) / run_name(Path(views)))
+        posed = views_from_video(views) if orbit else load_views(views, max_size=MAX_VIEW_SIZE)
+    run = RunFolder(folder, settings, force=force, on_progress=on_progress)
+    framed = None if photo is None else photo_stage(run, Path(photo), recentre=True)[0]
+    kept, key = views_stage(run, posed)
+    return _to_3d(run, kept, None, key, preset_of(settings), settings, device, framed)
+
+
+def _to_3d(
+    run: RunFolder,
+    views: Views,
+    above: Views | None,
+    views_key: str,
+    preset: Preset,
+    settings: ReconstructSettings,
+    device: str,
+    photo: Tensor | None,
+) -> Asset:
+    """Views -> hull -> splats -> surface -> textured mesh -> files."""
+    splats, mesh, keys, seed = None, None, [views_key], settings.seed
+    if settings.until != "views":
+        certain = None if photo is None else 0  # what the photo shows is there, whatever other views say
+        hull, hull_key = hull_stage(run, views, views_key, preset, certain)
+        # What is guessed from above would carve too much away, and smear the texture; splats, which nothing else holds there, need it.
+        seen = with_above(views, above)
+        splats, key = splats_stage(run, seen, hull, hull_key, preset, seed, device)
+        keys.append(key)
+        if settings.until == "mesh":
+            surface, key = surface_stage(run, views, hull, splats, key, preset, seed, device, certain)
+            mesh, key = mesh_stage(run, views, photo, surface, key, preset)
+            keys.append(key)
+    export_stage(run, splats, mesh, keys, settings.formats)
+    preview_stage(run, views, splats, mesh, photo, keys, preset)
+    return Asset(run.path, views, splats, mesh, run.report)

@@ -1,0 +1,92 @@
+"""What `--quality` means, in the terms of every stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from v3d.settings import Quality, ReconstructSettings
+from v3d.splats.fit import FitSettings
+from v3d.surface.fit import Level, SurfaceSettings
+from v3d.texture.refine import RefineSettings
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Settings of the stages that turn views into an asset.
+
+    Attributes:
+        view_size: pixels of the views that splats are fitted to; smaller views are used at their own size.
+        hull: nodes along the longest side of the hull's box.
+        gaussians: at the start.
+        splats: of their fit.
+        perceptual: whether the splats' loss has its perceptual part.
+        surface: of the distance field's fit; None takes the hull for the surface.
+        faces, texture_size: of the mesh.
+        refine: of the texture; None leaves it as it was projected.
+        turntable: pixels of its video's side.
+    """
+
+    view_size: int
+    hull: int
+    gaussians: int
+    splats: FitSettings
+    perceptual: bool
+    surface: SurfaceSettings | None
+    faces: int
+    texture_size: int
+    refine: RefineSettings | None
+    turntable: int
+
+
+PRESETS: dict[Quality, Preset] = {
+    "draft": Preset(
+        view_size=128,
+        hull=96,
+        gaussians=8_000,
+        splats=FitSettings(iterations=300),
+        perceptual=False,
+        surface=None,
+        faces=8_000,
+        texture_size=512,
+        refine=None,
+        turntable=256,
+    ),
+    "standard": Preset(
+        view_size=256,
+        hull=128,
+        gaussians=20_000,
+        splats=FitSettings(),
+        perceptual=True,
+        surface=SurfaceSettings(),
+        faces=20_000,
+        texture_size=1024,
+        refine=RefineSettings(),
+        turntable=384,
+    ),
+    "high": Preset(
+        view_size=512,
+        hull=192,
+        gaussians=40_000,
+        splats=FitSettings(iterations=4000),
+        perceptual=True,
+        surface=SurfaceSettings(
+            stages=(Level(1.5, 300, (0.8, 0.5)), Level(1.0, 300, (0.65, 0.35))),
+            image_size=384,
+            nodes=1_500_000,
+        ),
+        faces=40_000,
+        texture_size=2048,
+        refine=RefineSettings(sweeps=8),
+        turntable=512,
+    ),
+}
+
+
+def preset_of(settings: ReconstructSettings) -> Preset:
+    """The preset of the chosen quality, with what the user chose beside it."""
+    preset = PRESETS[settings.quality]
+    return replace(
+        preset,
+        faces=preset.faces if settings.faces is None else settings.faces,
+        texture_size=preset.texture_size if settings.texture_size is None else settings.texture_size,
+    )

@@ -1,0 +1,108 @@
+"""Where the fit of Gaussians starts: on the hull, or, without carving, as a grey blob."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+from v3d.meshes.mesh import Mesh
+from v3d.splats.gaussians import Splats, morton_order
+from v3d.surface.extract import marching_cubes
+from v3d.surface.grid import Grid
+from v3d.surface.unseen import facing
+from v3d.views import Views
+
+
+def initial_splats(hull: Grid, views: Views, count: int, *, seed: int = 0) -> Splats:
+    """`count` flat Gaussians, uniform over the hull's surface, coloured by the views that see them.
+
+    Colours are averages over the views in which the point is not hidden, weighted by the squared cosine
+    between normal and view direction; points that no view sees take the colour of the nearest seen one.
+    The shortest axis is the surface normal. Sorted along a Morton curve, which keeps neighbours in space
+    neighbours in memory.
+    """
+    mesh = marching_cubes(hull)
+    generator = torch.Generator().manual_seed(seed)
+    a, b, c = mesh.vertices[mesh.faces].unbind(1)
+    area = torch.linalg.cross(b - a, c - a).norm(dim=-1) / 2
+    face = torch.multinomial(area.cpu().double(), count, replacement=True, generator=generator).to(
+        area.device
+    )
+    u, v = torch.rand(2, count, 1, generator=generator).to(area)
+    # Folding the unit square's far half back makes (u, v) uniform over the triangle.
+    u, v = torch.where(u + v > 1, 1 - u, u), torch.where(u + v > 1, 1 - v, v)
+    means = a[face] + u * (b - a)[face] + v * (c - a)[face]
+    normals = mesh.face_normals[face]
+
+    order = morton_order(means)
+    means, normals = means[order], normals[order]
+    rgb = _seen_colors(means, normals, mesh, views, tolerance=1.5 * hull.voxel)
+    spacing = math.sqrt(float(area.sum()) / count)
+    scales = torch.tensor([0.6, 0.6, 0.15]).to(means) * spacing
+    return Splats(
+        means=means,
+        quats=_rotation_to(normals),
+        log_scales=scales.log().repeat(count, 1),
+        logit_opacity=torch.full((count,), math.log(0.7 / 0.3)).to(means),
+        rgb=rgb,
+    )
+
+
+def random_splats(views: Views, count: int, *, seed: int = 0) -> Splats:
+    """The start without carving, as the paper's release has it: a grey normal blob at the origin.
+
+    Its standard deviation is 1/16 of the cameras' mean distance from the origin.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    centers = views.cameras.centers
+    sigma = float(centers.norm(dim=-1).mean()) / 16
+    means = (torch.randn(count, 3, generator=generator) * sigma).to(centers)
+    means = means[morton_order(means)]
+    nearest, _ = cKDTree(means.cpu().numpy()).query(means.cpu().numpy(), k=min(4, count))
+    spacing = torch.from_numpy(
+        np.asarray(nearest).reshape(count, -1)[:, 1:].mean(-1) if count > 1 else np.ones(1)
+    )
+    scale = spacing.to(means).clamp_min(1e-4)
+    return Splats(
+        means=means,
+        quats=torch.tensor([1.0, 0.0, 0.0, 0.0]).to(means).repeat(count, 1),
+        log_scales=scale.log()[:, None].repeat(1, 3),
+        logit_opacity=torch.full((count,), math.log(0.1 / 0.9)).to(means),
+        rgb=torch.full((count, 3), 0.5).to(means),
+    )
+
+
+def _seen_colors(points: Tensor, normals: Tensor, mesh: Mesh, views: Views, tolerance: float) -> Tensor:
+    """Colours [P, 3] of surface points from the views in which they are not hidden behind the mesh."""
+    cosine = facing(points, normals, mesh, views.cameras, tolerance=tolerance)
+    pixels, _ = views.cameras.project(points)
+    size = torch.tensor([views.cameras.width, views.cameras.height]).to(pixels)
+    grid = (pixels / size * 2 - 1)[:, :, None]
+    image = torch.cat([views.rgb, views.alpha[..., None]], -1).permute(0, 3, 1, 2)
+    sampled = F.grid_sample(image, grid, padding_mode="border", align_corners=False)[..., 0].permute(0, 2, 1)
+    rgb, alpha = sampled[..., :3], sampled[..., 3]
+    # Views are composited on white: take the white back out where an edge pixel mixes it in.
+    rgb = ((rgb - (1 - alpha[..., None])) / alpha[..., None].clamp_min(0.25)).clamp(0, 1)
+    weight = cosine**2 * alpha * (alpha > 0.5)
+    total = weight.sum(0)
+    color = (rgb * weight[..., None]).sum(0) / total.clamp_min(1e-8)[:, None]
+
+    seen = total > 1e-3
+    if not bool(seen.any()):
+        return torch.full_like(points, 0.5)
+    _, index = cKDTree(points[seen].cpu().numpy()).query(points[~seen].cpu().numpy())
+    color[~seen] = color[seen][torch.from_numpy(np.asarray(index)).to(points.device)]
+    return color
+
+
+def _rotation_to(normals: Tensor) -> Tensor:
+    """Quaternions [P, 4] (w, x, y, z) that turn the z axis onto unit normals [P, 3] the shortest way."""
+    x, y, z = normals.unbind(-1)
+    q = torch.stack([1 + z, -y, x, torch.zeros_like(x)], dim=-1)
+    half_turn = torch.tensor([0.0, 1.0, 0.0, 0.0]).to(normals)
+    return F.normalize(torch.where((z < -0.9999)[:, None], half_turn, q), dim=-1)

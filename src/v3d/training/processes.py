@@ -1,0 +1,85 @@
+"""The processes of a training run: one, or as many as `accelerate launch` (or torchrun) started."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from v3d.errors import V3DError
+from v3d.runtime import has_fast_bfloat16
+
+_CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among the others.
+
+    Attributes:
+        rank, size: number of this process, and how many there are.
+        device: where this process computes.
+    """
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = _CPU
+    _accelerator: Any = None
+
+    @staticmethod
+    def open(device: str = "auto") -> Processes:
+        """Join the other processes, if there are any.
+
+        Raises:
+            V3DError: several processes were started but accelerate is not installed, or there is no such device.
+        """
+        if device == "cuda" and not torch.cuda.is_available():
+            raise V3DError(
+                "There is no CUDA device here (or torch was installed without CUDA); use --device cpu."
+            )
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+            chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+            return Processes(device=torch.device(chosen))
+        try:
+            from accelerate import Accelerator
+        except ImportError:
+            raise V3DError(
+                "Training in several processes needs accelerate: pip install 'accelerate>=1.0'."
+            ) from None
+        accelerator = Accelerator(cpu=device == "cpu" or not torch.cuda.is_available())
+        return Processes(
+            accelerator.process_index, accelerator.num_processes, accelerator.device, accelerator
+        )
+
+    @property
+    def main(self) -> bool:
+        """Whether this process writes the files."""
+        return self.rank == 0
+
+    def precision(self, wanted: Literal["auto", "float32", "bfloat16"]) -> torch.dtype:
+        """Type of the arithmetic; "auto" is bfloat16 where the device is fast at it."""
+        if wanted == "auto":
+            fast = torch.cuda.is_bf16_supported() if self.device.type == "cuda" else has_fast_bfloat16()
+            return torch.bfloat16 if fast else torch.float32
+        return torch.bfloat16 if wanted == "bfloat16" else torch.float32
+
+    def sum_(self, tensors: Sequence[Tensor]) -> None:
+        """Replace float32 tensors by their sums over all processes, in one message."""
+        if self.size == 1:
+            return
+        flat = self._accelerator.reduce(torch.cat([t.flatten() for t in tensors]), "sum")
+        for tensor, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
+            tensor.copy_(part.view_as(tensor))
+
+    def wait(self) -> None:
+        """Until all processes have come this far."""
+        if self.size > 1:
+            self._accelerator.wait_for_everyone()
+
+
+ALONE = Processes()
+"""A single process on the CPU."""

@@ -1,0 +1,108 @@
+"""`v3d train`: a recipe and a folder -> a trained model in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+import torch
+from filelock import FileLock, Timeout
+
+from v3d.errors import V3DError
+from v3d.files import clear_errors
+from v3d.runtime import tune_malloc
+from v3d.training import loop
+from v3d.training.checkpoint import FILE, Progress, read_recipe
+from v3d.training.loop import OnLine, Task
+from v3d.training.processes import ALONE, Processes
+from v3d.training.recipe import PixelNeRFRecipe, Recipe, SVDRecipe, VAERecipe, VideoRecipe
+from v3d.training.tasks.pixelnerf import PixelNeRFTask
+from v3d.training.tasks.vae import VAETask
+from v3d.training.tasks.video import VideoTask
+from v3d.weights import weights_folder
+
+
+def train(
+    recipe: Recipe,
+    out: Path,
+    *,
+    minutes: float | None = None,
+    init: str | Path | None = None,
+    resume: bool = False,
+    device: str = "auto",
+    threads: int | None = None,
+    on_line: OnLine | None = None,
+) -> Progress:
+    """Train the recipe's model in the folder `out`; `out/model` holds weights that load, always.
+
+    Args:
+        minutes: stop cleanly after so much time.
+        init: "mini" or "mini-scene" (the weights that ship) or a folder of weights to start from.
+        resume: go on from `out`'s checkpoint; `resume_training` takes the recipe from there, too.
+        device: "auto", "cpu" or "cuda".
+        threads: of torch on the CPU.
+        on_line: called with every line of the log.
+
+    Raises:
+        V3DError: data or weights are missing, `out` holds another run or one that goes on, the disk is full.
+    """
+    if (out / FILE).exists() and not resume:
+        raise V3DError(f"{out} holds a run already: v3d train resume {out}, or choose another folder.")
+    tune_malloc()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    world = Processes.open(device)
+    task = make_task(recipe, world, None if init is None else weights_folder(init))
+    with _alone_in(out) if world.main else nullcontext():
+        return loop.run(task, recipe, out, minutes=minutes, resume=resume, world=world, on_line=on_line)
+
+
+@contextmanager
+def _alone_in(out: Path) -> Iterator[None]:
+    """Two runs in one folder would overwrite each other; one that resumes while another still saves would go on from
+    an older checkpoint."""
+    lock = FileLock(out / ".lock", timeout=0)
+    with clear_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise V3DError(
+                f"Another process trains in {out}; wait until it has ended, or stop it."
+            ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def resume_training(
+    out: Path,
+    *,
+    minutes: float | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    on_line: OnLine | None = None,
+) -> Progress:
+    """Go on with the run in `out`, by the recipe in its checkpoint; see `train`."""
+    recipe = read_recipe(out)
+    return train(recipe, out, minutes=minutes, resume=True, device=device, threads=threads, on_line=on_line)
+
+
+def make_task(recipe: Recipe, world: Processes = ALONE, init: Path | None = None) -> Task:
+    """What the recipe trains."""
+    if isinstance(recipe, VAERecipe):
+        return VAETask(recipe, world, init)
+    if isinstance(recipe, PixelNeRFRecipe):
+        return PixelNeRFTask(recipe, world, init)
+    if isinstance(recipe, SVDRecipe):
+        if init is not None:
+            raise V3DError(
+                "This recipe starts from the networks it names; say --model FOLDER instead of --init."
+            )
+        from v3d.training.tasks.svd import SVDTask  # needs the extra `v3d[official]`
+
+        return SVDTask(recipe, world)
+    assert isinstance(recipe, VideoRecipe)
+    return VideoTask(recipe, world, init)

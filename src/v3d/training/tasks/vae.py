@@ -1,0 +1,168 @@
+"""Training of the small RGBA VAE on crops of rendered views."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from v3d.data.orbit_shards import OrbitShards
+from v3d.data.shards import UNREADABLE
+from v3d.errors import V3DError
+from v3d.networks.vae import VAE, VAEConfig, load_vae
+from v3d.training.export import export_vae
+from v3d.training.loop import Draw
+from v3d.training.order import Order
+from v3d.training.processes import ALONE, Processes
+from v3d.training.recipe import VAERecipe
+
+log = logging.getLogger(__name__)
+_CROPS = 4  # of one orbit before the next: opening an orbit costs more than cropping it
+_STATISTICS, _VALIDATION, _SHOWN = 32, 16, 8
+
+
+class AutoEncoder(nn.Module):
+    """The VAE as it is trained: images and noise in; the reconstruction, mean and log-variance out."""
+
+    def __init__(self, vae: VAE) -> None:
+        super().__init__()
+        self.vae = vae
+
+    def forward(self, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        mean, logvar = self.vae.moments(x)
+        z = mean.float() + (logvar.float() / 2).exp() * noise
+        return self.vae.decoder(z.to(x.dtype)).float(), mean.float(), logvar.float()
+
+
+class VAETask:
+    """See `v3d.training.loop.Task`."""
+
+    network: nn.Module
+
+    def __init__(self, recipe: VAERecipe, world: Processes = ALONE, init: Path | None = None) -> None:
+        """Open the data and make the network.
+
+        Args:
+            init: folder of a VAE to start from; its sizes must be the recipe's.
+
+        Raises:
+            V3DError: data or weights are missing or do not fit.
+        """
+        self.recipe = recipe
+        config = VAEConfig(recipe.latent_channels, recipe.widths, recipe.blocks)
+        torch.manual_seed(recipe.seed)
+        vae = VAE(config) if init is None else load_vae(init).requires_grad_(True).train()
+        if vae.config != config:
+            raise V3DError(f"The VAE in {init} is {vae.config}, the recipe's is {config}; change the recipe.")
+        self.network = AutoEncoder(vae).to(world.device)
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._validation = None if recipe.validation is None else OrbitShards(recipe.validation)
+        self.refresh()
+
+    def refresh(self) -> None:
+        self.data = OrbitShards(self.recipe.data)
+        self.order = Order(len(self.data), self.recipe.seed)
+
+    def batch_size(self, done: float) -> int:
+        return self.recipe.batch
+
+    def losses(self, network: nn.Module, draw: Draw) -> dict[str, Tensor]:
+        r = self.recipe
+        dtype = next(network.parameters()).dtype
+        crops, noises = [], []
+        for j in draw.samples:
+            g = draw.sample_generator(j)
+            crops.append(self._crop((draw.position + j) // _CROPS, g))
+            noises.append(torch.randn(r.latent_channels, r.crop // 8, r.crop // 8, generator=g))
+        x = (torch.stack(crops).permute(0, 3, 1, 2).float() / 127.5 - 1).to(draw.device)
+        x = x.contiguous(memory_format=torch.channels_last)
+        y, mean, logvar = network(x.to(dtype), torch.stack(noises).to(draw.device))
+        divergence = 0.5 * (mean**2 + logvar.exp() - 1 - logvar).flatten(1).mean(1)
+        loss = reconstruction_loss(y, x) + r.kl * divergence * r.latent_channels * 16
+        mse = (y - x).square().flatten(1).mean(1) / 4  # images are in [-1, 1]
+        return {"loss": loss, "kl": divergence.detach(), "psnr of crops": -10 * mse.detach().log10()}
+
+    def _crop(self, position: int, generator: torch.Generator) -> Tensor:
+        """A crop [S, S, 4] uint8 that touches the object, randomly placed and flipped; bad orbits are passed over."""
+        S = self.recipe.crop
+        for attempt in range(100):
+            orbit = self.order[position + attempt]
+            try:
+                image = self.data.view(orbit, int(torch.randint(1 << 20, (), generator=generator)))
+            except UNREADABLE as error:
+                log.warning("skipped an image of %s: %s", self.data.id(orbit), error)
+                continue
+            inside = image[..., 3].nonzero()
+            if len(inside) == 0:
+                continue
+            y, x = inside[int(torch.randint(len(inside), (), generator=generator))].tolist()
+            dy, dx = torch.randint(-S // 2, S // 2, (2,), generator=generator).tolist()
+            top = min(max(y - S // 2 + dy, 0), image.shape[0] - S)
+            left = min(max(x - S // 2 + dx, 0), image.shape[1] - S)
+            crop = image[top : top + S, left : left + S]
+            return crop.flip(1) if torch.rand((), generator=generator) < 0.5 else crop
+        raise V3DError(
+            f"A hundred images in a row of {self.recipe.data} are unreadable or empty; render them anew."
+        )
+
+    @torch.no_grad()
+    def validate(self, network: nn.Module) -> tuple[dict[str, float], Tensor | None]:
+        """PSNR of whole images that were not trained on, and rows of images above their reconstructions."""
+        if self._validation is None:
+            return {}, None
+        assert isinstance(network, AutoEncoder)
+        vae = network.vae
+        p = next(vae.parameters())
+        images = torch.stack(
+            [self._validation.view(i, 5 * i) for i in range(min(_VALIDATION, len(self._validation)))]
+        )
+        x = images.permute(0, 3, 1, 2).float().to(p.device) / 127.5 - 1
+        y = vae.decoder(vae.moments(x.to(p.dtype))[0]).float().clamp(-1, 1)
+        mse = (y - x).square().mean((2, 3)) / 4
+        colour, alpha = (-10 * mse.clamp_min(1e-10).log10()).split([3, 1], 1)
+        shown = torch.stack([x[:_SHOWN, :3], y[:_SHOWN, :3]]) / 2 + 0.5
+        picture = shown.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
+        return {"psnr": float(colour.mean()), "psnr of alpha": float(alpha.mean())}, picture
+
+    @torch.no_grad()
+    def export(self, network: nn.Module, folder: Path) -> None:
+        """Write the VAE with its latents standardised over whole training images."""
+        assert isinstance(network, AutoEncoder)
+        vae = copy.deepcopy(network.vae)
+        device = next(vae.parameters()).device
+        z = []
+        for i in torch.randperm(len(self.data), generator=torch.Generator().manual_seed(0))[
+            :_STATISTICS
+        ].tolist():
+            try:
+                images = torch.stack([self.data.view(i, k) for k in (0, 6, 12)])
+            except UNREADABLE:
+                continue
+            z.append(vae.moments(images.permute(0, 3, 1, 2).float().to(device) / 127.5 - 1)[0])
+        latents = torch.cat(z)
+        vae.mean.copy_(latents.mean((0, 2, 3)))
+        vae.std.copy_(latents.std((0, 2, 3)))
+        export_vae(vae, folder)
+
+
+def reconstruction_loss(x: Tensor, y: Tensor) -> Tensor:
+    """L1 on colours, hues and gradients over three scales, per image [B]: keeps edges without a perceptual network.
+
+    The hue term (opponent colours) matters: without it a small network spends its latents on brightness
+    and learns one hue axis only, so that yellow comes back orange and green comes back blue.
+    """
+
+    def mean(t: Tensor) -> Tensor:
+        return t.abs().flatten(1).mean(1)
+
+    loss = mean(x - y)
+    for _ in range(3):
+        d = x - y
+        loss = loss + mean(d[:, 0] - d[:, 1]) + mean(d[:, 2] - d[:, :2].mean(1))
+        loss = loss + mean(d.diff(dim=-1)) + mean(d.diff(dim=-2))
+        x, y = F.avg_pool2d(x, 2), F.avg_pool2d(y, 2)
+    return loss

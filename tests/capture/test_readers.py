@@ -1,0 +1,396 @@
+from __future__ import annotations
+
+import gzip
+import json
+import struct
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from posed_folders import (
+    EYES,
+    LENSES,
+    POINTS,
+    H,
+    W,
+    co3d_folder,
+    colmap_folder,
+    draw,
+    offsets,
+    poses,
+    transforms_folder,
+)
+
+from v3d.cameras import Cameras, intrinsics, look_at
+from v3d.capture import co3d
+from v3d.capture.readers import common_size, find_photos, read_photos, read_scene
+from v3d.errors import V3DError
+from v3d.views import save_views
+
+EXACT = 0.12  # pixels: what the dots' drawing and resampling leave
+
+
+def check(path: Path, tolerance: float = EXACT, max_size: int | None = None) -> None:
+    views = read_scene(path, max_size=max_size)
+    assert len(views) == 3
+    torch.testing.assert_close(views.cameras.centers, torch.tensor(EYES).float(), atol=1e-5, rtol=0)
+    assert offsets(views).max() < tolerance
+    assert bool((views.alpha == 1).all())
+    assert float(views.rgb[:, 0, 0].max()) < 0.2  # the plain background was not cut out
+
+
+# Every format: known points are seen where the cameras that were read see them.
+
+
+def test_transforms(tmp_path: Path) -> None:
+    check(transforms_folder(tmp_path))
+    check(tmp_path / "transforms.json")
+
+
+def test_transforms_masks_are_ignored(tmp_path: Path) -> None:
+    transforms_folder(tmp_path, mask_path="images/0.png")
+    check(tmp_path)
+
+
+@pytest.mark.parametrize("binary", [True, False])
+@pytest.mark.parametrize("model", LENSES)
+def test_colmap_cameras(tmp_path: Path, model: str, binary: bool) -> None:
+    check(colmap_folder(tmp_path, model, binary=binary))
+
+
+@pytest.mark.parametrize("at", [".", "sparse", "sparse/0", "colmap/sparse/0"])
+@pytest.mark.parametrize("images", ["images", "."])
+def test_colmap_places(tmp_path: Path, at: str, images: str) -> None:
+    check(colmap_folder(tmp_path / "scene", at=at, images=images))
+    check(tmp_path / "scene" / at)
+
+
+@pytest.mark.parametrize("kind", ["ndc_isotropic", "ndc_norm_image_bounds"])
+def test_co3d(tmp_path: Path, kind: str) -> None:
+    check(co3d_folder(tmp_path, kind=kind))
+
+
+def test_co3d_category_of_one_sequence(tmp_path: Path) -> None:
+    co3d_folder(tmp_path, others=0)
+    check(tmp_path / "hydrant")
+
+
+def test_co3d_entries_that_end_within_a_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(co3d, "_BLOCK", 100)
+    check(co3d_folder(tmp_path))
+
+
+def test_reconstruction_written_by_colmap(tmp_path: Path) -> None:
+    pycolmap = pytest.importorskip("pycolmap")
+    model = pycolmap.Reconstruction()
+    for i, (pose, name) in enumerate(zip(poses(), LENSES, strict=False)):
+        camera = pycolmap.Camera(camera_id=i + 1, model=name, width=W, height=H, params=list(LENSES[name][1]))
+        rotation = np.stack([pose.right, -pose.up, pose.forward])
+        motion = pycolmap.Rigid3d(pycolmap.Rotation3d(rotation), -rotation @ pose.eye)
+        model.add_camera_with_trivial_rig(camera)
+        model.add_image_with_trivial_frame(
+            pycolmap.Image(name=f"{i}.png", camera_id=i + 1, image_id=i + 1), motion
+        )
+        draw(
+            tmp_path / f"images/{i}.png",
+            np.stack([camera.img_from_cam(motion * p) for p in POINTS]).reshape(-1, 2),
+        )
+    for kind in ("bin", "txt"):
+        place = tmp_path / kind / "sparse"
+        place.mkdir(parents=True)
+        (model.write_binary if kind == "bin" else model.write_text)(place)
+        check(place)
+
+
+def test_saved_views_come_back(tmp_path: Path) -> None:
+    views = read_scene(transforms_folder(tmp_path / "a"), max_size=None)
+    save_views(views, tmp_path / "b")
+    again = read_scene(tmp_path / "b", max_size=None)
+    assert (again.rgb - views.rgb).abs().max() < 0.5001 / 255
+    assert torch.equal(again.alpha, views.alpha)
+    assert torch.equal(again.cameras.c2w, views.cameras.c2w) and torch.equal(again.cameras.K, views.cameras.K)
+
+
+# Sizes, lenses, alpha
+
+
+@pytest.mark.parametrize("model", ["PINHOLE", "OPENCV"])
+def test_reading_at_a_smaller_size(tmp_path: Path, model: str) -> None:
+    colmap_folder(tmp_path, model)
+    views = read_scene(tmp_path, max_size=80)
+    assert views.rgb.shape == (3, 60, 80, 3)
+    assert offsets(views).max() < 0.15
+
+
+def test_the_camera_follows_photos_that_were_reduced(tmp_path: Path) -> None:
+    colmap_folder(tmp_path)
+    for file in (tmp_path / "images").iterdir():
+        image = Image.open(file)
+        image.resize((W // 2, H // 2), Image.Resampling.BOX).save(file)
+    views = read_scene(tmp_path, max_size=None)
+    assert views.rgb.shape == (3, H // 2, W // 2, 3)
+    assert offsets(views).max() < EXACT
+
+
+def test_sizes_and_lenses_of_their_own(tmp_path: Path) -> None:
+    """Photos of nearly one shape come to a common size and keep their points."""
+    transforms_folder(tmp_path)
+    meta = json.loads((tmp_path / "transforms.json").read_text())
+    sizes, focals = [(160, 120), (200, 140), (170, 128)], [180.0, 230.0, 200.0]
+    for i, (pose, (w, h), focal) in enumerate(zip(poses(), sizes, focals, strict=True)):
+        draw(tmp_path / f"images/{i}.png", pose.plane(POINTS) * focal + (w / 2, h / 2), w, h)
+        meta["frames"][i] |= {"w": w, "h": h, "fl_x": focal}
+    (tmp_path / "transforms.json").write_text(json.dumps(meta))
+    views = read_scene(tmp_path, max_size=None)
+    assert views.rgb.shape == (3, 120, 160, 3)
+    assert offsets(views).max() < 0.15
+    assert len({round(f, 3) for f in views.cameras.K[:, 0, 0].tolist()}) == 3
+
+
+def test_common_size() -> None:
+    assert common_size([(4032, 3024)] * 3, 512) == (512, 384)
+    assert common_size([(640, 480), (320, 240)], None) == (320, 240)
+    assert common_size([(100, 100), (110, 100), (215, 220)], None) == (100, 100)
+    with pytest.raises(V3DError, match="640 x 480 and 480 x 640"):
+        common_size([(640, 480), (480, 640)], None)
+
+
+def test_what_a_pincushion_lens_did_not_see_is_left_out(tmp_path: Path) -> None:
+    """The photo is bright everywhere: so must be the view."""
+    colmap_folder(tmp_path, "SIMPLE_RADIAL", binary=False)
+    cameras = tmp_path / "sparse/0/cameras.txt"
+    cameras.write_text(cameras.read_text().replace("-0.3", "0.6"))
+    for file in (tmp_path / "images").iterdir():
+        Image.new("RGB", (W, H), (200, 200, 200)).save(file)
+    views = read_scene(tmp_path, max_size=None)
+    assert float(views.rgb.min()) > 0.78
+    assert float(views.cameras.K[0, 0, 0]) > 178.5
+
+
+def test_alpha_of_the_files_is_kept_on_white(tmp_path: Path) -> None:
+    transforms_folder(tmp_path)
+    for file in (tmp_path / "images").iterdir():
+        image = Image.open(file).convert("RGBA")
+        image.paste((255, 0, 0, 0), (0, 0, W, 40))
+        image.save(file)
+    views = read_scene(tmp_path, max_size=None)
+    assert bool((views.rgb[:, :40] == 1).all()) and bool((views.alpha[:, :40] == 0).all())
+    assert bool((views.alpha[:, 40:] == 1).all())
+
+
+def test_orientation_tags_are_ignored_where_the_stored_pixels_fit(tmp_path: Path) -> None:
+    """COLMAP finds cameras for the pixels as stored; a turned photo that fits the stated size alone is turned."""
+    colmap_folder(tmp_path / "stored")
+    colmap_folder(tmp_path / "turned")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for i in range(3):
+        stored = tmp_path / f"stored/images/{i}.png"
+        image = Image.open(stored)
+        image.save(stored, exif=exif)
+        image.transpose(Image.Transpose.ROTATE_90).save(tmp_path / f"turned/images/{i}.png", exif=exif)
+    check(tmp_path / "stored")
+    check(tmp_path / "turned")
+
+
+def test_photos_can_be_chosen_before_they_are_read(tmp_path: Path) -> None:
+    photos = find_photos(colmap_folder(tmp_path))
+    (tmp_path / "images/1.png").unlink()
+    views = read_photos([photos[2], photos[0]], max_size=64)
+    torch.testing.assert_close(views.cameras.centers, torch.tensor(EYES[[2, 0]]).float())
+
+
+# What is broken is said in one sentence.
+
+
+def test_folders_without_anything(tmp_path: Path) -> None:
+    with pytest.raises(V3DError, match="does not exist"):
+        read_scene(tmp_path / "nowhere", max_size=None)
+    with pytest.raises(V3DError, match="no posed photos: give"):
+        read_scene(tmp_path, max_size=None)
+
+
+def test_photos_without_cameras(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pycolmap", None)  # as if it were not installed
+    colmap_folder(tmp_path)
+    for file in (tmp_path / "sparse/0").iterdir():
+        file.unlink()
+    with pytest.raises(V3DError, match=r"v3d\[colmap\].*pycolmap"):
+        read_scene(tmp_path, max_size=None)
+    (tmp_path / "images/0.png").unlink()
+    with pytest.raises(V3DError, match="at least 3"):
+        read_scene(tmp_path, max_size=None)
+
+
+@pytest.mark.parametrize("make", [transforms_folder, colmap_folder, co3d_folder])
+def test_missing_photos(tmp_path: Path, make: object) -> None:
+    assert callable(make)
+    folder = make(tmp_path)
+    files = sorted((folder / "images").iterdir())
+    files[1].unlink()
+    with pytest.warns(
+        UserWarning, match=f"1 of the 3 photos .* do not exist and are left out, {files[1].name}"
+    ):
+        views = read_scene(folder, max_size=None)
+    torch.testing.assert_close(views.cameras.centers, torch.tensor(EYES[[0, 2]]).float(), atol=1e-5, rtol=0)
+    assert offsets(views).max() < EXACT
+    for file in files[::2]:
+        file.unlink()
+    with pytest.raises(V3DError, match=f"None of the 3 photos .*{files[0].name}"):
+        read_scene(folder, max_size=None)
+
+
+@pytest.mark.parametrize("make", [transforms_folder, colmap_folder])
+def test_wrong_size(tmp_path: Path, make: object) -> None:
+    assert callable(make)
+    make(tmp_path)
+    Image.new("RGB", (100, 90)).save(tmp_path / "images/1.png")
+    with pytest.raises(V3DError, match=r"100 x 90 pixels; its camera is for 160 x 120"):
+        read_scene(tmp_path, max_size=None)
+
+
+@pytest.mark.parametrize("name", ["cameras.bin", "images.bin"])
+def test_binary_files_cut_anywhere(tmp_path: Path, name: str) -> None:
+    file = colmap_folder(tmp_path) / "sparse/0" / name
+    whole = file.read_bytes()
+    for length in range(0, len(whole), 7):
+        file.write_bytes(whole[:length])
+        with pytest.raises(V3DError):
+            read_scene(tmp_path, max_size=None)
+    file.write_bytes(b"")
+    with pytest.raises(V3DError, match="cut short"):
+        read_scene(tmp_path, max_size=None)
+
+
+@pytest.mark.parametrize("name", ["cameras.txt", "images.txt"])
+@pytest.mark.parametrize("text", ["", "what is this", "1 2 3", "7 PINHOLE 160 120 1 2"])
+def test_text_files_that_are_none(tmp_path: Path, name: str, text: str) -> None:
+    (colmap_folder(tmp_path, binary=False) / "sparse/0" / name).write_text(text)
+    with pytest.raises(V3DError):
+        read_scene(tmp_path, max_size=None)
+
+
+def test_unknown_camera_models(tmp_path: Path) -> None:
+    cameras = colmap_folder(tmp_path / "text", binary=False) / "sparse/0/cameras.txt"
+    cameras.write_text(f"7 THIN_PRISM_FISHEYE {W} {H} " + "1 " * 12)
+    with pytest.raises(V3DError, match=r"THIN_PRISM_FISHEYE is not known.*image_undistorter"):
+        read_scene(tmp_path / "text", max_size=None)
+    file = colmap_folder(tmp_path / "binary") / "sparse/0/cameras.bin"
+    for number in (-1, 7, 11, 99):
+        file.write_bytes(struct.pack("<QIiQQ", 1, 7, number, W, H) + bytes(96))
+        with pytest.raises(V3DError, match="not known"):
+            read_scene(tmp_path / "binary", max_size=None)
+    transforms_folder(tmp_path / "transforms", camera_model="EQUIRECTANGULAR")
+    with pytest.raises(V3DError, match="EQUIRECTANGULAR is not known"):
+        read_scene(tmp_path / "transforms", max_size=None)
+
+
+@pytest.mark.parametrize("numbers", ["nan 180 80 60", "0 180 80 60", "-1 180 80 60", "180 180 80 inf"])
+def test_senseless_lenses(tmp_path: Path, numbers: str) -> None:
+    cameras = colmap_folder(tmp_path, binary=False) / "sparse/0/cameras.txt"
+    cameras.write_text(f"7 PINHOLE {W} {H} {numbers}\n")
+    with pytest.raises(V3DError, match="PINHOLE camera is not usable"):
+        read_scene(tmp_path, max_size=None)
+
+
+@pytest.mark.parametrize("pose", ["0 0 0 0 1 1 1", "nan 0 0 0 1 1 1", "1 0 0 0 1 nan 1", "2 1 0 0 0 0 0"])
+def test_senseless_poses_of_colmap(tmp_path: Path, pose: str) -> None:
+    images = colmap_folder(tmp_path, binary=False) / "sparse/0/images.txt"
+    images.write_text(f"1 {pose} 7 0.png\n\n")
+    with pytest.raises(V3DError, match=r"pose of 0\.png"):
+        read_scene(tmp_path, max_size=None)
+
+
+def rewrite(folder: Path, change: object) -> None:
+    """Every annotation, changed."""
+    assert callable(change)
+    file = folder.parent / "frame_annotations.jgz"
+    with gzip.open(file, "rt") as stream:
+        entries = json.load(stream)
+    for entry in entries:
+        change(entry)
+    with gzip.open(file, "wt") as stream:
+        json.dump(entries, stream)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda e: e["viewpoint"].update(R=[[0.0] * 3] * 3), "not a rotation"),
+        (lambda e: e["viewpoint"].update(R=[[1, 2], [3, 4]]), "usable image and viewpoint"),
+        (lambda e: e["viewpoint"].update(T=[0, float("nan"), 0]), "not a rotation and a position"),
+        (lambda e: e["viewpoint"].update(focal_length=[0, 1]), "focal length"),
+        (lambda e: e["viewpoint"].update(intrinsics_format="inches"), "inches is not known"),
+        (lambda e: e.update(viewpoint=None), "usable image and viewpoint"),
+        (lambda e: e.pop("image"), "usable image and viewpoint"),
+        (lambda e: e.update(sequence_name="another"), "no frame of the sequence seq0"),
+    ],
+)
+def test_senseless_annotations(tmp_path: Path, change: object, sentence: str) -> None:
+    folder = co3d_folder(tmp_path)
+    rewrite(folder, change)
+    with pytest.raises(V3DError, match=sentence):
+        read_scene(folder, max_size=None)
+
+
+def test_broken_annotations(tmp_path: Path) -> None:
+    folder = co3d_folder(tmp_path)
+    with pytest.raises(V3DError, match="several sequences"):
+        read_scene(folder.parent, max_size=None)
+    file = folder.parent / "frame_annotations.jgz"
+    whole = file.read_bytes()
+    for broken in (
+        b"",
+        b"[]",
+        whole[:300],
+        whole[:-20],
+        whole[:100] + b"xxxx" + whole[104:],
+        gzip.compress(b"{}"),
+    ):
+        file.write_bytes(broken)
+        with pytest.raises(V3DError, match=r"frame_annotations\.jgz"):
+            read_scene(folder, max_size=None)
+    file.write_bytes(gzip.compress(gzip.decompress(whole)[:-300]))
+    with pytest.raises(V3DError, match="cut short"):
+        read_scene(folder, max_size=None)
+
+
+@pytest.mark.slow
+def test_cameras_of_raw_photos_are_found(tmp_path: Path) -> None:
+    """Photos of two walls in a corner: the cameras come out as they stood, up to a similarity."""
+    pytest.importorskip("pycolmap")
+    count, width, height = 5, 320, 240
+    phi = torch.deg2rad(torch.arange(count) * 7.0 - 17.0)
+    eyes = torch.stack([2.5 * phi.sin(), -2.5 * phi.cos(), 0.3 + 0.1 * (torch.arange(count) % 3)], -1)
+    K = intrinsics(50.0, width, height).repeat(count, 1, 1)
+    truth = Cameras(look_at(eyes, (0.0, 0.3, 0.0)), K, width, height)
+    origins, directions = truth.rays()
+    noise = torch.rand(2, 3, 256, 256, generator=torch.Generator().manual_seed(0))
+    texture = (noise + torch.nn.functional.avg_pool2d(noise, 7, 1, 3)).clamp(0.6, 1.4) - 0.4
+    layers, depths = [], []
+    for wall, normal in zip(texture, ([-0.6, 0.8, 0.0], [0.6, 0.8, 0.0]), strict=True):
+        n = torch.tensor(normal)
+        along = torch.linalg.cross(n, torch.tensor([0.0, 0.0, 1.0]))
+        depth = (0.8 - (origins @ n)) / (directions @ n)
+        point = origins + depth[..., None] * directions
+        grid = torch.stack([point @ along, point[..., 2]], -1) / 2
+        layers.append(
+            torch.nn.functional.grid_sample(wall.expand(count, -1, -1, -1), grid, align_corners=False)
+        )
+        depths.append(torch.where(depth > 0, depth, torch.inf))
+    photos = torch.where((depths[0] < depths[1])[:, None], *layers).permute(0, 2, 3, 1)
+    for i, photo in enumerate(photos):
+        Image.fromarray((photo * 255).byte().numpy()).save(tmp_path / f"{i}.png")
+    found = find_photos(tmp_path)
+    assert [photo.file.name for photo in found] == [f"{i}.png" for i in range(count)]
+    a = torch.stack([photo.c2w for photo in found])
+    turn = truth.c2w[:, :3, :3].double() @ a[:, :3, :3].mT  # one turn for all
+    away = (turn @ turn[0].T - torch.eye(3)).flatten(1).norm(dim=-1)
+    assert float(away.max()) < 0.02
+    spans = [torch.cdist(c.double(), c.double()) for c in (a[:, :3, 3], eyes)]
+    ratio = spans[0] / spans[0].sum() - spans[1] / spans[1].sum()
+    assert float(ratio.abs().max() * count) < 0.005
+    assert found[0].lens.fx == pytest.approx(K[0, 0, 0].item(), rel=0.1)

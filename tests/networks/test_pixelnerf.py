@@ -1,0 +1,252 @@
+"""PixelNeRF: projection, volume rendering and pooling against what they must be."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from v3d.cameras import Cameras, cat_cameras, orbit
+from v3d.networks.pixelnerf import FALLOFF, REST, Frusta, PixelNeRF, PixelNeRFConfig, Sources, nearness
+
+TINY = PixelNeRFConfig(
+    size=16, patch=4, width=64, depth=2, grid=8, planes=6, channels=4, hidden=8, samples=12
+)
+FREE = 5.0  # an output of the decoder for "dense"
+
+
+def pictures(count: int) -> Tensor:
+    return torch.rand(count, 4, 16, 16, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+def awake(net: PixelNeRF) -> PixelNeRF:
+    generator = torch.Generator().manual_seed(0)
+    for p in net.parameters():
+        p.data = p.data + 0.1 * torch.randn(p.shape, generator=generator)
+    return net
+
+
+def rays(cameras: Cameras) -> tuple[Tensor, Tensor]:
+    origins, directions = cameras.rays()
+    return origins.reshape(1, -1, 3), directions.reshape(1, -1, 3)
+
+
+def constant(net: PixelNeRF, density: float, photo: bool) -> PixelNeRF:
+    """A network that says the same everywhere: this decoder output for density; the photo's colour or grey."""
+    with torch.no_grad():
+        for p in (net.frustum.weight, net.frustum.bias, net.decoded.weight, net.decoded.bias):
+            p.zero_()
+        net.decoded.bias[0] = density
+        net.decoded.bias[1] = -50.0 if photo else 50.0
+    return net
+
+
+@pytest.mark.parametrize("texture", [0, 3])
+def test_the_order_of_sources_does_not_matter(texture: int) -> None:
+    net = awake(PixelNeRF(replace(TINY, texture=texture)))
+    cameras = cat_cameras([orbit(8, size=16, elevation=e)[k] for k, e in ((0, 0.0), (2, 30.0), (5, 10.0))])
+    images, order = pictures(3), [2, 0, 1]
+    origins, directions = rays(orbit(7, size=8, elevation=15.0)[3])
+    a = net(Sources.of(images, cameras), origins, directions)
+    b = net(Sources.of(images[order], cameras[order]), origins, directions)
+    for x, y in zip(vars(a).values(), vars(b).values(), strict=True):
+        torch.testing.assert_close(x, y, atol=1e-5, rtol=1e-5)
+    c = net(Sources.of(images, cameras[order]), origins, directions)
+    assert not torch.allclose(a.rgb, c.rgb, atol=1e-3)  # which camera took which photo does matter
+    a.depth.sum().backward()
+    assert net.texture is None or all(bool(p.grad.abs().sum() > 0) for p in net.texture.parameters())
+
+
+def test_a_dense_world_seen_from_the_source_is_the_photo() -> None:
+    """With the photo's colour everywhere, any density: a ray through a source pixel projects onto that pixel."""
+    net = constant(PixelNeRF(TINY), FREE, photo=True)
+    cameras = orbit(5, size=16, elevation=25.0)[2]
+    images = pictures(1)
+    out = net(Sources.of(images, cameras), *rays(cameras))
+    expected = (images[0, :3] / 2 + 0.5).flatten(1).T
+    torch.testing.assert_close(out.alpha, torch.ones_like(out.alpha), atol=1e-4, rtol=0)
+    torch.testing.assert_close(out.rgb[0], expected, atol=1e-3, rtol=0)
+
+
+def test_opacity_of_constant_density_is_beer_lamberts() -> None:
+    net = constant(PixelNeRF(replace(TINY, fine=400)), -1.0, photo=False)
+    cameras = orbit(5, size=16)[0]
+    out = net(Sources.of(pictures(1), cameras), *rays(cameras))
+    density = 8 * math.log1p(math.exp(2 * -1.0 - 1))
+    length = 2 * rays(cameras)[1].norm(dim=-1)  # near 1 to far 3
+    torch.testing.assert_close(out.alpha, 1 - torch.exp(-density * length), atol=5e-3, rtol=0)
+    opaque = PixelNeRF(replace(TINY, opaque=True))
+    seen = constant(opaque, -20.0, photo=False)(Sources.of(pictures(1), cameras), *rays(cameras))
+    torch.testing.assert_close(seen.alpha, torch.ones_like(seen.alpha))
+    assert float(seen.depth.min().detach()) > 2.8  # all weight is on the last sample
+
+
+def test_what_no_source_sees_is_empty() -> None:
+    net = constant(PixelNeRF(TINY), FREE, photo=False)
+    cameras = orbit(2, size=16)
+    sources = Sources.of(pictures(1), cameras[0])
+    points = torch.tensor([[[0.0, 0.0, 0.0], [2.5, 0.0, 0.0], [0.0, 1.5, 0.0], [-1.5, 0.0, 0.0]]])
+    density, _ = net.decode(net.encode(sources), points)  # in view, behind the camera, beside, beyond far
+    assert (density[0] > 0).tolist() == [True, False, False, False]
+
+
+def test_pooling_is_mean_and_deviation_over_the_sources_that_see_a_point() -> None:
+    net = awake(PixelNeRF(TINY))
+    cameras = orbit(3, size=16)
+    sources = Sources.of(pictures(3), cameras)
+    frusta = net.encode(sources)
+    point = torch.zeros(1, 1, 3)
+    at = torch.tensor([[[[[0.0, 0.0, 2 * math.log(2) / math.log(3) - 1]]]]])  # middle pixel, depth 2
+    h = torch.cat(
+        [torch.nn.functional.grid_sample(v[None], at, align_corners=False) for v in frusta.volumes[0]]
+    )
+    middle = sources.images[0, :, :, 7:9, 7:9].mean((2, 3))  # where the point lies in all photos
+    h = torch.cat([h.flatten(1), middle], 1)  # [3, C + 4]
+    deviation = (h.var(0, correction=0) + 1e-4).sqrt() - 1e-2
+    hidden = torch.nn.functional.silu(net.pooled(torch.cat([h.mean(0), deviation, torch.ones(1)])))
+    density, _ = net.decode(frusta, point)
+    expected = 8 * torch.nn.functional.softplus(2 * net.decoded(hidden)[0] - 1)
+    torch.testing.assert_close(density[0, 0], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_photo_that_counts_twice_is_two_photos() -> None:
+    net = awake(PixelNeRF(TINY))
+    cameras = orbit(3, size=16)
+    frusta = net.encode(Sources.of(pictures(3), cameras))
+    points = 1.6 * torch.rand(1, 12, 3, generator=torch.Generator().manual_seed(3)) - 0.8
+    again = [0, 0, 1, 2]
+    doubled = Frusta(
+        Sources.of(pictures(3)[again], cameras[again]), frusta.volumes[:, again], frusta.pictures[:, again]
+    )
+    weighted = replace(frusta, sources=Sources.of(pictures(3), cameras, torch.tensor([[2.0], [1.0], [1.0]])))
+    in_all = (points.norm(dim=-1) < 0.5)[0]  # the share of photos that see a point counts photos, not weights
+    for a, b in zip(net.decode(weighted, points), net.decode(doubled, points), strict=True):
+        torch.testing.assert_close(a[0, in_all], b[0, in_all], atol=1e-4, rtol=1e-4)
+    # Weights for parts of the points are those of the parts.
+    halves = torch.tensor([[2.0, 1.0], [1.0, 1.0], [1.0, 3.0]])
+    both = net.decode(replace(frusta, sources=Sources.of(pictures(3), cameras, halves)), points)
+    for k in range(2):
+        one = replace(frusta, sources=Sources.of(pictures(3), cameras, halves[:, k : k + 1]))
+        for a, b in zip(net.decode(one, points[:, 6 * k : 6 * k + 6]), both, strict=True):
+            torch.testing.assert_close(a, b[:, 6 * k : 6 * k + 6])
+
+
+def test_near_photos_count_most() -> None:
+    around = orbit(36)
+    assert torch.equal(nearness(around[[7]], around), torch.ones(1, 36))
+    weights = nearness(around[[0, 2, 3, 18]], around[[1, 17]])
+    torch.testing.assert_close(weights.amax(0), torch.ones(2))
+    first, last = weights.T
+    torch.testing.assert_close(first[0], first[1])  # 10 degrees away on either side
+    far = math.sin(math.radians(10)) / math.sin(math.radians(5))  # chords of 20 and of 10 degrees
+    torch.testing.assert_close(first[2], torch.tensor(far**-FALLOFF), atol=1e-5, rtol=1e-4)
+    assert last.tolist() == sorted(last.tolist()) and first[3] < 0.03
+    # A photo from the very place, and cameras in one place that look elsewhere.
+    assert nearness(around[[0, 9]], around[[0]])[1] < 1e-3
+    turned = replace(around, c2w=around.c2w.clone())
+    turned.c2w[:, :3, 3] = 0
+    assert nearness(turned[[0, 18]], turned[[1]])[1] < 0.1
+
+
+def test_gradients_of_a_ray_agree_with_finite_differences() -> None:
+    net = awake(PixelNeRF(TINY)).double()
+    cameras = orbit(2, size=16, elevation=10.0)
+    f64 = Cameras(cameras.c2w.double(), cameras.K.double(), 16, 16)
+    sources = Sources.of(pictures(2).double(), f64)
+    frusta = net.encode(sources)
+    volumes = frusta.volumes.detach().requires_grad_(True)
+    origins, directions = (t[:, 100:104] for t in rays(Cameras(f64.c2w[1:], f64.K[1:], 16, 16)))
+    edges = net.spaced(net.look(frusta, origins, directions))
+    look = torch.randn(4, 5, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+
+    def value(v: Tensor) -> Tensor:
+        out = net.render(replace(frusta, volumes=v), origins, directions, edges)
+        return (torch.cat([out.rgb[0], out.alpha[0, :, None], out.depth[0, :, None]], -1) * look).sum()
+
+    (gradient,) = torch.autograd.grad(value(volumes), volumes)
+    step = torch.randn(volumes.shape, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    h = 1e-5
+    numeric = (value(volumes + h * step) - value(volumes - h * step)) / (2 * h)
+    assert float((gradient * step).sum()) == pytest.approx(float(numeric.detach()), rel=1e-5)
+
+
+def test_samples_gather_where_the_first_look_found_something() -> None:
+    net = PixelNeRF(replace(TINY, samples=20, fine=40))
+    edges = net.spaced(torch.zeros(1, 1, 20))[0, 0]
+    torch.testing.assert_close(edges, torch.linspace(0, 1, 41))  # nothing found: evenly spaced
+    found = torch.zeros(1, 1, 20)
+    found[..., 7] = 0.9
+    edges = net.spaced(found)[0, 0]
+    assert edges[0] == 0 and edges[-1] == 1 and bool((edges.diff() > 0).all())
+    # Found in the eighth of twenty parts: that and its neighbours share 1 - REST, all parts the rest.
+    middle = (edges[:-1] + edges[1:]) / 2
+    near = ((middle > 6 / 20) & (middle < 9 / 20)).sum()
+    assert int(near) == pytest.approx(40 * (1 - REST + 3 / 20 * REST), abs=1.5)
+    noise = torch.rand(1, 5, 20, generator=torch.Generator().manual_seed(0))
+    many = PixelNeRF(replace(TINY, samples=20, fine=4000)).spaced(noise)
+    w = torch.nn.functional.max_pool1d(noise, 3, stride=1, padding=1)
+    w = (1 - REST) * w / w.sum(-1, keepdim=True) + REST / 20
+    density = torch.stack([((many >= k / 20) & (many < (k + 1) / 20)).sum(-1) for k in range(20)], -1) / 4000
+    torch.testing.assert_close(density, w, atol=1e-3, rtol=0)
+
+
+def test_a_thin_wall_is_drawn_where_it_stands() -> None:
+    """Thinner than the distance of two evenly spaced samples; its depth is found to a part of that."""
+    net = PixelNeRF(replace(TINY, samples=24, fine=24))
+    wall = 1.83
+
+    def decode(frusta: Frusta, points: Tensor) -> tuple[Tensor, Tensor]:
+        return 200 * torch.sigmoid(400 * (points[..., 0] - 0)) * (points[..., 0] < 0.06), points.abs()
+
+    net.decode = decode  # type: ignore[method-assign]
+    origins = torch.tensor([[[-wall, 0.0, 0.0]]])
+    directions = torch.tensor([[[1.0, 0.0, 0.0]]])
+    sources = Sources.of(pictures(1), orbit(1, size=16))
+    out = net.render(Frusta(sources, torch.zeros(0), sources.images), origins, directions)
+    spacing = wall * math.log(3) / 24
+    assert float(out.alpha) > 0.95
+    assert float(out.depth / out.alpha) == pytest.approx(wall, abs=spacing / 4)
+
+
+@pytest.mark.parametrize("texture", [0, 3])
+def test_skipping_empty_space_draws_the_same_image(texture: int) -> None:
+    torch.manual_seed(0)
+    net = PixelNeRF(replace(TINY, texture=texture, fine=96))
+    with torch.no_grad():  # a ball of density: the frustum's bias is one value a plane and cell of a token
+        net.decoded.weight[0] = 3.0
+        net.decoded.bias[0] = -4.0
+        net.frustum.weight.mul_(20)
+    cameras = orbit(4, size=32)
+    sources = Sources.of(pictures(1), cameras[0].resized(16, 16))
+    images, depth = net.images(sources, cameras)
+    net.requires_grad_(False)
+    frusta = net.encode(sources)
+    for v in range(4):
+        whole = net.render(frusta, *rays(cameras[v]))
+        alpha = images[v, 3].flatten() / 2 + 0.5
+        assert float((alpha - whole.alpha[0]).abs().mean()) < 0.02
+    assert depth.shape == (4, 32, 32) and images.shape == (4, 4, 32, 32)
+
+
+def test_a_view_of_nothing_is_white() -> None:
+    net = constant(PixelNeRF(TINY), -30.0, photo=True)
+    cameras = orbit(2, size=16)
+    images, depth = net.images(Sources.of(pictures(1), cameras[0]), cameras)
+    assert torch.equal(images[:, :3], torch.ones(2, 3, 16, 16))
+    assert torch.equal(images[:, 3], -torch.ones(2, 16, 16)) and not depth.any()
+
+
+def test_rays_of_patches_pass_through_their_centres() -> None:
+    from v3d.networks.pixelnerf import patch_rays
+
+    cameras = orbit(3, size=16, elevation=20.0, fov=40.0)
+    plucker = patch_rays(Sources.of(pictures(3), cameras), 4)[0]
+    origins, directions = cameras.resized(4, 4).rays()
+    directions = torch.nn.functional.normalize(directions.flatten(1, 2), dim=-1)
+    torch.testing.assert_close(plucker[..., 3:], directions, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        plucker[..., :3], torch.linalg.cross(origins.flatten(1, 2), directions), atol=1e-5, rtol=1e-5
+    )

@@ -35,12 +35,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from v3d.data.orbit_shards import OrbitShards
-from v3d.data.render_orbits import plan, processes, render_chunk
+from v3d.data.render_orbits import plan, render_chunk, worker_pool
 from v3d.data.settings import RenderSettings
 from v3d.data.sources import find_sources
 from v3d.meshes.glb import save_glb
 from v3d.meshes.mesh import Mesh
-from v3d.training.loop import Draw
+from v3d.training.loop import BatchShare
 from v3d.training.processes import ALONE
 from v3d.training.recipe import VideoRecipe
 from v3d.training.tasks.video import VideoTask
@@ -68,7 +68,7 @@ def rendering(meshes: Path, out: Path, orbits: int, workers: int, size: int) -> 
     settings = RenderSettings(size=size, per_shard=2)
     chunks = plan(find_sources([meshes])[:orbits], settings)
     cpu = time.process_time() + _children()
-    with processes(workers) as do:
+    with worker_pool(workers) as do:
         list(do(partial(render_chunk, out=out, settings=settings), chunks))
     cpu = time.process_time() + _children() - cpu
     times = sorted(path.stat().st_mtime for path in (out / ".done").iterdir())
@@ -96,12 +96,12 @@ def loading(data: Path, task: VideoTask, samples: int) -> tuple[float, float]:
 
 def flops(task: VideoTask) -> float:
     """Of one sample, forward and backward."""
-    draw = Draw(0, 0, 0.0, task.recipe.batch, [0, 1], 0, torch.device("cpu"))
+    share = BatchShare(0, 0, 0.0, task.recipe.batch, [0, 1], 0, torch.device("cpu"))
     with (
         FlopCounterMode(display=False) as counter,
         sdpa_kernel(SDPBackend.MATH),
     ):  # fused attention is not counted
-        task.losses(task.network, draw)["loss"].sum().backward()
+        task.losses(task.network, share)["loss"].sum().backward()
     return counter.get_total_flops() / 2
 
 

@@ -12,7 +12,7 @@ import torch
 import trimesh
 
 from v3d import cli
-from v3d.data.filters import fault, fingerprint
+from v3d.data.filters import fault, mesh_fingerprint
 from v3d.data.orbit_shards import OrbitShards
 from v3d.data.procedural.kinds import KINDS, Kind
 from v3d.data.procedural.living import creature
@@ -119,7 +119,7 @@ def test_every_kind_makes_objects_of_use(kind: Kind) -> None:
         assert mesh.uv is not None and mesh.texture is not None
         assert float(mesh.uv.min()) >= 0 and float(mesh.uv.max()) <= 1
         assert float(mesh.texture.min()) >= 0 and float(mesh.texture.max()) <= 1
-        marks.add(fingerprint(mesh))
+        marks.add(mesh_fingerprint(mesh))
     assert len(marks) == 12
 
 
@@ -140,7 +140,7 @@ def test_a_number_names_one_object_whatever_the_state_of_chance() -> None:
     first = procedural_object(7)
     torch.rand(3), random.random()
     again, other = procedural_object(7), procedural_object(8)
-    assert fingerprint(first) == fingerprint(again) != fingerprint(other)
+    assert mesh_fingerprint(first) == mesh_fingerprint(again) != mesh_fingerprint(other)
     assert torch.equal(first.vertices, again.vertices)
 
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from shapes import textured
 from v3d.cameras import orbit
 from v3d.capture.readers import load_views
-from v3d.data.filters import fault, fingerprint
+from v3d.data.filters import fault, mesh_fingerprint
 from v3d.data.orbit_shards import OrbitShards
 from v3d.data.render_orbits import draw_cameras, plan, processes, render_chunk, render_meshes
 from v3d.data.settings import RenderSettings
@@ -131,9 +131,13 @@ def test_useless_objects_are_refused_with_reasons(meshes: Path, tmp_path: Path) 
     moved = Mesh(
         ball.vertices[shuffled] * 3 + 7, shuffled.argsort()[ball.faces], ball.uv[shuffled], ball.texture
     )
-    assert fingerprint(moved) == fingerprint(ball)
-    assert fingerprint(replace(ball, vertices=ball.vertices * torch.tensor([1, 1, 1.1]))) != fingerprint(ball)
-    assert fingerprint(replace(ball, uv=ball.uv.flip(1))) != fingerprint(ball)  # other colours of one palette
+    assert mesh_fingerprint(moved) == mesh_fingerprint(ball)
+    assert mesh_fingerprint(
+        replace(ball, vertices=ball.vertices * torch.tensor([1, 1, 1.1]))
+    ) != mesh_fingerprint(ball)
+    assert mesh_fingerprint(replace(ball, uv=ball.uv.flip(1))) != mesh_fingerprint(
+        ball
+    )  # other colours of one palette
 
     folder = tmp_path / "in"
     shutil.copytree(meshes, folder)

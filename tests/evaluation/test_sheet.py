@@ -7,7 +7,7 @@ import numpy as np
 from v3d.evaluation.objects import TestObject
 from v3d.evaluation.protocol import GENERATION
 from v3d.evaluation.report import ObjectResult
-from v3d.evaluation.sheet import SheetRow, choose_objects, contact_sheet
+from v3d.evaluation.sheet import SheetRow, choose_objects, generation_sheet
 from v3d.framing import photo_of
 from v3d.meshes.mesh import Mesh
 
@@ -42,7 +42,7 @@ def test_a_row_shows_photo_generated_and_true_views(meshes: dict[str, Mesh]):
     )
     black = replace(truth, rgb=truth.rgb * 0)
     row = SheetRow("ball   20.00 dB", photo_of(truth), black, truth)
-    image = np.asarray(contact_sheet([("Scans", [row, row]), ("Made", [row]), ("None", [])], tile=48))
+    image = np.asarray(generation_sheet([("Scans", [row, row]), ("Made", [row]), ("None", [])], tile=48))
     dark = (image == 0).all(-1)
     assert dark.sum() == 3 * 6 * 48 * 48  # six generated views in each of three rows
     y, x = np.argwhere(dark)[0]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from v3d.capture.photo import load_photo
 from v3d.networks import imagenet
-from v3d.networks.imagenet import Convolution, EfficientNetLite0, InvertedResidual, meaning
+from v3d.networks.imagenet import Convolution, EfficientNetLite0, InvertedResidual, semantic_features
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -54,14 +54,14 @@ def test_size_is_the_published_one() -> None:
 
 def test_features_are_standardised_cells_of_each_photo_alone() -> None:
     x = torch.rand(2, 3, 32, 32) * 2 - 1
-    found = meaning(x, 4)
+    found = semantic_features(x, 4)
     assert found.shape == (2, 16, imagenet.CHANNELS)
     for part in found.split([112, 320], -1):
         torch.testing.assert_close(part.mean(-1), torch.zeros(2, 16), atol=1e-4, rtol=0)
         torch.testing.assert_close(part.var(-1, unbiased=False), torch.ones(2, 16), atol=1e-2, rtol=0)
-    torch.testing.assert_close(meaning(x[1:], 4), found[1:], atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(semantic_features(x[1:], 4), found[1:], atol=1e-3, rtol=1e-3)
     across = torch.cat([torch.ones(1, 3, 16, 32), torch.rand(1, 3, 16, 32)], 2)
-    top, bottom = meaning(across, 4)[0].unflatten(0, (4, 4))[[0, 3]]
+    top, bottom = semantic_features(across, 4)[0].unflatten(0, (4, 4))[[0, 3]]
     assert (top - top.mean(0)).norm() < 0.5 * (
         top - bottom
     ).norm()  # rows first: a plain strip is alike along it
@@ -71,7 +71,7 @@ def test_it_knows_a_thing_from_another_side() -> None:
     """A photo's mirror image shows the same thing; other photos do not."""
 
     def seen(image: Tensor) -> Tensor:
-        return meaning(image[None], 4)[0].mean(0)
+        return semantic_features(image[None], 4)[0].mean(0)
 
     names = ("bob.png", "chest.png", "strawberry.jpg")
     photos = [load_photo(EXAMPLES / name).composited(128).permute(2, 0, 1) * 2 - 1 for name in names]

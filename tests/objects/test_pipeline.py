@@ -105,7 +105,7 @@ def test_views_become_an_asset(folder: Path, tmp_path: Path) -> None:
 
     report = json.loads((asset.folder / "report.json").read_text())
     assert set(report["stages"]) == {"views", "hull", "splats", "surface", "mesh", "export", "preview"}
-    assert report["stages"]["mesh"]["outline_iou"] > 0.9
+    assert report["stages"]["mesh"]["silhouette_iou"] > 0.9
     assert report["warnings"] == []
 
 

@@ -13,7 +13,7 @@ from v3d.meshes.rendering import rasterize_mesh, render
 from v3d.splats.initial import _seen_colors, initial_splats, random_splats
 from v3d.surface.carving import carve
 from v3d.surface.extract import extract_mesh, marching_cubes
-from v3d.surface.outline import fill_outline, silhouette_distance
+from v3d.surface.silhouette import fill_silhouette, silhouette_distance
 from v3d.views import Views
 
 
@@ -254,9 +254,9 @@ def test_what_a_certain_view_shows_is_not_carved_away() -> None:
 def test_fillets_join_what_is_added_and_stay_inside_the_outline(monkeypatch: pytest.MonkeyPatch) -> None:
     views = guessed_views(bar_mesh())
     hull = carve(views, resolution=64, bounds=(torch.full((3,), -0.8), torch.full((3,), 0.8)))
-    smooth = fill_outline(hull, views[0])
-    monkeypatch.setattr("v3d.surface.outline._FILLET", 1)
-    sharp = fill_outline(hull, views[0])
+    smooth = fill_silhouette(hull, views[0])
+    monkeypatch.setattr("v3d.surface.silhouette._FILLET", 1)
+    sharp = fill_silhouette(hull, views[0])
     added = (smooth.values < 0) & (sharp.values >= 0)
     assert 0 < int(added.sum()) < 0.05 * int((sharp.values < 0).sum())
     # At the foot of the bar, which stands on the block's top at z = -0.35.
@@ -281,17 +281,17 @@ def test_covering_adds_nothing_where_views_agree_and_takes_nothing_away() -> Non
     views = sphere_views(around(), 0.6)
     hull = carve(views, resolution=64)
     for view in (0, 13):
-        covered = fill_outline(hull, views[view])
+        covered = fill_silhouette(hull, views[view])
         assert (covered.values <= hull.values).all()
         assert float((covered.values < 0).sum() / (hull.values < 0).sum()) < 1.01
     nothing = Views(torch.ones(1, 128, 128, 3), torch.zeros(1, 128, 128), views.cameras[[0]])
-    assert fill_outline(hull, nothing) is hull
+    assert fill_silhouette(hull, nothing) is hull
 
 
 def test_covering_changes_the_field_only_near_what_is_added() -> None:
     views = guessed_views(bar_mesh())
     hull = carve(views, resolution=64, bounds=(torch.full((3,), -0.8), torch.full((3,), 0.8)))
-    covered = fill_outline(hull, views[0])
+    covered = fill_silhouette(hull, views[0])
     changed = covered.values < hull.values
     assert bool(changed.any())
     # The object's corners are 0.35 from the axis; the box reaches to 0.8.
@@ -303,8 +303,8 @@ def test_what_is_merely_rounded_stays_so_unless_a_hull_fills_it() -> None:
     cameras = around()
     small, large = (carve(sphere_views(cameras, radius), resolution=64) for radius in (0.5, 0.53))
     view = sphere_views(cameras, 0.53)[0]  # two pixels wider than the small sphere
-    assert torch.equal(fill_outline(small, view).values, small.values)
-    filled = fill_outline(small, view, hull=large)
+    assert torch.equal(fill_silhouette(small, view).values, small.values)
+    filled = fill_silhouette(small, view, hull=large)
     assert outline(marching_cubes(small), view)[0] < 0.92 < 0.98 < outline(marching_cubes(filled), view)[0]
     # What the hull does not fill is not filled either.
-    assert torch.equal(fill_outline(small, view, hull=small).values, small.values)
+    assert torch.equal(fill_silhouette(small, view, hull=small).values, small.values)

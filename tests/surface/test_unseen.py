@@ -15,7 +15,7 @@ from v3d.surface import unseen
 from v3d.surface.carving import carve
 from v3d.surface.extract import extract_mesh, is_closed
 from v3d.surface.grid import Grid, empty_grid
-from v3d.surface.outline import outline_agreement
+from v3d.surface.silhouette import silhouette_iou
 from v3d.surface.unseen import cover_unseen, facing
 from v3d.views import Views
 
@@ -88,7 +88,7 @@ def test_a_ball_stays_round(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("kind", ["ball", "can"])
 def test_outlines_stay(kind: str) -> None:
     carved, views = hull(extract_mesh(field(kind)))
-    before, after = (outline_agreement(extract_mesh(carved, cameras=c), views) for c in (None, views.cameras))
+    before, after = (silhouette_iou(extract_mesh(carved, cameras=c), views) for c in (None, views.cameras))
     assert after > before - 0.005
 
 

@@ -19,7 +19,7 @@ from v3d.diffusion.mini import MiniModel
 from v3d.errors import V3DError
 from v3d.training import loop
 from v3d.training.checkpoint import FILE, Progress, read_recipe
-from v3d.training.loop import Draw
+from v3d.training.loop import BatchShare
 from v3d.training.recipe import VideoRecipe
 from v3d.training.session import make_task, resume_training, train
 from v3d.weights.storage import load_weights
@@ -115,9 +115,9 @@ class Divergent:
     def batch_size(self, done: float) -> int:
         return 2
 
-    def losses(self, network: nn.Module, draw: Draw) -> dict[str, Tensor]:
+    def losses(self, network: nn.Module, share: BatchShare) -> dict[str, Tensor]:
         loss = (network(torch.ones(2, 1)) - 3).square()[:, 0]
-        return {"loss": loss * torch.nan if draw.step % 3 == 1 else loss}
+        return {"loss": loss * torch.nan if share.step % 3 == 1 else loss}
 
     def validate(self, network: nn.Module) -> tuple[dict[str, float], Tensor | None]:
         return {}, None

@@ -19,7 +19,7 @@ from v3d.networks.pixelnerf import PixelNeRF, PixelNeRFConfig, load_pixelnerf
 from v3d.scene.model import SceneModel
 from v3d.training.export import export_pixelnerf
 from v3d.training.guides import SceneGuides
-from v3d.training.loop import Draw
+from v3d.training.loop import BatchShare
 from v3d.training.recipe import PixelNeRFRecipe, VideoRecipe
 from v3d.training.session import train
 from v3d.training.tasks.pixelnerf import Clip, PixelNeRFTask, draw_rays, draw_square, scene_clip
@@ -148,11 +148,11 @@ def test_squares_do_not_change_what_single_rays_are_asked(scenes: Path) -> None:
     recipe = replace(
         PixelNeRFRecipe.smoke(), of="scenes", sources=2, data=scenes, size=32, near=0.1, far=10.0
     )
-    draw = Draw(0, 0, 0.0, 2, [0, 1], seed=3, device=torch.device("cpu"))
+    share = BatchShare(0, 0, 0.0, 2, [0, 1], seed=3, device=torch.device("cpu"))
     with_squares = PixelNeRFTask(replace(recipe, lpips=0.5, square=16))
-    values = with_squares.losses(with_squares.network, draw)
+    values = with_squares.losses(with_squares.network, share)
     task = PixelNeRFTask(replace(recipe, lpips=0.0))
-    plain = task.losses(task.network, draw)
+    plain = task.losses(task.network, share)
     torch.testing.assert_close(values["depth"], plain["depth"], atol=1e-3, rtol=1e-3)
     torch.testing.assert_close(values["loss"] - 0.5 * values["lpips"], plain["loss"], atol=1e-4, rtol=1e-3)
     assert "lpips" not in plain and (values["lpips"] > 0).all()
@@ -168,8 +168,8 @@ def test_one_step_is_judged_as_it_is_drawn(scenes: Path, nerf: Path) -> None:
     recipe = replace(
         VideoRecipe.scenes_smoke(), data=scenes, pixelnerf=nerf, drop=0.0, lpips=2.0, first_steps=0.5
     )
-    task, draw = VideoTask(recipe), Draw(0, 0, 0.0, 4, [0, 1, 2, 3], seed=3, device=torch.device("cpu"))
-    values = task.losses(task.network, draw)
+    task, draw = VideoTask(recipe), BatchShare(0, 0, 0.0, 4, [0, 1, 2, 3], seed=3, device=torch.device("cpu"))
+    values = task.losses(task.network, share)
     assert values["lpips"].isnan().tolist() == [False, False, True, True]
     values["loss"].sum().backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in task.network.parameters())

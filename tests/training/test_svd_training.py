@@ -24,7 +24,7 @@ from v3d.diffusion.official.networks import load_networks, unet_network
 from v3d.diffusion.svd import SVDModel
 from v3d.errors import V3DError
 from v3d.training.checkpoint import FILE
-from v3d.training.loop import Draw
+from v3d.training.loop import BatchShare
 from v3d.training.recipe import SVDRecipe, from_json, to_json
 from v3d.training.session import make_task, resume_training, train
 from v3d.training.tasks.svd import SVDTask, is_temporal, withheld
@@ -111,8 +111,8 @@ def losses(folder: Path) -> dict[int, float]:
     return {line["step"]: line["loss"] for line in lines if "loss" in line}
 
 
-def draw(batch: int = 2, step: int = 0) -> Draw:
-    return Draw(step, step * batch, 0.0, batch, list(range(batch)), seed=0, device=torch.device("cpu"))
+def draw(batch: int = 2, step: int = 0) -> BatchShare:
+    return BatchShare(step, step * batch, 0.0, batch, list(range(batch)), seed=0, device=torch.device("cpu"))
 
 
 class Recorder(torch.nn.Module):

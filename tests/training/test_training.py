@@ -32,7 +32,7 @@ from v3d.training.session import make_task, train
 from v3d.training.tasks.pixelnerf import PixelNeRFTask, orbit_clip
 from v3d.training.tasks.vae import VAETask, reconstruction_loss
 from v3d.views import Views
-from v3d.weights.storage import fingerprint
+from v3d.weights.storage import weights_fingerprint
 
 
 def test_recipes_survive_json() -> None:
@@ -137,7 +137,7 @@ def test_guides_are_drawn_once_for_their_network(orbits: Path, nerf: Path, tmp_p
     images = first(data)
     caches = {p: p.stat().st_mtime_ns for p in tmp_path.glob("guides-*")}
     assert len(data) == 6 and len(caches) == 2 and images.shape == (18, 4, 64, 64)
-    assert all(fingerprint(network) in path.name for path in caches)
+    assert all(weights_fingerprint(network) in path.name for path in caches)
     assert torch.equal(first(OrbitGuides(tmp_path, network, warps=1)), images)
     assert {p: p.stat().st_mtime_ns for p in tmp_path.glob("guides-*")} == caches  # not made again
     sorted(caches)[0].write_bytes(b"damaged")

@@ -38,7 +38,7 @@ def fault(mesh: Mesh, *, untextured: bool = False) -> str | None:
     return None
 
 
-def fingerprint(mesh: Mesh) -> str:
+def mesh_fingerprint(mesh: Mesh) -> str:
     """A name for the object's shape and colours, whatever its place, its size and the order of its vertices."""
     low, high = mesh.vertices.amin(0), mesh.vertices.amax(0)
     scaled = (mesh.vertices - (low + high) / 2) / (high - low).norm().clamp_min(1e-12)

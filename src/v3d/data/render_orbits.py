@@ -23,7 +23,7 @@ import torch
 
 from v3d.cameras import Cameras, cat_cameras, orbit
 from v3d.data.corpus import CorpusObject
-from v3d.data.filters import fault, fingerprint
+from v3d.data.filters import fault, mesh_fingerprint
 from v3d.data.orbits import DEFAULT_LIGHT, OrbitVariant, around, placed_mesh, random_variant
 from v3d.data.records import OrbitRecord, save_folder, save_shard, save_tar
 from v3d.data.settings import RenderScenesSettings, RenderSettings
@@ -81,7 +81,7 @@ def render_meshes(
     if min(settings.rounds, settings.views, settings.size, settings.per_shard) < 1 or settings.around < 0:
         raise V3DError("--rounds, --views, --size and --per-shard are 1 or more, --around is 0 or more.")
     show = on_progress or (lambda stage, done, total: None)
-    with processes(workers) as do:
+    with worker_pool(workers) as do:
         usable, report = survey(meshes, out, settings, do, show)
         chunks = plan(usable, settings)
         failures: list[dict[str, str]] = []
@@ -146,7 +146,7 @@ def check_object(source: Source, *, untextured: bool) -> tuple[str | None, str]:
     except V3DError as error:
         return f"cannot be read: {error}", ""
     reason = fault(mesh, untextured=untextured)
-    return reason, "" if reason else fingerprint(mesh)
+    return reason, "" if reason else mesh_fingerprint(mesh)
 
 
 def plan(sources: Sequence[Source], settings: RenderSettings) -> list[Chunk]:
@@ -255,7 +255,7 @@ def draw_cameras(settings: RenderSettings, generator: torch.Generator) -> Camera
 
 
 @contextmanager
-def processes(workers: int) -> Iterator[Map]:
+def worker_pool(workers: int) -> Iterator[Map]:
     """`map` over so many processes of one thread each, in order; one process is this one."""
     if workers <= 1:
         threads = torch.get_num_threads()

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from v3d.data.render_orbits import OnProgress, counted, processes, survey
+from v3d.data.render_orbits import OnProgress, counted, survey, worker_pool
 from v3d.data.scene_images import DEPTH_STEP, render_scene
 from v3d.data.scenes import MOST_OBJECTS, random_scene
 from v3d.data.settings import RenderScenesSettings
@@ -54,7 +54,7 @@ def render_scenes(
         raise V3DError(f"Views of {settings.size} pixels: the side must be a multiple of {DEPTH_STEP}.")
     show = on_progress or (lambda stage, done, total: None)
     failures: list[dict[str, str]] = []
-    with processes(workers) as do:
+    with worker_pool(workers) as do:
         usable, report = survey(meshes, out, settings, do, show)
         shards = range(-(-settings.scenes // settings.per_shard))
         work = partial(render_scene_shard, sources=usable, out=out, settings=settings)

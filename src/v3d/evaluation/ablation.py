@@ -21,10 +21,10 @@ from v3d.cameras import ORBIT_VIEWS
 from v3d.errors import V3DError
 from v3d.evaluation.generation import OrbitGenerator, asset_scores, orbit_scores
 from v3d.evaluation.objects import TestObject
-from v3d.evaluation.protocol import Protocol, perturb
+from v3d.evaluation.protocol import ObjectProtocol, perturb
 from v3d.evaluation.reconstruction import Case
 from v3d.evaluation.report import ObjectResult, ResultFile
-from v3d.evaluation.settings import AblationSettings, GenerationSettings, ReconstructionSettings, Sampler
+from v3d.evaluation.settings import AblationSettings, GenerationSettings, ReconstructionSettings, SamplerName
 from v3d.framing import photo_of
 from v3d.networks.perceptual import Perceptual
 from v3d.objects.presets import PRESETS
@@ -42,7 +42,7 @@ class Drawing:
     model: str = "mini"
     guidance: float | None = None
     steps: int | None = None
-    sampler: Sampler | None = None
+    sampler: SamplerName | None = None
     seed: int = 0
 
 
@@ -170,8 +170,8 @@ class Bench:
     def __init__(
         self,
         item: TestObject,
-        drawn: Protocol,
-        fitted: Protocol,
+        drawn: ObjectProtocol,
+        fitted: ObjectProtocol,
         generators: Callable[[Drawing], OrbitGenerator],
         base: Drawing,
         *,
@@ -257,7 +257,7 @@ class Bench:
 
         return self._once("above", draw)
 
-    def _truth(self, protocol: Protocol) -> Views:
+    def _truth(self, protocol: ObjectProtocol) -> Views:
         return self._once(protocol, partial(protocol.true_orbit, self.item))
 
     def _once(self, key: Any, make: Callable[[], Any]) -> Any:

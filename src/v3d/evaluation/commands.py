@@ -28,7 +28,7 @@ from v3d.evaluation.generation import OrbitGenerator, evaluate_generation
 from v3d.evaluation.metrics import compare_views
 from v3d.evaluation.nearest import NearestObject
 from v3d.evaluation.objects import TestObject, load_objects, object_ids
-from v3d.evaluation.protocol import GENERATION, RECONSTRUCTION, Protocol
+from v3d.evaluation.protocol import GENERATION, RECONSTRUCTION, ObjectProtocol
 from v3d.evaluation.reconstruction import evaluate_reconstruction, image_scores
 from v3d.evaluation.report import ObjectResult, ResultFile, Scores, make_report
 from v3d.evaluation.scenes import SceneProtocol, evaluate_scene, load_scenes, scene_ids
@@ -42,7 +42,7 @@ from v3d.evaluation.settings import (
     Evaluation,
     ObjectSource,
 )
-from v3d.evaluation.sheet import SheetRow, choose_objects, contact_sheet
+from v3d.evaluation.sheet import SheetRow, choose_objects, generation_sheet
 from v3d.files import atomic
 from v3d.framing import photo_of
 from v3d.meshes.files import load_mesh
@@ -139,7 +139,10 @@ def _evaluate_generation(command: EvaluateGeneration, on_object: OnObject | None
 
 
 def _draw_sheet(
-    command: EvaluateGeneration, protocol: Protocol, generator: OrbitGenerator, results: list[ObjectResult]
+    command: EvaluateGeneration,
+    protocol: ObjectProtocol,
+    generator: OrbitGenerator,
+    results: list[ObjectResult],
 ) -> None:
     """Write `contact_sheet.jpg`: the chosen objects' views are drawn again, from the same seed."""
     psnr = {r.id: r.scores["generated"]["psnr"] for r in results if "generated" in r.scores}
@@ -155,7 +158,7 @@ def _draw_sheet(
             rows.append(SheetRow(f"{item.id}   {psnr[item.id]:.2f} dB", photo, views, truth))
         columns.append((title, rows))
     with atomic(command.out / "contact_sheet.jpg") as temporary:
-        contact_sheet(columns).save(temporary, quality=88)
+        generation_sheet(columns).save(temporary, quality=88)
 
 
 def _evaluate_ablation(command: EvaluateAblation, on_object: OnObject | None) -> dict[str, Any]:

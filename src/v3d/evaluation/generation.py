@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Protocol as Interface
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from v3d.errors import V3DError
 from v3d.evaluation.metrics import compare_views, silhouette_consistency, warp_consistency
 from v3d.evaluation.nearest import NearestObject
 from v3d.evaluation.objects import TestObject
-from v3d.evaluation.protocol import Protocol
+from v3d.evaluation.protocol import ObjectProtocol
 from v3d.evaluation.report import ObjectResult
 from v3d.evaluation.settings import GenerationSettings
 from v3d.framing import photo_of
@@ -22,11 +22,11 @@ from v3d.networks.perceptual import Perceptual
 from v3d.surface.carving import carve
 from v3d.surface.extract import extract_mesh
 from v3d.surface.fit import fit_surface
-from v3d.surface.outline import fill_outline
+from v3d.surface.silhouette import fill_silhouette
 from v3d.views import Views
 
 
-class OrbitGenerator(Interface):
+class OrbitGenerator(Protocol):
     """`v3d.diffusion.generator.Generator`, or anything that is called like it."""
 
     def __call__(self, rgba: Tensor, *, seed: int, steps: int | None, guidance: float | None) -> Views: ...
@@ -36,7 +36,7 @@ class OrbitGenerator(Interface):
 
 def evaluate_generation(
     item: TestObject,
-    protocol: Protocol,
+    protocol: ObjectProtocol,
     settings: GenerationSettings,
     generator: OrbitGenerator | None,
     nearest: NearestObject | None = None,
@@ -99,7 +99,7 @@ def orbit_scores(views: Views, truth: Views, perceptual: Perceptual | None = Non
 
 
 def asset_scores(
-    views: Views, truth: Mesh, protocol: Protocol, settings: GenerationSettings
+    views: Views, truth: Mesh, protocol: ObjectProtocol, settings: GenerationSettings
 ) -> dict[str, float]:
     """How far the views agree with one solid, and how near that solid is to the true mesh.
 
@@ -114,7 +114,7 @@ def asset_scores(
         cameras = None
         if settings.mesh == "surface":
             fitted = fit_surface(views, sdf, seed=settings.seed)
-            sdf, cameras = fill_outline(fitted, views[0], hull=sdf), views.cameras
+            sdf, cameras = fill_silhouette(fitted, views[0], hull=sdf), views.cameras
         mesh = extract_mesh(sdf, cameras=cameras, faces=settings.faces)
     except V3DError:
         return {

@@ -20,7 +20,7 @@ from torch import Tensor
 from v3d.data.corpus import corpus_ids, load_corpus
 from v3d.data.orbits import OrbitVariant, render_orbit
 from v3d.errors import V3DError
-from v3d.evaluation.protocol import Protocol
+from v3d.evaluation.protocol import ObjectProtocol
 from v3d.files import atomic
 from v3d.framing import photo_of
 from v3d.meshes.rendering import Light
@@ -48,7 +48,7 @@ class NearestObject:
     def open(
         corpus: Path,
         cache: Path,
-        protocol: Protocol,
+        protocol: ObjectProtocol,
         *,
         exclude: Collection[str] = (),
         on_step: Callable[[int, int], None] | None = None,
@@ -94,7 +94,7 @@ class NearestObject:
                 best, where = float(value), start + int(index)
         return self.objects[where // FRONTS], where % FRONTS
 
-    def __call__(self, photo: Tensor, protocol: Protocol) -> Views:
+    def __call__(self, photo: Tensor, protocol: ObjectProtocol) -> Views:
         """The true orbit of the training object that looks most like the photo."""
         index, side = self.find(photo)
         item = next(iter(load_corpus(self.corpus, [index])))
@@ -113,7 +113,7 @@ def _read(cache: Path, key: str) -> Tensor | None:
         return None
 
 
-def _light(protocol: Protocol) -> Light:
+def _light(protocol: ObjectProtocol) -> Light:
     return Light(torch.tensor(protocol.light), protocol.ambient)
 
 

@@ -25,7 +25,7 @@ from v3d.views import Views
 
 
 @dataclass(frozen=True)
-class Protocol:
+class ObjectProtocol:
     """How true views are made.
 
     Attributes:
@@ -102,8 +102,8 @@ class Protocol:
         return {name: self.true_views(item, cameras) for name, cameras in self.held_out_cameras().items()}
 
 
-RECONSTRUCTION = Protocol("reconstruction-1", "ball", 256)
-GENERATION = Protocol("generation-1", "photo", 128)
+RECONSTRUCTION = ObjectProtocol("reconstruction-1", "ball", 256)
+GENERATION = ObjectProtocol("generation-1", "photo", 128)
 
 
 def perturb(views: Views, seed: int = 0) -> Views:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from v3d.errors import V3DError
 from v3d.evaluation.objects import TestObject
-from v3d.evaluation.protocol import Protocol, perturb
+from v3d.evaluation.protocol import ObjectProtocol, perturb
 from v3d.evaluation.report import ObjectResult
 from v3d.evaluation.settings import ReconstructionSettings
 from v3d.meshes.mesh import Mesh
@@ -29,7 +29,7 @@ from v3d.surface.carving import carve
 from v3d.surface.extract import extract_mesh
 from v3d.surface.fit import fit_surface
 from v3d.surface.grid import Grid
-from v3d.surface.outline import fill_outline, outline_agreement
+from v3d.surface.silhouette import fill_silhouette, silhouette_iou
 from v3d.texture.project import project_views
 from v3d.texture.refine import refine_texture
 from v3d.texture.unwrap import unwrap
@@ -38,7 +38,7 @@ from v3d.views import Views, with_above
 
 def evaluate_reconstruction(
     item: TestObject,
-    protocol: Protocol,
+    protocol: ObjectProtocol,
     settings: ReconstructionSettings,
     perceptual: Perceptual | None = None,
     preset: Preset | None = None,
@@ -88,7 +88,7 @@ class Case:
     """One object to reconstruct: the placed true mesh, and the views that no method sees; of the views that methods do see one may
     be `certain`, where others are guessed."""
 
-    protocol: Protocol
+    protocol: ObjectProtocol
     settings: ReconstructionSettings
     mesh: Mesh
     held_out: dict[str, Views]
@@ -160,13 +160,13 @@ class Case:
             normals = normal_images(splats, views.cameras)
             sdf = fit_surface(views, hull, preset.surface, normals=normals, seed=self.settings.seed)
             if self.certain is not None:
-                sdf = fill_outline(sdf, views[self.certain], hull=hull)
+                sdf = fill_silhouette(sdf, views[self.certain], hull=hull)
         mesh = unwrap(extract_mesh(sdf, cameras=views.cameras, faces=preset.faces), size=preset.texture_size)
         mesh = project_views(mesh, views, size=preset.texture_size)
         if preset.refine is not None:
             mesh = refine_texture(mesh, views, preset.refine)
         seconds = time.process_time() - start
-        scores = self.protocol.compare(mesh, self.mesh) | {"front_iou": outline_agreement(mesh, views[0])}
+        scores = self.protocol.compare(mesh, self.mesh) | {"front_iou": silhouette_iou(mesh, views[0])}
         for name, truth in self.held_out.items():
             scores |= image_scores(name, render(mesh, truth.cameras).rgb, truth)
         return scores | {"seconds": seconds}

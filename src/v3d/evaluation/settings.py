@@ -10,7 +10,7 @@ from tyro.conf import Positional
 
 from v3d.settings import PerceptualNetwork, Quality
 
-Sampler = Literal["euler", "heun", "dpm_solver_2m"]
+SamplerName = Literal["euler", "heun", "dpm_solver_2m"]
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class AblationSettings:
             of the base.
         views: every (18 / views)-th of them; 18, 9, 6, 3 or 2.
         above: fit splats of generated orbits also to the model's views from above and below.
-        filled: the solid of a generated orbit fills the photo's outline (`v3d.surface.outline.fill_outline`).
+        filled: the solid of a generated orbit fills the photo's outline (`v3d.surface.silhouette.fill_silhouette`).
         carving: first Gaussians on the visual hull, or a blob of random ones.
         perceptual: fit splats with the perceptual loss, or without.
         refine: fit the mesh's texture to the views, or leave it as it was projected.
@@ -99,7 +99,7 @@ class AblationSettings:
     model: tuple[str, ...] = ("mini",)
     guidance: tuple[float, ...] = ()
     steps: tuple[int, ...] = ()
-    sampler: tuple[Sampler, ...] = ()
+    sampler: tuple[SamplerName, ...] = ()
     orbit: Literal["true", "perturbed", "generated"] = "true"
     views: tuple[int, ...] = (18,)
     above: tuple[bool, ...] = (True,)

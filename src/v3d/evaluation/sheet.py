@@ -51,7 +51,7 @@ def choose_objects(results: Iterable[ObjectResult], count: int) -> tuple[list[st
     return halves[0], halves[1]
 
 
-def contact_sheet(columns: Sequence[tuple[str, Sequence[SheetRow]]], *, tile: int = 96) -> Image.Image:
+def generation_sheet(columns: Sequence[tuple[str, Sequence[SheetRow]]], *, tile: int = 96) -> Image.Image:
     """Titled columns of rows, each row one object: its photo, six generated views, the six true ones.
 
     Args:

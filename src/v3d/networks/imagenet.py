@@ -102,7 +102,7 @@ class Convolution(nn.Module):
 
 
 @torch.no_grad()
-def meaning(images: Tensor, cells: int) -> Tensor:
+def semantic_features(images: Tensor, cells: int) -> Tensor:
     """What photos show, in cells.
 
     Args:

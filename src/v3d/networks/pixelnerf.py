@@ -239,8 +239,8 @@ class PixelNeRF(nn.Module):
         x = x.permute(0, 1, 3, 5, 2, 4, 6).reshape(B, N, t * t, -1)
         x = self.image_in(torch.cat([x, patch_rays(sources, t)], -1).to(dtype)) + self.position
         if self.meaning_in is not None:
-            meaning = imagenet.meaning(sources.images[:, :, :3].flatten(0, 1).to(dtype), t)
-            x = x + self.meaning_in(meaning.unflatten(0, (B, N)))
+            features = imagenet.semantic_features(sources.images[:, :, :3].flatten(0, 1).to(dtype), t)
+            x = x + self.meaning_in(features.unflatten(0, (B, N)))
         x = x.flatten(1, 2)
         for block in self.blocks:
             x = block(x)

@@ -38,7 +38,7 @@ from v3d.surface.carving import carve
 from v3d.surface.extract import extract_mesh
 from v3d.surface.fit import fit_surface
 from v3d.surface.grid import Grid
-from v3d.surface.outline import fill_outline, outline_agreement
+from v3d.surface.silhouette import fill_silhouette, silhouette_iou
 from v3d.texture.project import project_views, register_photo
 from v3d.texture.refine import refine_texture
 from v3d.texture.unwrap import unwrap
@@ -194,7 +194,9 @@ def surface_stage(
         sdf = fit_surface(
             views.to(device), hull.to(device), settings, normals=normals, on_step=stage.step, seed=seed
         )
-        return sdf if certain is None else fill_outline(sdf, views[certain].to(device), hull=hull.to(device))
+        return (
+            sdf if certain is None else fill_silhouette(sdf, views[certain].to(device), hull=hull.to(device))
+        )
 
     return run.stage(
         "surface",
@@ -213,8 +215,8 @@ def mesh_stage(
 
     def compute(stage: Stage) -> Mesh:
         mesh = unwrap(extract_mesh(sdf, cameras=views.cameras, faces=preset.faces), size=preset.texture_size)
-        agreement = outline_agreement(mesh, views)
-        stage.facts |= {"faces": len(mesh.faces), "outline_iou": round(agreement, 3)}
+        agreement = silhouette_iou(mesh, views)
+        stage.facts |= {"faces": len(mesh.faces), "silhouette_iou": round(agreement, 3)}
         if agreement < 0.7:
             stage.warn(
                 f"The views do not fit one object (the mesh covers {agreement:.0%} of their outlines); "

@@ -16,9 +16,10 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from v3d.cameras import Cameras
+from v3d.networks.perceptual import Perceptual
 from v3d.scene.sweep import sweep_depth
 from v3d.splats.densify import DensifySettings
-from v3d.splats.fit import FitSettings, Perceptual, fit
+from v3d.splats.fit import FitSettings, fit
 from v3d.splats.gaussians import Splats, morton_order
 from v3d.views import Views
 

@@ -112,9 +112,9 @@ def generate_scene(
     drawn, depth, keys = None, None, [key]
     if model is not None and kind != "none":
         sources = given[settings.sources] if settings.sources else given
-        (drawn, depth), key = views_stage(run, sources, route, kind in CLOSED, key, model, settings)
+        (drawn, depth), key = path_views_stage(run, sources, route, kind in CLOSED, key, model, settings)
         keys.append(key)
-    splats, key = splats_stage(run, given, drawn, depth, keys, preset, settings.seed, device)
+    splats, key = scene_splats_stage(run, given, drawn, depth, keys, preset, settings.seed, device)
     video_stage(run, given, drawn, splats, route, [*keys, key], preset)
     return SceneAsset(run.path, given, drawn, splats, run.report)
 
@@ -141,7 +141,7 @@ def read_stage(
     )
 
 
-def views_stage(
+def path_views_stage(
     run: RunFolder,
     sources: Views,
     route: Cameras,
@@ -172,7 +172,7 @@ def views_stage(
     )
 
 
-def splats_stage(
+def scene_splats_stage(
     run: RunFolder,
     given: Views,
     drawn: Views | None,

@@ -4,28 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from v3d.errors import V3DError
+from v3d.networks.perceptual import Perceptual
 from v3d.splats import cpu
 from v3d.splats.densify import Densifier, DensifySettings
 from v3d.splats.gaussians import Splats, is_finite, morton_order
 from v3d.splats.loss import l1_ssim
 from v3d.splats.rasterize import SplatImages, rasterize
 from v3d.views import Views
-
-
-class Perceptual(Protocol):
-    """A perceptual loss with the targets' features computed once."""
-
-    def prepare(self, images: Tensor) -> Sequence[Any]:
-        """Features of targets [V, H, W, 3], one item a view."""
-
-    def __call__(self, images: Tensor, features: Sequence[Any]) -> Tensor:
-        """The loss of images [V, H, W, 3] against as many prepared features; a scalar."""
 
 
 @dataclass(frozen=True)

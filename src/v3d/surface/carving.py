@@ -11,7 +11,7 @@ from torch import Tensor
 from v3d.cameras import Cameras
 from v3d.errors import V3DError
 from v3d.surface.grid import Grid, empty_grid
-from v3d.surface.outline import fill_outline, silhouette_distance
+from v3d.surface.silhouette import fill_silhouette, silhouette_distance
 from v3d.views import Views
 
 COARSE = 64
@@ -39,7 +39,7 @@ def carve(
         resolution: nodes along the longest side of the hull's box.
         half_extent: the object is sought in the cube [-half_extent, half_extent]^3.
         bounds: low and high corners [3] of the box to carve, in place of the search.
-        certain: a view that is true where others are guessed: the hull fills its outline, see `fill_outline`.
+        certain: a view that is true where others are guessed: the hull fills its outline, see `fill_silhouette`.
 
     Raises:
         V3DError: a mask is empty, all masks are full, or the silhouettes have no point in common and no view is certain.
@@ -58,7 +58,7 @@ def carve(
         cube = torch.full((3,), half_extent, device=views.alpha.device)
         coarse = _hull(silhouettes, views.cameras, -cube, cube, COARSE)
         if certain is not None:
-            coarse = fill_outline(coarse, views[certain])
+            coarse = fill_silhouette(coarse, views[certain])
         # Distances are good to the obliquity of the rays, so a thin part may hide a voxel's diagonal away.
         near = (coarse.values < 1.25 * coarse.voxel).nonzero()
         if len(near) == 0:
@@ -69,7 +69,7 @@ def carve(
         bounds = low, high
     hull = _hull(silhouettes, views.cameras, *bounds, resolution)
     if certain is not None:
-        hull = fill_outline(hull, views[certain])
+        hull = fill_silhouette(hull, views[certain])
     if not bool((hull.values < 0).any()):
         raise _no_overlap()
     return hull

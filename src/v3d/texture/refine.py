@@ -12,9 +12,8 @@ needs tuning.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -22,18 +21,9 @@ from torch import Tensor
 
 from v3d.meshes.mesh import Mesh
 from v3d.meshes.rendering import rasterize_mesh, rasterize_uv
+from v3d.networks.perceptual import Perceptual
 from v3d.texture.project import pad, trust
 from v3d.views import Views
-
-
-class PerceptualLoss(Protocol):
-    """What `v3d.networks.perceptual.Perceptual` offers."""
-
-    def prepare(self, images: Tensor) -> Sequence[Any]:
-        """Features of every image of [V, H, W, 3], one item a view."""
-
-    def __call__(self, images: Tensor, features: Sequence[Any]) -> Tensor:
-        """Mean distance (a scalar) of images [V, H, W, 3] to V prepared targets."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +52,7 @@ def refine_texture(
     views: Views,
     settings: RefineSettings | None = None,
     *,
-    perceptual: PerceptualLoss | None = None,
+    perceptual: Perceptual | None = None,
     photo: Views | None = None,
     on_step: Callable[[int, int], None] | None = None,
 ) -> Mesh:

@@ -26,7 +26,7 @@ from v3d.diffusion.guide import Guide, draw_views, make_guide
 from v3d.errors import V3DError
 from v3d.files import atomic
 from v3d.networks.pixelnerf import PixelNeRF
-from v3d.weights.storage import fingerprint
+from v3d.weights.storage import weights_fingerprint
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class OrbitGuides:
             V3DError: the orbits are not 18 views at elevation 0, differ in size, or none can be read.
         """
         self._warps, self._opaque = warps, pixelnerf.config.opaque
-        mark = f"{fingerprint(pixelnerf)}-{pixelnerf.config.drawn}"
+        mark = f"{weights_fingerprint(pixelnerf)}-{pixelnerf.config.drawn}"
         self._index: list[tuple[Shard, int, Any]] = []
         shards = OrbitShards(folder)
         for path, shard in shards.shards():
@@ -129,7 +129,7 @@ class SceneGuides:
                 f"Scenes in {folder} have {there} views, too few for {max(counts)} photos and {views} others: lower "
                 "--source-counts or --views, or render longer clips."
             )
-        mark = "-".join(map(str, (fingerprint(pixelnerf), pixelnerf.config.drawn, *counts, views)))
+        mark = "-".join(map(str, (weights_fingerprint(pixelnerf), pixelnerf.config.drawn, *counts, views)))
         self._choices: list[Any] = []
         for i in range(len(self._shards)):
             cache = folder / f".guides-{mark}/{i:06d}.safetensors"

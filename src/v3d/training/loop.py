@@ -33,7 +33,7 @@ from v3d.training.recipe import Recipe
 
 
 @dataclass(frozen=True)
-class Draw:
+class BatchShare:
     """One process's share of a step.
 
     Attributes:
@@ -77,7 +77,7 @@ class Task(Protocol):
         """Samples of a step, `done` in [0, 1] of the way."""
         ...
 
-    def losses(self, network: nn.Module, draw: Draw) -> dict[str, Tensor]:
+    def losses(self, network: nn.Module, share: BatchShare) -> dict[str, Tensor]:
         """Values per sample; `loss` is minimised, the others are logged (NaN: does not concern the sample)."""
         ...
 
@@ -105,7 +105,7 @@ def run(
     *,
     minutes: float | None = None,
     resume: bool = False,
-    world: Processes = ALONE,
+    processes: Processes = ALONE,
     on_line: OnLine | None = None,
 ) -> Progress:
     """Train until the recipe's steps are done, `minutes` are over, or a signal (Ctrl-C) asks to stop.
@@ -123,20 +123,20 @@ def run(
         raise V3DError("Say how long to train: --minutes 60, or --steps 10000.")
     network = task.network
     frozen = {id(p): p for p in network.parameters() if not p.requires_grad}  # shared by the copies
-    fast = copy.deepcopy(network, dict(frozen)).to(world.precision(recipe.precision))
+    fast = copy.deepcopy(network, dict(frozen)).to(processes.precision(recipe.precision))
     compute: nn.Module = torch.compile(fast) if recipe.compile else fast  # type: ignore[assignment]
     ema = copy.deepcopy(network, dict(frozen)).requires_grad_(False)
     trained = [p for p in network.parameters() if p.requires_grad]
     optimizers = make_optimizers(network, recipe)
     progress = load_checkpoint(out, network, ema, optimizers) if resume else Progress()
     _copy(network, fast)
-    log = Log(out, after_step=progress.step) if world.main else None
+    log = Log(out, after_step=progress.step) if processes.main else None
     first, earlier, saved, start = progress.step, progress.seconds, progress.seconds, time.monotonic()
     budget = math.inf if minutes is None else 60 * minutes
     stop = False
 
     def save() -> None:
-        if world.main and log is not None:
+        if processes.main and log is not None:
             values, picture = task.validate(ema)
             line = log.line(
                 progress.step, {"seconds": progress.seconds, "skipped": progress.skipped, **values}
@@ -148,7 +148,7 @@ def run(
                     Image.fromarray((picture.clamp(0, 1) * 255 + 0.5).byte().cpu().numpy()).save(temporary)
             task.export(ema, out / "model")
             save_checkpoint(out, recipe, progress, network, ema, optimizers)
-        world.wait()
+        processes.wait()
 
     with _signals() as asked:
         while not stop:
@@ -160,23 +160,25 @@ def run(
                 group["lr"] = rate
 
             batch = task.batch_size(done)
-            parts = world.size * recipe.accumulate
+            parts = processes.size * recipe.accumulate
             gradients = [torch.zeros_like(p) for p in trained]
-            for part in range(world.rank * recipe.accumulate, (world.rank + 1) * recipe.accumulate):
+            for part in range(processes.rank * recipe.accumulate, (processes.rank + 1) * recipe.accumulate):
                 samples = list(range(part, batch, parts))
                 if not samples:
                     continue
-                draw = Draw(progress.step, progress.position, done, batch, samples, recipe.seed, world.device)
-                values = task.losses(compute, draw)
+                share = BatchShare(
+                    progress.step, progress.position, done, batch, samples, recipe.seed, processes.device
+                )
+                values = task.losses(compute, share)
                 (values["loss"].sum() / batch).backward()
                 _take_gradients(fast, gradients)
                 if log is not None:
                     log.add({name: value.detach() for name, value in values.items()})
             clock = torch.tensor(
-                [earlier + time.monotonic() - start if world.main else 0.0, float(asked.is_set())],
-                device=world.device,
+                [earlier + time.monotonic() - start if processes.main else 0.0, float(asked.is_set())],
+                device=processes.device,
             )
-            world.sum_([*gradients, clock])
+            processes.sum_([*gradients, clock])
             for p, g in zip(trained, gradients, strict=True):
                 p.grad = g
             norm = nn.utils.clip_grad_norm_(trained, recipe.clip)
@@ -192,7 +194,7 @@ def run(
             )
             if progress.seconds - saved > 60 * recipe.save_minutes:
                 save()
-                if world.size == 1:  # several processes might not see the same files
+                if processes.size == 1:  # several processes might not see the same files
                     task.refresh()
                 saved = earlier + time.monotonic() - start
             elif log is not None and progress.step % recipe.log_steps == 0:
@@ -208,7 +210,7 @@ def run(
                 if on_line:
                     on_line(line)
         progress = replace(
-            progress, seconds=earlier + time.monotonic() - start if world.size == 1 else progress.seconds
+            progress, seconds=earlier + time.monotonic() - start if processes.size == 1 else progress.seconds
         )
         if progress.step > first or not resume:
             save()

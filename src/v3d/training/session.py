@@ -52,10 +52,12 @@ def train(
     tune_malloc()
     if threads is not None:
         torch.set_num_threads(threads)
-    world = Processes.open(device)
-    task = make_task(recipe, world, None if init is None else weights_folder(init))
-    with _alone_in(out) if world.main else nullcontext():
-        return loop.run(task, recipe, out, minutes=minutes, resume=resume, world=world, on_line=on_line)
+    processes = Processes.open(device)
+    task = make_task(recipe, processes, None if init is None else weights_folder(init))
+    with _alone_in(out) if processes.main else nullcontext():
+        return loop.run(
+            task, recipe, out, minutes=minutes, resume=resume, processes=processes, on_line=on_line
+        )
 
 
 @contextmanager
@@ -90,12 +92,12 @@ def resume_training(
     return train(recipe, out, minutes=minutes, resume=True, device=device, threads=threads, on_line=on_line)
 
 
-def make_task(recipe: Recipe, world: Processes = ALONE, init: Path | None = None) -> Task:
+def make_task(recipe: Recipe, processes: Processes = ALONE, init: Path | None = None) -> Task:
     """What the recipe trains."""
     if isinstance(recipe, VAERecipe):
-        return VAETask(recipe, world, init)
+        return VAETask(recipe, processes, init)
     if isinstance(recipe, PixelNeRFRecipe):
-        return PixelNeRFTask(recipe, world, init)
+        return PixelNeRFTask(recipe, processes, init)
     if isinstance(recipe, SVDRecipe):
         if init is not None:
             raise V3DError(
@@ -103,6 +105,6 @@ def make_task(recipe: Recipe, world: Processes = ALONE, init: Path | None = None
             )
         from v3d.training.tasks.svd import SVDTask  # needs the extra `v3d[official]`
 
-        return SVDTask(recipe, world)
+        return SVDTask(recipe, processes)
     assert isinstance(recipe, VideoRecipe)
-    return VideoTask(recipe, world, init)
+    return VideoTask(recipe, processes, init)

@@ -71,7 +71,7 @@ def load_network(folder: Path, name: str, make: Callable[[dict[str, Any]], Netwo
     return network
 
 
-def fingerprint(network: nn.Module) -> str:
+def weights_fingerprint(network: nn.Module) -> str:
     """A name for a network's weights."""
     digest = hashlib.sha256()
     for tensor in network.state_dict().values():

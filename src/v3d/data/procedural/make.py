@@ -15,7 +15,7 @@ import torch
 
 from v3d.data.procedural.kinds import KINDS
 from v3d.data.procedural.paint import Painter
-from v3d.data.render_orbits import OnProgress, counted, processes
+from v3d.data.render_orbits import OnProgress, counted, worker_pool
 from v3d.data.shapes import join, random_warp
 from v3d.errors import V3DError
 from v3d.meshes.glb import save_glb
@@ -57,7 +57,7 @@ def make_objects(
     if count < 1:
         raise V3DError("Ask for one object or more, for example: v3d make-objects 1000 -o objects")
     show = on_progress or (lambda stage, done, total: None)
-    with processes(workers) as do:
+    with worker_pool(workers) as do:
         for _ in counted(do(partial(_make, out=out, seed=seed), range(count)), "objects", count, show):
             pass
 

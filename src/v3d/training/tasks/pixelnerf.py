@@ -17,7 +17,7 @@ from v3d.errors import V3DError
 from v3d.networks.perceptual import Perceptual
 from v3d.networks.pixelnerf import PixelNeRF, PixelNeRFConfig, Rendered, Sources, load_pixelnerf, nearness
 from v3d.training.export import export_pixelnerf
-from v3d.training.loop import Draw
+from v3d.training.loop import BatchShare
 from v3d.training.order import Order
 from v3d.training.processes import ALONE, Processes
 from v3d.training.recipe import PixelNeRFRecipe
@@ -64,7 +64,9 @@ class PixelNeRFTask:
 
     network: nn.Module
 
-    def __init__(self, recipe: PixelNeRFRecipe, world: Processes = ALONE, init: Path | None = None) -> None:
+    def __init__(
+        self, recipe: PixelNeRFRecipe, processes: Processes = ALONE, init: Path | None = None
+    ) -> None:
         """Open the data and make the network.
 
         Args:
@@ -73,7 +75,7 @@ class PixelNeRFTask:
         Raises:
             V3DError: data or weights are missing or do not fit, or the recipe's sizes do not.
         """
-        self.recipe, self.world = recipe, world
+        self.recipe, self.processes = recipe, processes
         if recipe.lpips and recipe.square**2 % recipe.rays:
             raise V3DError(
                 f"A square of {recipe.square} pixels a side is no multiple of {recipe.rays} rays; change one."
@@ -103,8 +105,8 @@ class PixelNeRFTask:
             raise V3DError(
                 f"The network in {init} is {net.config}, the recipe's is {config}; change the recipe."
             )
-        self.network = net.to(world.device)
-        self.perceptual = Perceptual.load("lpips", device=world.device) if recipe.lpips else None
+        self.network = net.to(processes.device)
+        self.perceptual = Perceptual.load("lpips", device=processes.device) if recipe.lpips else None
         self._validation = None if recipe.validation is None else self._open(recipe.validation)
         self.data = self._open(recipe.data)
         self.order = Order(len(self.data), recipe.seed)
@@ -129,16 +131,16 @@ class PixelNeRFTask:
     def batch_size(self, done: float) -> int:
         return self.recipe.batch
 
-    def losses(self, network: nn.Module, draw: Draw) -> dict[str, Tensor]:
+    def losses(self, network: nn.Module, share: BatchShare) -> dict[str, Tensor]:
         r = self.recipe
-        count = 1 + int(torch.randint(r.sources, (), generator=draw.generator()))  # the same for all samples
-        samples = [self._sample(draw, j, count) for j in draw.samples]
-        sources = Sources.stack([s.sources for s in samples]).to(draw.device)
+        count = 1 + int(torch.randint(r.sources, (), generator=share.generator()))  # the same for all samples
+        samples = [self._sample(share, j, count) for j in share.samples]
+        sources = Sources.stack([s.sources for s in samples]).to(share.device)
         origins, directions, jitter = (
-            torch.stack([s.rays for s in samples]).to(draw.device).split([3, 3, 1], -1)
+            torch.stack([s.rays for s in samples]).to(share.device).split([3, 3, 1], -1)
         )
         out: Rendered = network(sources, origins, directions, jitter)
-        colours, depth = torch.stack([s.truth for s in samples]).to(draw.device).split([4, 1], -1)
+        colours, depth = torch.stack([s.truth for s in samples]).to(share.device).split([4, 1], -1)
         alone = colours.shape[1]  # rays of their own; those of the square come after them
         error = torch.cat([out.rgb, out.alpha[..., None]], -1)[:, :alone] - colours
         known, z = depth[..., 0] > 0, out.depth[:, :alone]
@@ -151,14 +153,16 @@ class PixelNeRFTask:
         values |= {"depth": astray} if r.of == "scenes" else {"alpha": error[..., 3].square().mean(1)}
         if self.perceptual is not None:
             drawn = (out.rgb + 1 - out.alpha[..., None])[:, alone:].unflatten(1, (r.square, r.square))
-            unlike = self._unlike(drawn, torch.stack([s.square for s in samples]).to(draw.device))
+            unlike = self._unlike(drawn, torch.stack([s.square for s in samples]).to(share.device))
             values |= {"loss": values["loss"] + r.lpips * unlike, "lpips": unlike}
         return values
 
-    def _sample(self, draw: Draw, j: int, count: int) -> Sample:
+    def _sample(self, share: BatchShare, j: int, count: int) -> Sample:
         """Sample `j` of a step, from `count` photos."""
-        r, g = self.recipe, draw.sample_generator(j)
-        clip = self._draw(self.data, self.order[draw.position + j], count, draw.done < r.photos_only_after, g)
+        r, g = self.recipe, share.sample_generator(j)
+        clip = self._draw(
+            self.data, self.order[share.position + j], count, share.done < r.photos_only_after, g
+        )
         near = nearness(clip.source_cameras, clip.target_cameras)
         origins, directions, colours, depth = draw_rays(clip, r.pixels, r.rays, g)
         rays = torch.cat([origins, directions, torch.rand(len(origins), 1, generator=g)], -1)

@@ -32,7 +32,7 @@ from v3d.diffusion.conditions import (
 from v3d.diffusion.official.networks import load_networks, official_folder, save_networks
 from v3d.diffusion.svd import SVDModel, use_single_token_attention
 from v3d.errors import V3DError
-from v3d.training.loop import Draw
+from v3d.training.loop import BatchShare
 from v3d.training.order import Order
 from v3d.training.processes import ALONE, Processes
 from v3d.training.recipe import SVDRecipe
@@ -49,18 +49,18 @@ class SVDTask:
 
     network: nn.Module
 
-    def __init__(self, recipe: SVDRecipe, world: Processes = ALONE) -> None:
+    def __init__(self, recipe: SVDRecipe, processes: Processes = ALONE) -> None:
         """Load the networks and encode the data.
 
         Raises:
             V3DError: data or weights are missing or do not fit, or there are more parts than samples in a step.
         """
-        if recipe.batch < world.size * recipe.accumulate:
+        if recipe.batch < processes.size * recipe.accumulate:
             raise V3DError(
-                f"A batch of {recipe.batch} cannot be cut into {recipe.accumulate} parts for each of {world.size}"
+                f"A batch of {recipe.batch} cannot be cut into {recipe.accumulate} parts for each of {processes.size}"
                 " processes; lower --accumulate or raise --batch."
             )
-        self.recipe, self.world = recipe, world
+        self.recipe, self.processes = recipe, processes
         self.folder = official_folder(recipe.model)
         self.networks = load_networks(self.folder, torch.float32)
         self.scale = float(self.networks.vae.config.scaling_factor)
@@ -68,12 +68,12 @@ class SVDTask:
         if recipe.validation is not None:
             self._validation_shards = OrbitShards(recipe.validation)
             self._validation = self._encode(self._validation_shards)
-        self.networks.vae.to(world.device)
+        self.networks.vae.to(processes.device)
         self.networks.image_encoder.to("cpu")  # not needed any more
         logging.getLogger("diffusers.models.modeling_utils").setLevel(
             logging.ERROR
         )  # warns of any .to(dtype)
-        unet = self.networks.unet.to(world.device)
+        unet = self.networks.unet.to(processes.device)
         use_single_token_attention(unet)
         if recipe.checkpointing:
             recompute_blocks(unet)
@@ -85,11 +85,11 @@ class SVDTask:
     def _encode(self, shards: OrbitShards) -> LatentCache:
         """The first process encodes what is not in the cache."""
         n = self.networks
-        if not self.world.main:
-            self.world.wait()
-        cache = LatentCache(shards, n.vae, n.image_encoder, self.recipe.size, self.world.device)
-        if self.world.main:
-            self.world.wait()
+        if not self.processes.main:
+            self.processes.wait()
+        cache = LatentCache(shards, n.vae, n.image_encoder, self.recipe.size, self.processes.device)
+        if self.processes.main:
+            self.processes.wait()
         return cache
 
     def _load(self) -> None:
@@ -103,21 +103,23 @@ class SVDTask:
     def batch_size(self, done: float) -> int:
         return self.recipe.batch
 
-    def losses(self, network: nn.Module, draw: Draw) -> dict[str, Tensor]:
-        r, g = self.recipe, draw.generator()
-        sigma = self.law.sample(draw.batch, g)
-        augmentation = (r.augmentation_mean + r.augmentation_std * torch.randn(draw.batch, generator=g)).exp()
-        keep = torch.rand(draw.batch, 2, generator=g) >= r.drop
-        fronts = torch.randint(ORBIT_VIEWS if r.random_front else 1, (draw.batch,), generator=g)
+    def losses(self, network: nn.Module, share: BatchShare) -> dict[str, Tensor]:
+        r, g = self.recipe, share.generator()
+        sigma = self.law.sample(share.batch, g)
+        augmentation = (
+            r.augmentation_mean + r.augmentation_std * torch.randn(share.batch, generator=g)
+        ).exp()
+        keep = torch.rand(share.batch, 2, generator=g) >= r.drop
+        fronts = torch.randint(ORBIT_VIEWS if r.random_front else 1, (share.batch,), generator=g)
         x0, noise, conditions = [], [], []
-        for j in draw.samples:
-            orbit = self.latents[self.order[draw.position + j]].from_front(int(fronts[j]))
-            generator = draw.sample_generator(j, draw.device)
+        for j in share.samples:
+            orbit = self.latents[self.order[share.position + j]].from_front(int(fronts[j]))
+            generator = share.sample_generator(j, share.device)
             views, condition = self.sample(orbit, float(augmentation[j]), generator)
             x0.append(views)
-            noise.append(torch.randn(views.shape, generator=generator, device=draw.device))
+            noise.append(torch.randn(views.shape, generator=generator, device=share.device))
             conditions.append(withheld(condition, embedding=not keep[j, 0], latent=not keep[j, 1]))
-        sigma = sigma[draw.samples].to(draw.device)
+        sigma = sigma[share.samples].to(share.device)
         denoise = partial(EDM.denoise, partial(run_unet, network, conditions=cat_conditions(conditions)))
         loss = edm.edm_loss(denoise, torch.stack(x0), sigma, torch.stack(noise), EDM)
         return {"loss": loss} | {
@@ -151,8 +153,8 @@ class SVDTask:
         """The loss at fixed noise levels over objects that training does not see, and orbits sampled for some."""
         if self.recipe.validation is None:
             return {}, None
-        device = self.world.device
-        fast = self.world.precision(self.recipe.precision) == torch.bfloat16
+        device = self.processes.device
+        fast = self.processes.precision(self.recipe.precision) == torch.bfloat16
         losses = torch.zeros(len(_LEVELS))
         count = min(_VALIDATION, len(self._validation))
         with torch.autocast(device.type, torch.bfloat16, enabled=fast):
@@ -169,7 +171,7 @@ class SVDTask:
 
     def _samples(self, network: nn.Module) -> tuple[dict[str, float], Tensor]:
         """PSNR of sampled views, and a row for each object: photo, six generated views, the six true ones."""
-        r, device = self.recipe, self.world.device
+        r, device = self.recipe, self.processes.device
         model = SVDModel(replace(self.networks, unet=network), device, "", size=r.size)
         rows, made, repeated = [], [], []
         for i in range(min(_SHOWN, len(self._validation))):

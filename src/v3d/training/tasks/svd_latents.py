@@ -23,7 +23,7 @@ from v3d.data.shards import UNREADABLE, Shard
 from v3d.diffusion.conditions import clip_pixels
 from v3d.errors import V3DError
 from v3d.files import atomic
-from v3d.weights.storage import fingerprint
+from v3d.weights.storage import weights_fingerprint
 
 log = logging.getLogger(__name__)
 _KEYS = ("mean", "std", "embedding")
@@ -67,7 +67,7 @@ class LatentCache:
         Raises:
             V3DError: the orbits are not 18 views at elevation 0, or none can be read.
         """
-        mark = fingerprint(nn.ModuleList([vae, image_encoder]))
+        mark = weights_fingerprint(nn.ModuleList([vae, image_encoder]))
         self._rows: list[tuple[Any, int]] = []
         for path, shard in shards.shards():
             cache = path.with_name(f"svd-{mark}-{size}-{path.stem}.safetensors")

@@ -15,7 +15,7 @@ from v3d.data.shards import UNREADABLE
 from v3d.errors import V3DError
 from v3d.networks.vae import VAE, VAEConfig, load_vae
 from v3d.training.export import export_vae
-from v3d.training.loop import Draw
+from v3d.training.loop import BatchShare
 from v3d.training.order import Order
 from v3d.training.processes import ALONE, Processes
 from v3d.training.recipe import VAERecipe
@@ -43,7 +43,7 @@ class VAETask:
 
     network: nn.Module
 
-    def __init__(self, recipe: VAERecipe, world: Processes = ALONE, init: Path | None = None) -> None:
+    def __init__(self, recipe: VAERecipe, processes: Processes = ALONE, init: Path | None = None) -> None:
         """Open the data and make the network.
 
         Args:
@@ -58,7 +58,7 @@ class VAETask:
         vae = VAE(config) if init is None else load_vae(init).requires_grad_(True).train()
         if vae.config != config:
             raise V3DError(f"The VAE in {init} is {vae.config}, the recipe's is {config}; change the recipe.")
-        self.network = AutoEncoder(vae).to(world.device)
+        self.network = AutoEncoder(vae).to(processes.device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._validation = None if recipe.validation is None else OrbitShards(recipe.validation)
         self.refresh()
@@ -70,17 +70,17 @@ class VAETask:
     def batch_size(self, done: float) -> int:
         return self.recipe.batch
 
-    def losses(self, network: nn.Module, draw: Draw) -> dict[str, Tensor]:
+    def losses(self, network: nn.Module, share: BatchShare) -> dict[str, Tensor]:
         r = self.recipe
         dtype = next(network.parameters()).dtype
         crops, noises = [], []
-        for j in draw.samples:
-            g = draw.sample_generator(j)
-            crops.append(self._crop((draw.position + j) // _CROPS, g))
+        for j in share.samples:
+            g = share.sample_generator(j)
+            crops.append(self._crop((share.position + j) // _CROPS, g))
             noises.append(torch.randn(r.latent_channels, r.crop // 8, r.crop // 8, generator=g))
-        x = (torch.stack(crops).permute(0, 3, 1, 2).float() / 127.5 - 1).to(draw.device)
+        x = (torch.stack(crops).permute(0, 3, 1, 2).float() / 127.5 - 1).to(share.device)
         x = x.contiguous(memory_format=torch.channels_last)
-        y, mean, logvar = network(x.to(dtype), torch.stack(noises).to(draw.device))
+        y, mean, logvar = network(x.to(dtype), torch.stack(noises).to(share.device))
         divergence = 0.5 * (mean**2 + logvar.exp() - 1 - logvar).flatten(1).mean(1)
         loss = reconstruction_loss(y, x) + r.kl * divergence * r.latent_channels * 16
         mse = (y - x).square().flatten(1).mean(1) / 4  # images are in [-1, 1]

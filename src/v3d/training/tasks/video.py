@@ -18,7 +18,7 @@ from v3d.networks.perceptual import Perceptual
 from v3d.networks.pixelnerf import load_pixelnerf
 from v3d.training.export import Sampling, export_mini
 from v3d.training.guides import Example, OrbitGuides, SceneGuides
-from v3d.training.loop import Draw
+from v3d.training.loop import BatchShare
 from v3d.training.order import Order
 from v3d.training.processes import ALONE, Processes
 from v3d.training.recipe import VideoRecipe
@@ -62,8 +62,8 @@ class VideoTask:
 
     network: nn.Module
 
-    def __init__(self, recipe: VideoRecipe, world: Processes = ALONE, init: Path | None = None) -> None:
-        """Draw the guides of the data and make the network.
+    def __init__(self, recipe: VideoRecipe, processes: Processes = ALONE, init: Path | None = None) -> None:
+        """BatchShare the guides of the data and make the network.
 
         Args:
             init: folder of a mini model to start from; its sizes must be the recipe's.
@@ -73,10 +73,10 @@ class VideoTask:
         """
         if recipe.of == "orbits" and max(recipe.views, recipe.all_views) > ORBIT_VIEWS:
             raise V3DError(f"An orbit has {ORBIT_VIEWS} views; --views and --all-views cannot be more.")
-        self.recipe, self.world = recipe, world
+        self.recipe, self.processes = recipe, processes
         shipped = MINI_SCENE if recipe.of == "scenes" else MINI
-        self.pixelnerf = load_pixelnerf(recipe.pixelnerf or shipped, world.device)
-        self.perceptual = Perceptual.load("lpips", device=world.device) if recipe.lpips else None
+        self.pixelnerf = load_pixelnerf(recipe.pixelnerf or shipped, processes.device)
+        self.perceptual = Perceptual.load("lpips", device=processes.device) if recipe.lpips else None
         self._load()
         self._validation = None if recipe.validation is None else self._open(recipe.validation)
         config = OrbitDiTConfig(
@@ -93,7 +93,7 @@ class VideoTask:
                 f"The network in {init} is {net.config}, the recipe's is {config}; change the recipe."
             )
         self.grid = config.grid
-        self.network = net.to(world.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = net.to(processes.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def _open(self, folder: Path) -> OrbitGuides | SceneGuides:
         r = self.recipe
@@ -103,11 +103,11 @@ class VideoTask:
 
     def _load(self) -> None:
         """The data; the first process draws the guides that are not in the cache."""
-        if not self.world.main:
-            self.world.wait()
+        if not self.processes.main:
+            self.processes.wait()
         self.data = self._open(self.recipe.data)
-        if self.world.main:
-            self.world.wait()
+        if self.processes.main:
+            self.processes.wait()
         self.order = Order(len(self.data), self.recipe.seed)
 
     def refresh(self) -> None:
@@ -121,27 +121,29 @@ class VideoTask:
         """As many views in every step, more or less."""
         return max(1, self.recipe.batch * self.recipe.views // self.views(done))
 
-    def losses(self, network: nn.Module, draw: Draw) -> dict[str, Tensor]:
+    def losses(self, network: nn.Module, share: BatchShare) -> dict[str, Tensor]:
         """The first of `first_steps` samples take the sampler's first step, from pure noise, and are looked at."""
-        r, g = self.recipe, draw.generator()
+        r, g = self.recipe, share.generator()
         count = r.source_counts[int(torch.randint(len(r.source_counts), (), generator=g))]
-        keep = (torch.rand(draw.batch, generator=g) >= r.drop)[draw.samples].to(draw.device)
-        sigma = NoiseLaw(r.P_mean, r.P_std).sample(draw.batch, g)[draw.samples].to(draw.device)
-        first = torch.tensor([j < r.first_steps * draw.batch for j in draw.samples], device=draw.device)
+        keep = (torch.rand(share.batch, generator=g) >= r.drop)[share.samples].to(share.device)
+        sigma = NoiseLaw(r.P_mean, r.P_std).sample(share.batch, g)[share.samples].to(share.device)
+        first = torch.tensor([j < r.first_steps * share.batch for j in share.samples], device=share.device)
         sigma = torch.where(first, SIGMA_MAX, sigma)
         cut, ground = torch.randint(_CUT, (2,), generator=g).tolist(), torch.rand(3, generator=g)
         examples = [
             self.data.draw(
-                self.order[draw.position + j], count, self.views(draw.done), draw.sample_generator(j)
+                self.order[share.position + j], count, self.views(share.done), share.sample_generator(j)
             )
-            for j in draw.samples
+            for j in share.samples
         ]
-        batch = Batch.of(examples, self.grid, draw.device)
+        batch = Batch.of(examples, self.grid, share.device)
         x0 = batch.residual
         noise = torch.stack(
             [
-                torch.randn(x0.shape[1:], generator=draw.sample_generator(j, draw.device), device=draw.device)
-                for j in draw.samples
+                torch.randn(
+                    x0.shape[1:], generator=share.sample_generator(j, share.device), device=share.device
+                )
+                for j in share.samples
             ]
         )
         estimate = denoiser(network, batch, keep, r.sigma_data)(x0 + expand(sigma, x0) * noise, sigma)
@@ -200,7 +202,7 @@ class VideoTask:
     ) -> tuple[dict[str, float], Tensor]:
         """What `validate` measures of the i-th example with `count` photos, and its row of pictures."""
         r, device = self.recipe, next(network.parameters()).device
-        fast = self.world.precision(r.precision) == torch.bfloat16
+        fast = self.processes.precision(r.precision) == torch.bfloat16
         generator = torch.Generator().manual_seed(i)
         batch = Batch.of([data.draw(i, count, r.views, generator)], self.grid, device)
         x0 = batch.residual

@@ -38,7 +38,7 @@ def silhouette_distance(alpha: Tensor) -> Tensor:
     return torch.from_numpy(out).to(alpha)
 
 
-def fill_outline(sdf: Grid, view: Views, *, hull: Grid | None = None) -> Grid:
+def fill_silhouette(sdf: Grid, view: Views, *, hull: Grid | None = None) -> Grid:
     """The solid, and as much more of it as fills the outline of one view.
 
     Guessed silhouettes of a thin part seldom have a point in common, so carving loses it even where the photo shows it. Every
@@ -144,7 +144,7 @@ def _balls(sdf: Grid, centers: Tensor, radii: Tensor) -> Tensor:
     return balls
 
 
-def outline_agreement(mesh: Mesh, views: Views) -> float:
+def silhouette_iou(mesh: Mesh, views: Views) -> float:
     """Intersection over union of the mesh's outlines and the views', over all views."""
     seen = rasterize_mesh(mesh, views.cameras).face >= 0
     told = views.alpha > 0.5

@@ -99,6 +99,13 @@ class Cameras:
         uvw = x @ self.K.mT
         return uvw[..., :2] / z[..., None], z
 
+    def to_grid(self, pixels: Tensor) -> Tensor:
+        """Pixels [..., 2] -> coordinates [..., 2] of `torch.nn.functional.grid_sample(align_corners=False)`.
+
+        The image's outer edges are at -1 and 1.
+        """
+        return pixels / pixels.new_tensor([self.width, self.height]) * 2 - 1
+
     def rays(self) -> tuple[Tensor, Tensor]:
         """Origins and directions [V, H, W, 3] in the world, through pixel centres.
 

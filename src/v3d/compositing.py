@@ -1,10 +1,29 @@
-"""Compositing."""
+"""Alpha: straight, premultiplied, and composited on white; the one home of these formulas.
+
+V3D keeps views composited on white beside their alpha, and photos as straight RGBA.
+"""
 
 from __future__ import annotations
 
 import cv2
 import torch
 from torch import Tensor
+
+
+def over_white(rgb: Tensor, alpha: Tensor) -> Tensor:
+    """Straight colours [..., 3] and alpha [...] -> the same composited on white, [..., 3]."""
+    a = alpha[..., None]
+    return rgb * a + 1 - a
+
+
+def off_white(rgb: Tensor, alpha: Tensor, least: float = 1e-6) -> Tensor:
+    """Colours composited on white [..., 3] and alpha [...] -> straight colours [..., 3].
+
+    The inverse of `over_white` where alpha is at least `least`; below, alpha counts as `least`. Not clamped:
+    colours that did not come from compositing may leave [0, 1].
+    """
+    a = alpha[..., None]
+    return (rgb - (1 - a)) / a.clamp_min(least)
 
 
 def resize_rgba(rgba: Tensor, height: int, width: int) -> Tensor:

@@ -168,13 +168,16 @@ def test_one_step_is_judged_as_it_is_drawn(scenes: Path, nerf: Path) -> None:
     recipe = replace(
         VideoRecipe.scenes_smoke(), data=scenes, pixelnerf=nerf, drop=0.0, lpips=2.0, first_steps=0.5
     )
-    task, draw = VideoTask(recipe), BatchShare(0, 0, 0.0, 4, [0, 1, 2, 3], seed=3, device=torch.device("cpu"))
+    task, share = (
+        VideoTask(recipe),
+        BatchShare(0, 0, 0.0, 4, [0, 1, 2, 3], seed=3, device=torch.device("cpu")),
+    )
     values = task.losses(task.network, share)
     assert values["lpips"].isnan().tolist() == [False, False, True, True]
     values["loss"].sum().backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in task.network.parameters())
     plain = VideoTask(replace(recipe, lpips=0.0))
-    alone = plain.losses(plain.network, draw)["loss"]
+    alone = plain.losses(plain.network, share)["loss"]
     torch.testing.assert_close(values["loss"][2:], alone[2:])  # the others follow the noise law
     torch.testing.assert_close((values["loss"] - 2 * values["lpips"])[:2], alone[:2])
 

@@ -29,12 +29,20 @@ class Chain:
     computed: list[str] = field(default_factory=list)
     seen: list[tuple[str, int, int]] = field(default_factory=list)
 
-    def run(self, a: int = 1, b: int = 1, *, force: bool = False, fail: BaseException | None = None) -> str:
+    def run(
+        self,
+        a: int = 1,
+        b: int = 1,
+        *,
+        version: int = 1,
+        force: bool = False,
+        fail: BaseException | None = None,
+    ) -> str:
         run = RunFolder(
             self.folder, Options(a), force=force, on_progress=lambda *event: self.seen.append(event)
         )
         first, key = self._stage(run, "first", [a], "first.txt", f"first {a}")
-        second, _ = self._stage(run, "second", [key, b], "second.txt", f"{first}, second {b}", fail)
+        second, _ = self._stage(run, "second", [key, b], "second.txt", f"{first}, second {b}", fail, version)
         return second
 
     def _stage(
@@ -45,6 +53,7 @@ class Chain:
         file: str,
         text: str,
         fail: BaseException | None = None,
+        version: int = 1,
     ) -> tuple[str, str]:
         def compute(stage: Stage) -> str:
             self.computed.append(name)
@@ -60,6 +69,7 @@ class Chain:
 
         return run.stage(
             name,
+            version=version,
             inputs=inputs,
             files=[file],
             compute=compute,
@@ -90,6 +100,14 @@ def test_a_changed_setting_costs_what_depends_on_it(chain: Chain) -> None:
     assert chain.computed == ["first", "second", "second"]
     assert chain.run(a=2, b=2) == "first 2, second 2"
     assert chain.computed == ["first", "second", "second", "first", "second"]
+
+
+def test_a_new_version_of_a_stage_computes_again_what_an_older_one_left(chain: Chain) -> None:
+    chain.run()
+    chain.run(version=2)
+    assert chain.computed == ["first", "second", "second"]
+    chain.run(version=2)
+    assert chain.computed == ["first", "second", "second"]
 
 
 def test_force(chain: Chain) -> None:
@@ -164,7 +182,7 @@ def test_peak_memory_is_of_the_stage(tmp_path: Path) -> None:
         run = RunFolder(Path(sys.argv[1]), ReconstructSettings())
 
         def stage(name, megabytes):
-            run.stage(name, inputs=[], files=[], save=lambda value: None, load=lambda: None,
+            run.stage(name, version=1, inputs=[], files=[], save=lambda value: None, load=lambda: None,
                       compute=lambda stage: int(torch.ones(megabytes << 18).sum()))
             return run.report["stages"][name]["peak_memory_mb"]
 
@@ -288,7 +306,13 @@ def test_disk_full_half_way(tmp_path: Path, request: pytest.FixtureRequest) -> N
 
     def stage(size: int) -> None:
         run.stage(
-            "large", inputs=size, files=["large.bin"], compute=lambda s: size, save=save, load=lambda: None
+            "large",
+            version=1,
+            inputs=size,
+            files=["large.bin"],
+            compute=lambda s: size,
+            save=save,
+            load=lambda: None,
         )
 
     stage(500_000)

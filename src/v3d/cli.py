@@ -144,13 +144,12 @@ def evaluate(
     Args:
         task: what to measure.
     """
-    from v3d.evaluation import commands
     from v3d.evaluation.report import markdown
 
     def show(name: str, done: int, total: int) -> None:
         print(f"v3d: {done}/{total} {name}", file=sys.stderr, flush=True)
 
-    print(markdown(commands.evaluate(task, on_object=show)))
+    print(markdown(task.run(on_object=show)))
 
 
 def convert(v3d: Positional[Path], svd: Positional[Path], /, out: Out = Path("v3d-official")) -> None:

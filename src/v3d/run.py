@@ -100,6 +100,7 @@ class RunFolder:
         self,
         name: str,
         *,
+        version: int,
         inputs: Any,
         files: Sequence[str],
         compute: Callable[[Stage], Made],
@@ -112,13 +113,14 @@ class RunFolder:
         from the same values.
 
         Args:
+            version: of the stage's algorithm; a larger one computes again what an older V3D left in the folder.
             inputs: settings, and the keys of the stages that this one needs; see `digest`.
             files: what the stage leaves in the folder.
 
         Returns:
             The stage's result and its key.
         """
-        key = digest([name, inputs])
+        key = digest([name, version, inputs])
         record = self._stages.get(name, {})
         complete = record.get("key") == key and all((self.path / file).exists() for file in files)
         if complete and not self._force:

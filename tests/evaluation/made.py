@@ -16,6 +16,7 @@ class Made:
 
     draw: Callable[..., Views]
     look_down: Callable[[torch.Tensor], Views] | None = None
+    agrees_in_colour: bool = True
 
     def __call__(self, rgba: torch.Tensor, *, seed: int, steps: int | None, guidance: float | None) -> Views:
         return self.draw(rgba, seed=seed, steps=steps, guidance=guidance)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,18 +13,23 @@ from PIL import Image
 
 from shapes import textured
 from v3d.cameras import above_and_below
-from v3d.diffusion.mini import MiniModel
+from v3d.diffusion.generator import Generator
 from v3d.errors import V3DError
-from v3d.evaluation import commands
-from v3d.evaluation.ablation import Bench, Drawing, Fitting, drawings, fittings, merge, open_file
+from v3d.evaluation.ablation import Bench, ObjectVariants, merge
 from v3d.evaluation.ablation_report import make_ablation_report
-from v3d.evaluation.commands import evaluate
 from v3d.evaluation.generation import OrbitGenerator, repeat_photo
 from v3d.evaluation.objects import TestObject
 from v3d.evaluation.plot import Point, plot
-from v3d.evaluation.protocol import GENERATION, RECONSTRUCTION
-from v3d.evaluation.report import markdown
+from v3d.evaluation.protocol import GENERATION, RECONSTRUCTION, ObjectProtocol
+from v3d.evaluation.report import ObjectResult, markdown
 from v3d.evaluation.settings import AblationSettings, EvaluateAblation, ObjectSource
+from v3d.evaluation.variants import (
+    BuildChoice,
+    GenerationChoice,
+    build_variants,
+    generation_variants,
+    open_file,
+)
 from v3d.meshes.mesh import Mesh
 from v3d.networks.perceptual import Perceptual
 from v3d.objects.presets import PRESETS
@@ -54,35 +59,46 @@ def blurring(item: TestObject) -> OrbitGenerator:
     return Made(generate)
 
 
+def bench(
+    generator: OrbitGenerator,
+    *,
+    built: ObjectProtocol = SMALL,
+    settings: AblationSettings | None = None,
+    judge: Perceptual | None = None,
+) -> Bench:
+    """A bench whose only generator is this one."""
+    return Bench(settings or AblationSettings(), SMALL, built, lambda name: generator, judge=judge)
+
+
 def test_one_thing_is_varied_at_a_time():
     settings = AblationSettings(guidance=(1.5, 1.0), steps=(8, 1, 16), carving=(True, False), seed=3)
-    rows = drawings(settings)
+    rows = generation_variants(settings)
     assert [v.label for v in rows] == ["base", "guidance 1.0", "steps 1", "steps 16"]
-    assert rows[0].choice == Drawing(guidance=1.5, steps=8, seed=3)
-    assert rows[1].choice == Drawing(guidance=1.0, steps=8, seed=3)
-    assert [v.label for v in fittings(settings)] == ["base", "carving off"]
-    assert drawings(replace(settings, guidance=(1.0,), steps=())) == []
+    assert rows[0].choice == GenerationChoice(guidance=1.5, steps=8, seed=3)
+    assert rows[1].choice == GenerationChoice(guidance=1.0, steps=8, seed=3)
+    assert [v.label for v in build_variants(settings)] == ["base", "carving off"]
+    assert generation_variants(replace(settings, guidance=(1.0,), steps=())) == []
     with pytest.raises(V3DError, match="no 12"):
-        fittings(AblationSettings(views=(18, 12)))
+        build_variants(AblationSettings(views=(18, 12)))
     with pytest.raises(V3DError, match="on meshes only"):
-        fittings(AblationSettings(refine=(True, False), mesh=False))
+        build_variants(AblationSettings(refine=(True, False), mesh=False))
     with pytest.raises(V3DError, match="--orbit generated"):
-        fittings(AblationSettings(above=(True, False)))
-    assert [v.label for v in fittings(AblationSettings(orbit="generated", above=(True, False)))] == [
+        build_variants(AblationSettings(above=(True, False)))
+    assert [v.label for v in build_variants(AblationSettings(orbit="generated", above=(True, False)))] == [
         "base",
         "above off",
     ]
     with pytest.raises(V3DError, match="--orbit generated"):
-        fittings(AblationSettings(filled=(True, False)))
+        build_variants(AblationSettings(photo=(True, False)))
 
 
 def test_a_file_is_named_after_everything_that_decides_its_numbers(tmp_path: Path):
-    one = open_file(tmp_path, Drawing(steps=1), {"model_hash": "a"})
-    assert open_file(tmp_path, Drawing(steps=1), {"model_hash": "a"}).path == one.path
+    one = open_file(tmp_path, GenerationChoice(steps=1), {"model_hash": "a"})
+    assert open_file(tmp_path, GenerationChoice(steps=1), {"model_hash": "a"}).path == one.path
     others = [
-        open_file(tmp_path, Drawing(steps=2), {"model_hash": "a"}),
-        open_file(tmp_path, Drawing(steps=1), {"model_hash": "b"}),
-        open_file(tmp_path, Fitting(), {"model_hash": "a"}),
+        open_file(tmp_path, GenerationChoice(steps=2), {"model_hash": "a"}),
+        open_file(tmp_path, GenerationChoice(steps=1), {"model_hash": "b"}),
+        open_file(tmp_path, BuildChoice(), {"model_hash": "a"}),
     ]
     assert len({f.path for f in [one, *others]}) == 4
 
@@ -90,17 +106,19 @@ def test_a_file_is_named_after_everything_that_decides_its_numbers(tmp_path: Pat
 def test_more_of_the_truth_scores_higher_and_the_report_says_by_how_much(
     meshes: dict[str, Mesh], tmp_path: Path
 ):
-    rows = drawings(AblationSettings(guidance=(0.5, 0.2, 0.9)))
+    rows = generation_variants(AblationSettings(guidance=(0.5, 0.2, 0.9)))
     files = {v.label: open_file(tmp_path / "variants", v.choice, {}) for v in rows}
     for name, mesh in meshes.items():
         item = TestObject(name, mesh, palette=False, real_scan=name == "ball")
         generator = blurring(item)
         judge = Perceptual.load("lpips")
-        bench = Bench(
-            item, SMALL, SMALL, lambda d, g=generator: g, Drawing(), hull=name == "ball", judge=judge
-        )
+        settings = AblationSettings(hull=name == "ball")
+        one = ObjectVariants(item, bench(generator, settings=settings, judge=judge))
         for v in rows:
-            files[v.label].add(bench.measure(v.choice))
+            result = ObjectResult(
+                item.id, item.hash, item.real_scan, {"scores": one.generation_scores(v.choice)}
+            )
+            files[v.label].add(result)
     results = merge(files, list(meshes))
     assert [list(r.scores) for r in results] == [["base", "guidance 0.2", "guidance 0.9"]] * 2
     report = make_ablation_report({"orbits": (rows, results)}, {}, tmp_path)
@@ -121,16 +139,16 @@ def test_more_of_the_truth_scores_higher_and_the_report_says_by_how_much(
 def test_fewer_views_make_a_worse_asset(meshes: dict[str, Mesh], tiny: None):
     item = TestObject("pillar", meshes["pillar"], palette=False, real_scan=False)
     protocol = replace(RECONSTRUCTION, size=40, supersample=1, samples=2000, directions=6)
-    bench = Bench(item, SMALL, protocol, lambda d: blurring(item), Drawing())
-    base = Fitting(quality="draft")
+    one = ObjectVariants(item, bench(blurring(item), built=protocol))
+    base = BuildChoice(quality="draft", refine=True)
     many, few, plain = (
-        bench.fit_scores(f) for f in (base, replace(base, views=3), replace(base, refine=False))
+        one.build_scores(choice) for choice in (base, replace(base, views=3), replace(base, refine=False))
     )
     assert set(many) == set(few) == set(plain)
     assert many["chamfer"] < few["chamfer"] and many["iou"] > few["iou"]
     assert plain["chamfer"] == many["chamfer"]  # refinement touches the texture alone
     assert plain["mesh.between.psnr"] != many["mesh.between.psnr"]
-    drawn = bench.measure(replace(base, orbit="generated", mesh=False)).scores["scores"]
+    drawn = one.build_scores(replace(base, orbit="generated", mesh=False))
     assert "iou" not in drawn and drawn["splats.between.psnr"] < many["splats.between.psnr"]
 
 
@@ -140,15 +158,15 @@ def test_views_from_above_are_for_splats(tiny: None):
     )
     truth = SMALL.true_orbit(item)
     generator = Made(lambda *_, **__: truth, lambda _: SMALL.true_views(item, above_and_below(SMALL.size)))
-    bench = Bench(item, SMALL, replace(SMALL, above=70.0), lambda d: generator, Drawing())
-    base = Fitting("generated", quality="draft")
-    seen, unseen = (bench.fit_scores(replace(base, above=above)) for above in (True, False))
+    one = ObjectVariants(item, bench(generator, built=replace(SMALL, above=70.0)))
+    base = BuildChoice("generated", quality="draft")
+    seen, unseen = (one.build_scores(replace(base, above=above)) for above in (True, False))
     assert seen["splats.above.psnr"] > unseen["splats.above.psnr"] + 0.3
     for name in ("iou", "chamfer", "mesh.between.psnr", "mesh.above.psnr"):  # the mesh keeps to the orbit
         assert seen[name] == unseen[name]
     generator.look_down = None  # a model that draws orbits alone
-    bench = Bench(item, SMALL, replace(SMALL, above=70.0), lambda d: generator, Drawing())
-    assert bench.fit_scores(base)["splats.above.psnr"] == unseen["splats.above.psnr"]
+    one = ObjectVariants(item, bench(generator, built=replace(SMALL, above=70.0)))
+    assert one.build_scores(base)["splats.above.psnr"] == unseen["splats.above.psnr"]
 
 
 def test_the_photo_s_outline_is_filled_where_other_views_lose_it(tiny: None):
@@ -159,9 +177,9 @@ def test_the_photo_s_outline_is_filled_where_other_views_lose_it(tiny: None):
     alpha, rgb = truth.alpha.clone(), truth.rgb.clone()
     alpha[1:, : SMALL.size // 3], rgb[1:, : SMALL.size // 3] = 0.0, 1.0
     generator = Made(lambda *_, **__: Views(rgb, alpha, truth.cameras), lambda _: None)
-    bench = Bench(item, SMALL, SMALL, lambda d: generator, Drawing())
-    base = Fitting("generated", quality="draft")
-    filled, carved = (bench.fit_scores(replace(base, filled=filled)) for filled in (True, False))
+    one = ObjectVariants(item, bench(generator))
+    base = BuildChoice("generated", quality="draft")
+    filled, carved = (one.build_scores(replace(base, photo=photo)) for photo in (True, False))
     assert filled["front_iou"] > 0.9 > carved["front_iou"]
     assert filled["chamfer"] < carved["chamfer"]
 
@@ -173,9 +191,8 @@ def test_the_command_resumes_and_measures_only_what_is_new(folder: Path, tmp_pat
         seen.clear()
         settings = AblationSettings(carving=tuple(carving), views=(18, 6), mesh=False, quality="draft")
         objects = ObjectSource(manifest=folder / "index.json", limit=limit)
-        report = evaluate(
-            EvaluateAblation(tmp_path / "out", objects, settings, size=32),
-            on_object=lambda *state: seen.append(state),
+        report = EvaluateAblation(tmp_path / "out", objects, settings, size=32).run(
+            on_object=lambda *state: seen.append(state)
         )
         assert "| base |" in markdown(report)
         means: dict[str, dict[str, float]] = report["summary"]["assets, all objects"]
@@ -191,34 +208,23 @@ def test_the_command_resumes_and_measures_only_what_is_new(folder: Path, tmp_pat
     assert all(p.stat().st_size == size for p, size in times.items())  # nothing was measured twice
     assert run(2, [True, False])["base"]["n"] == 2
     with pytest.raises(V3DError, match="Nothing is varied"):
-        evaluate(EvaluateAblation(tmp_path / "out", ObjectSource(manifest=folder / "index.json")))
-
-
-def generator_or_skip() -> None:
-    try:
-        commands._generators("cpu")(Drawing())
-    except V3DError as error:
-        pytest.skip(str(error))
+        EvaluateAblation(tmp_path / "out", ObjectSource(manifest=folder / "index.json")).run()
 
 
 def test_guidance_and_steps_of_the_weights_that_ship(folder: Path, tmp_path: Path):
-    generator_or_skip()
     settings = AblationSettings(guidance=(1.0, 2.0), steps=(2, 1), hull=False)
     objects = ObjectSource(manifest=folder / "index.json", limit=1)
-    report = evaluate(EvaluateAblation(tmp_path, objects, settings, size=32))
+    report = EvaluateAblation(tmp_path, objects, settings, size=32).run()
     means = report["summary"]["orbits, all objects"]
     assert list(means) == ["base", "guidance 2.0", "steps 1"]
     assert len({row["psnr"] for row in means.values()}) == 3
-    assert report["provenance"]["models"]["mini"] == commands._generators("cpu")(Drawing()).hash
+    assert report["provenance"]["models"]["mini"] == Generator.from_pretrained("mini").hash
 
 
 def test_samplers_of_the_weights_that_ship(folder: Path, tmp_path: Path):
-    generator_or_skip()
-    if "sampler" not in {f.name for f in fields(MiniModel)}:
-        pytest.skip("the mini model leaves no choice of sampler")
     settings = AblationSettings(sampler=("euler", "heun"), steps=(2,), hull=False)
     objects = ObjectSource(manifest=folder / "index.json", limit=1)
-    means = evaluate(EvaluateAblation(tmp_path, objects, settings, size=32))["summary"]["orbits, all objects"]
+    means = EvaluateAblation(tmp_path, objects, settings, size=32).run()["summary"]["orbits, all objects"]
     assert means["base"]["psnr"] != means["sampler heun"]["psnr"]
 
 

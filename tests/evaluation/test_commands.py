@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from v3d.errors import V3DError
-from v3d.evaluation.commands import evaluate
 from v3d.evaluation.objects import TestObject
 from v3d.evaluation.protocol import RECONSTRUCTION
 from v3d.evaluation.settings import (
@@ -33,10 +32,10 @@ def test_generation_baselines_are_reported_and_resumed(folder: Path, packed: Pat
         size=32,
     )
     seen: list[tuple[str, int, int]] = []
-    evaluate(command, on_object=lambda *state: seen.append(state))
+    command.run(on_object=lambda *state: seen.append(state))
     assert seen == [("glb/ball", 1, 1)]
-    report = evaluate(
-        replace(command, objects=ObjectSource(corpus=folder)), on_object=lambda *state: seen.append(state)
+    report = replace(command, objects=ObjectSource(corpus=folder)).run(
+        on_object=lambda *state: seen.append(state)
     )
     assert seen[1:] == [("glb/pillar", 2, 2)]  # the first was not measured again
     methods = report["summary"]["all objects"]
@@ -46,7 +45,7 @@ def test_generation_baselines_are_reported_and_resumed(folder: Path, packed: Pat
     assert stored["provenance"]["protocol"]["version"] == "generation-1"
     assert "| repeat the photo | 2 |" in (tmp_path / "report.md").read_text()
     with pytest.raises(V3DError, match="other settings"):
-        evaluate(replace(command, size=40))
+        replace(command, size=40).run()
 
 
 def test_views_are_compared_with_views(meshes: dict[str, Mesh], tmp_path: Path):
@@ -55,17 +54,31 @@ def test_views_are_compared_with_views(meshes: dict[str, Mesh], tmp_path: Path):
     wrong = Views(truth.rgb.roll(1, 0), truth.alpha.roll(1, 0), truth.cameras)
     save_views(truth, tmp_path / "a")
     save_views(wrong, tmp_path / "b")
-    same = evaluate(EvaluateViews(tmp_path / "a", tmp_path / "a", tmp_path / "out"))
+    same = EvaluateViews(tmp_path / "a", tmp_path / "a", tmp_path / "out").run()
     assert same["objects"][0]["scores"]["mean"]["psnr"] == 100
     assert (tmp_path / "out" / "report.md").exists()
-    other = evaluate(EvaluateViews(tmp_path / "b", tmp_path / "a"))["objects"][0]["scores"]
+    other = EvaluateViews(tmp_path / "b", tmp_path / "a").run()["objects"][0]["scores"]
     assert len(other) == 5 and other["mean"]["psnr"] < 40
     save_views(truth[:3], tmp_path / "c")
     with pytest.raises(V3DError, match="3 views"):
-        evaluate(EvaluateViews(tmp_path / "c", tmp_path / "a"))
+        EvaluateViews(tmp_path / "c", tmp_path / "a").run()
     save_views(truth[[1, 0, 2, 3]], tmp_path / "d")
     with pytest.raises(V3DError, match="different places"):
-        evaluate(EvaluateViews(tmp_path / "d", tmp_path / "a"))
+        EvaluateViews(tmp_path / "d", tmp_path / "a").run()
+
+
+def test_views_of_other_lenses_are_not_compared(meshes: dict[str, Mesh], tmp_path: Path):
+    protocol = replace(RECONSTRUCTION, size=32, views=4, supersample=1)
+    truth = protocol.true_orbit(TestObject("ball", meshes["ball"], False, False))
+    save_views(truth, tmp_path / "a")
+    K = truth.cameras.K.clone()
+    K[:, :2, :2] *= 1.1
+    save_views(replace(truth, cameras=replace(truth.cameras, K=K)), tmp_path / "b")
+    with pytest.raises(V3DError, match="different angles"):
+        EvaluateViews(tmp_path / "b", tmp_path / "a").run()
+    save_views(truth.resized(64), tmp_path / "c")  # larger images of the same cameras are compared
+    same = EvaluateViews(tmp_path / "c", tmp_path / "a").run()
+    assert same["objects"][0]["scores"]["mean"]["psnr"] > 30
 
 
 def test_assets_are_compared_with_assets(meshes: dict[str, Mesh], tmp_path: Path):
@@ -73,7 +86,7 @@ def test_assets_are_compared_with_assets(meshes: dict[str, Mesh], tmp_path: Path
     save_glb(ball, tmp_path / "a.glb")
     save_glb(replace(ball, vertices=2 * ball.vertices + torch.tensor([0.1, 0.0, 0.0])), tmp_path / "b.glb")
     command = EvaluateAsset(tmp_path / "b.glb", tmp_path / "a.glb", size=32)
-    apart = evaluate(command)["objects"][0]["scores"]
+    apart = command.run()["objects"][0]["scores"]
     assert apart["mesh"]["chamfer"] > 0.2 and apart["true mesh"]["chamfer"] < 1e-5
-    aligned = evaluate(replace(command, alignment="ball"))["objects"][0]["scores"]
+    aligned = replace(command, alignment="ball").run()["objects"][0]["scores"]
     assert aligned["mesh"]["chamfer"] < 1e-5 and aligned["mesh"]["between.psnr"] > 60

@@ -15,6 +15,7 @@ from v3d.evaluation.protocol import GENERATION
 from v3d.evaluation.settings import GenerationSettings
 from v3d.framing import photo_of
 from v3d.meshes.mesh import Mesh
+from v3d.objects.presets import PRESETS
 from v3d.views import Views
 
 SMALL = replace(GENERATION, size=48, supersample=2, samples=2000, directions=9)
@@ -95,7 +96,9 @@ def test_views_of_no_solid_have_no_mesh(pillar: TestObject):
         truth = SMALL.true_orbit(pillar)
         return Views(torch.ones_like(truth.rgb), torch.zeros_like(truth.alpha), truth.cameras)
 
-    result = evaluate_generation(pillar, SMALL, GenerationSettings(faces=2000), Made(nothing))
+    result = evaluate_generation(
+        pillar, SMALL, GenerationSettings(), Made(nothing), preset=replace(PRESETS["draft"], faces=2000)
+    )
     assert result.scores["generated"]["mesh.iou"] == 0 and result.scores["generated"]["mask_iou"] == 0
     true_views = result.scores["true views"]
     assert true_views["mesh.iou"] > 0.8 and true_views["consistency.iou"] > 0.9

@@ -86,6 +86,11 @@ class Generator:
         """Fingerprint of the weights, for reports."""
         return self.model.hash
 
+    @property
+    def agrees_in_colour(self) -> bool:
+        """Whether its views show the same details, so that their colours may shape a surface."""
+        return self.model.agrees_in_colour
+
     def __call__(
         self,
         rgba: Tensor,

@@ -1,272 +1,234 @@
-"""Ablations: one thing varied at a time, every variant on the same objects and seeds.
-
-Two halves, each with a base and its own table. A `Drawing` is a way to draw the orbit from the photo (weights,
-guidance, sampler, steps), a `Fitting` a way to make an asset of views (how many, carving, perceptual loss, texture
-refinement). Every variant has a file of its own, named after what decides its numbers, so whatever was measured
-once is not measured again, even if other things are varied the next time.
-"""
+"""Ablations: one thing varied at a time, every variant on the same objects and seeds; see `variants`."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
-from pathlib import Path
-from typing import Any, Literal
+from functools import cache, partial
+from typing import Any
 
 from v3d.cameras import ORBIT_VIEWS
+from v3d.diffusion import edm
+from v3d.diffusion.generator import Generator
 from v3d.errors import V3DError
-from v3d.evaluation.generation import OrbitGenerator, asset_scores, orbit_scores
-from v3d.evaluation.objects import TestObject
-from v3d.evaluation.protocol import ObjectProtocol, perturb
-from v3d.evaluation.reconstruction import Case
+from v3d.evaluation.ablation_report import make_ablation_report
+from v3d.evaluation.assets import MeasuredBuild, Metrics, Truth
+from v3d.evaluation.generation import orbit_scores, shape_scores
+from v3d.evaluation.objects import TestObject, load_objects, object_ids
+from v3d.evaluation.protocol import GENERATION, RECONSTRUCTION, ObjectProtocol, perturb
 from v3d.evaluation.report import ObjectResult, ResultFile
-from v3d.evaluation.settings import AblationSettings, GenerationSettings, ReconstructionSettings, SamplerName
+from v3d.evaluation.settings import AblationSettings, EvaluateAblation, OnObject
+from v3d.evaluation.variants import (
+    BuildChoice,
+    GenerationChoice,
+    Variant,
+    base_generation,
+    build_variants,
+    generation_variants,
+    open_file,
+)
 from v3d.framing import photo_of
 from v3d.networks.perceptual import Perceptual
-from v3d.objects.presets import PRESETS
-from v3d.settings import Quality
-from v3d.texture.refine import RefineSettings
+from v3d.objects.build import BuildInputs
+from v3d.objects.presets import PRESETS, silhouettes_only
+from v3d.provenance import provenance
+from v3d.runtime import tune_malloc
 from v3d.views import Views
 
-Scores = dict[str, float]
+_SHAPE = ("chamfer", "f_score", "normal_consistency", "iou", "front_iou")
+_SCORES = "scores"  # the one method in a variant's file
 
 
-@dataclass(frozen=True)
-class Drawing:
-    """A way to draw an orbit; None is the model's own choice. See `AblationSettings`."""
-
-    model: str = "mini"
-    guidance: float | None = None
-    steps: int | None = None
-    sampler: SamplerName | None = None
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class Fitting:
-    """A way to make an asset of views. See `AblationSettings`."""
-
-    orbit: Literal["true", "perturbed", "generated"] = "true"
-    views: int = ORBIT_VIEWS
-    above: bool = True
-    filled: bool = True
-    carving: bool = True
-    perceptual: bool = False
-    refine: bool = True
-    mesh: bool = True
-    quality: Quality = "standard"
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A row of the table.
-
-    Attributes:
-        axis: what differs from the base, "" for the base itself.
-        value: and how.
-        choice: everything that was chosen.
-    """
-
-    axis: str
-    value: Any
-    choice: Drawing | Fitting
-
-    @property
-    def label(self) -> str:
-        if not self.axis:
-            return "base"
-        if isinstance(self.value, bool):
-            return f"{self.axis} {'on' if self.value else 'off'}"
-        return f"{self.axis} {self.value}"
-
-
-def base_drawing(settings: AblationSettings) -> Drawing:
-    """The first value of every axis of drawing."""
-    return Drawing(
-        model=settings.model[0],
-        guidance=settings.guidance[0] if settings.guidance else None,
-        steps=settings.steps[0] if settings.steps else None,
-        sampler=settings.sampler[0] if settings.sampler else None,
-        seed=settings.seed,
-    )
-
-
-def drawings(settings: AblationSettings) -> list[Variant]:
-    """The base and its variants; nothing where no axis of drawing is varied."""
-    axes = {name: getattr(settings, name) for name in ("model", "guidance", "steps", "sampler")}
-    return _vary(base_drawing(settings), axes)
-
-
-def fittings(settings: AblationSettings) -> list[Variant]:
-    """The base and its variants; nothing where no axis of reconstruction is varied.
+def run(command: EvaluateAblation, on_object: OnObject | None = None) -> dict[str, Any]:
+    """Measure what `command.out` does not hold yet; returns the report.
 
     Raises:
-        V3DError: a number of views does not divide the orbit's, refinement is varied without a mesh, or views from above or what
-            fills the photo's outline without a generated orbit.
+        V3DError: nothing is varied, the choices do not fit together, objects or weights are missing.
     """
-    for n in settings.views:
-        if n < 2 or ORBIT_VIEWS % n:
-            raise V3DError(
-                f"An orbit of {ORBIT_VIEWS} views has no {n} of even spacing; choose 18, 9, 6, 3 or 2."
-            )
-    if len(settings.refine) > 1 and not settings.mesh:
-        raise V3DError("Texture refinement can be compared on meshes only; leave out --no-mesh.")
-    if max(len(settings.above), len(settings.filled)) > 1 and settings.orbit != "generated":
-        raise V3DError(
-            "Only generated orbits have views from above, and a photo whose outline is filled; say --orbit generated."
-        )
-    first = Fitting(
-        settings.orbit,
-        settings.views[0],
-        settings.above[0],
-        settings.filled[0],
-        settings.carving[0],
-        settings.perceptual[0],
-        settings.refine[0],
-        settings.mesh,
-        settings.quality,
-        settings.seed,
-    )
-    axes = {
-        name: getattr(settings, name)
-        for name in ("views", "above", "filled", "carving", "perceptual", "refine")
+    tune_malloc()
+    settings = command.settings
+    generation, builds = generation_variants(settings), build_variants(settings)
+    if not generation and not builds:
+        raise V3DError("Nothing is varied; give an option two values, for example --guidance 1 1.5.")
+    bench = Bench.of(command, generation, builds)
+    folder = command.out / "variants"
+    generation_files = {
+        v.label: open_file(folder, v.choice, bench.generation_header(v.choice)) for v in generation
     }
-    return _vary(first, axes)
+    build_files = {v.label: open_file(folder, v.choice, bench.build_header(v.choice)) for v in builds}
+    files = [*generation_files.values(), *build_files.values()]
+    ids = object_ids(command.objects)
+    missing = [name for name in ids if any(name not in file.done for file in files)]
+    for item in load_objects(command.objects, missing):
+        one = ObjectVariants(item, bench)
+        for variant in generation:
+            _measure(item, generation_files[variant.label], partial(one.generation_scores, variant.choice))
+        for build in builds:
+            _measure(item, build_files[build.label], partial(one.build_scores, build.choice))
+        if on_object:
+            on_object(item.id, len(ids) - len(missing) + missing.index(item.id) + 1, len(ids))
+    halves: dict[str, tuple[Sequence[Variant[Any]], Sequence[ObjectResult]]] = {}
+    if generation:
+        halves["orbits"] = generation, merge(generation_files, ids)
+    if builds:
+        halves["assets"] = builds, merge(build_files, ids)
+    about = {
+        "settings": asdict(settings),
+        "protocols": [bench.drawn.as_dict(), bench.built.as_dict()],
+        "models": {v.choice.model: bench.generator(v.choice).hash for v in generation},
+    }
+    return make_ablation_report(halves, about | provenance(), command.out)
 
 
-def _vary(first: Any, axes: Mapping[str, Sequence[Any]]) -> list[Variant]:
-    rows = [
-        Variant(axis, value, replace(first, **{axis: value}))
-        for axis, values in axes.items()
-        for value in values[1:]
-    ]
-    return [Variant("", None, first), *rows] if rows else []
-
-
-def open_file(folder: Path, choice: Drawing | Fitting, header: dict[str, Any]) -> ResultFile:
-    """The results of one variant, in a file named after everything that decides them."""
-    header = {"kind": type(choice).__name__.lower(), "choice": asdict(choice), **header}
-    mark = hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()[:16]
-    return ResultFile(folder / f"{header['kind']}-{mark}.jsonl", header)
-
-
+@dataclass(frozen=True)
 class Bench:
-    """One object, and everything that several variants need of it, made once.
+    """What the variants of all objects share.
 
-    Args:
-        drawn, fitted: protocols of the two halves.
-        generators: by drawing, with its sampler in place.
-        base: the drawing whose views are fitted where generated ones are.
-        hull: also judge a drawn orbit by the hull it carves.
-        network: of fits with a perceptual loss.
-        judge: measures the perceptual distance of drawn orbits.
+    Attributes:
+        settings: what is varied.
+        drawn, built: protocols of the two halves.
+        load: name of a model -> its generator, read once.
+        perceptual: the network of fits with a perceptual term; None where no fit has one.
+        judge: measures the perceptual distance of generated orbits.
     """
 
-    def __init__(
-        self,
-        item: TestObject,
-        drawn: ObjectProtocol,
-        fitted: ObjectProtocol,
-        generators: Callable[[Drawing], OrbitGenerator],
-        base: Drawing,
-        *,
-        hull: bool = True,
-        network: Perceptual | None = None,
-        judge: Perceptual | None = None,
-    ) -> None:
-        self.item, self.drawn, self.fitted = item, drawn, fitted
-        self.generators, self.base, self.hull = generators, base, hull
-        self.network, self.judge = network, judge
+    settings: AblationSettings
+    drawn: ObjectProtocol
+    built: ObjectProtocol
+    load: Callable[[str], Generator]
+    perceptual: Perceptual | None = None
+    judge: Perceptual | None = None
+
+    @classmethod
+    def of(
+        cls,
+        command: EvaluateAblation,
+        generation: Sequence[Variant[GenerationChoice]],
+        builds: Sequence[Variant[BuildChoice]],
+    ) -> Bench:
+        """Load the networks that the variants need."""
+        drawn = replace(GENERATION, size=command.size or GENERATION.size)
+        built = replace(RECONSTRUCTION, size=command.size or RECONSTRUCTION.size)
+        wanted = any(v.choice.preset.perceptual for v in builds)
+        return cls(
+            command.settings,
+            drawn,
+            drawn if command.settings.orbit == "generated" else built,
+            cache(lambda name: Generator.from_pretrained(name, device=command.device)),
+            Perceptual.load(command.perceptual_network) if wanted else None,
+            Perceptual.load("lpips") if generation else None,
+        )
+
+    def generator(self, choice: GenerationChoice) -> Generator:
+        """The generator with the sampler that the choice asks for.
+
+        Raises:
+            V3DError: the model leaves no choice of sampler.
+        """
+        plain = self.load(choice.model)
+        if choice.sampler is None:
+            return plain
+        try:
+            model = replace(plain.model, sampler=getattr(edm, choice.sampler))  # type: ignore[type-var]  # a dataclass, or TypeError
+        except TypeError:
+            raise V3DError(f"The model {choice.model} leaves no choice of sampler.") from None
+        return Generator(model, plain.name)
+
+    def generation_header(self, choice: GenerationChoice) -> dict[str, Any]:
+        """What else decides the numbers of an orbit."""
+        header = {"protocol": self.drawn.as_dict(), "hull": self.settings.hull, "judge": "lpips"}
+        return header | {"model_hash": self.generator(choice).hash}
+
+    def build_header(self, choice: BuildChoice) -> dict[str, Any]:
+        """What else decides the numbers of an asset."""
+        header: dict[str, Any] = {"protocol": self.built.as_dict(), "preset": asdict(choice.preset)}
+        if choice.preset.perceptual and self.perceptual is not None:
+            header["perceptual"] = self.perceptual.name
+        if choice.orbit == "generated":
+            base = base_generation(self.settings)
+            header |= {"generation": asdict(base), "model_hash": self.generator(base).hash}
+        return header
+
+
+class ObjectVariants:
+    """One object, and everything that several variants need of it, made once."""
+
+    def __init__(self, item: TestObject, bench: Bench) -> None:
+        self.item, self.bench = item, bench
         self._made: dict[Any, Any] = {}
 
-    def measure(self, choice: Drawing | Fitting) -> ObjectResult:
-        """The scores of one variant, under the method name "scores"."""
-        result = ObjectResult(self.item.id, self.item.hash, self.item.real_scan, {}, {})
-        try:
-            result.scores["scores"] = (
-                self.draw_scores(choice) if isinstance(choice, Drawing) else self.fit_scores(choice)
-            )
-        except V3DError as error:
-            result.failures["scores"] = str(error)
-        return result
-
-    def draw_scores(self, drawing: Drawing) -> Scores:
-        views, seconds = self._orbit(drawing)
-        scores = orbit_scores(views, self._truth(self.drawn), self.judge)
-        if self.hull:
-            mesh = self.drawn.place(self.item.mesh)
-            scores |= asset_scores(views, mesh, self.drawn, GenerationSettings(mesh="hull"))
+    def generation_scores(self, choice: GenerationChoice) -> Metrics:
+        """Of the orbit that is drawn by this choice; with `settings.hull` also of the hull that it carves."""
+        bench = self.bench
+        views, seconds = self._orbit(choice)
+        scores = orbit_scores(views, self._true_orbit(bench.drawn), bench.judge)
+        if bench.settings.hull:
+            mesh = bench.drawn.place(self.item.mesh)
+            inputs = BuildInputs(views, photos={0: self._photo()})
+            scores |= shape_scores(inputs, mesh, bench.drawn, PRESETS["draft"], choice.seed)
         return scores | {"seconds": seconds}
 
-    def fit_scores(self, fitting: Fitting) -> Scores:
-        case = self._case(fitting)
-        views = self._views(fitting)[:: ORBIT_VIEWS // fitting.views]
-        above = self._above() if fitting.orbit == "generated" and fitting.above else None
-        start = time.process_time()
-        splats = case.fitted(views, fitting.carving, self.network if fitting.perceptual else None, above)
-        seconds = time.process_time() - start
-        scores = {f"splats.{k}": v for k, v in case.splat_scores(splats).items()}
-        if fitting.mesh:
-            made = case.mesh_scores(views, splats)
-            seconds += made.pop("seconds")
+    def build_scores(self, choice: BuildChoice) -> Metrics:
+        """Of the Gaussians and, with `choice.mesh`, the mesh that the product makes by this choice."""
+        truth: Truth = self._once("truth", lambda: Truth.of(self.item, self.bench.built))
+        inputs, preset = self._inputs(choice), choice.preset
+        if choice.orbit == "generated" and not self._base_generator().agrees_in_colour:
+            preset = silhouettes_only(preset)
+        measured = MeasuredBuild(inputs, preset, choice.seed)
+        network = self.bench.perceptual if preset.perceptual else None
+        splats = measured.splats(network, carving=choice.carving)
+        scores = {f"splats.{k}": v for k, v in truth.splat_scores(splats).items()}
+        if choice.mesh:
+            made = truth.mesh_scores(measured.mesh, inputs.views)
             scores |= {k if k in _SHAPE else f"mesh.{k}": v for k, v in made.items()}
-        return scores | {"seconds": seconds}
+        return scores | {"seconds": sum(measured.seconds.values())}
 
-    def _case(self, fitting: Fitting) -> Case:
-        preset = PRESETS[fitting.quality]
-        refine = (preset.refine or RefineSettings()) if fitting.refine else None
-        return Case(
-            self.fitted,
-            ReconstructionSettings(quality=fitting.quality, seed=fitting.seed),
-            self.fitted.place(self.item.mesh),
-            self._once("held out", lambda: self.fitted.held_out(self.item)),
-            replace(preset, refine=refine),
-            certain=0 if fitting.orbit == "generated" and fitting.filled else None,
-        )
+    def _inputs(self, choice: BuildChoice) -> BuildInputs:
+        step = ORBIT_VIEWS // choice.views
+        if choice.orbit == "generated":
+            views, _ = self._orbit(base_generation(self.bench.settings))
+            photos = {0: self._photo()} if choice.photo else {}
+            return BuildInputs(views[::step], self._above() if choice.above else None, photos)
+        truth = self._true_orbit(self.bench.built)
+        return BuildInputs((truth if choice.orbit == "true" else perturb(truth, choice.seed))[::step])
 
-    def _views(self, fitting: Fitting) -> Views:
-        if fitting.orbit == "generated":
-            return self._orbit(self.base)[0]
-        truth = self._truth(self.fitted)
-        return truth if fitting.orbit == "true" else perturb(truth, fitting.seed)
+    def _base_generator(self) -> Generator:
+        return self.bench.generator(base_generation(self.bench.settings))
 
-    def _orbit(self, drawing: Drawing) -> tuple[Views, float]:
-        """The drawn views, and the CPU seconds it took."""
+    def _photo(self) -> Any:
+        return photo_of(self._true_orbit(self.bench.drawn))
+
+    def _orbit(self, choice: GenerationChoice) -> tuple[Views, float]:
+        """The generated views, and the CPU seconds that they took."""
 
         def draw() -> tuple[Views, float]:
-            photo = photo_of(self._truth(self.drawn))
+            photo, generator = self._photo(), self.bench.generator(choice)
             start = time.process_time()
-            views = self.generators(drawing)(
-                photo, seed=drawing.seed, steps=drawing.steps, guidance=drawing.guidance
-            )
-            return views.resized(self.drawn.size), time.process_time() - start
+            views = generator(photo, seed=choice.seed, steps=choice.steps, guidance=choice.guidance)
+            return views.resized(self.bench.drawn.size), time.process_time() - start
 
-        return self._once(drawing, draw)
+        made: tuple[Views, float] = self._once(choice, draw)
+        return made
 
     def _above(self) -> Views | None:
         """The base generator's views from above and below, at the size of the orbit."""
 
         def draw() -> Views | None:
-            above = self.generators(self.base).above(photo_of(self._truth(self.drawn)))
-            return None if above is None else above.resized(self.drawn.size)
+            above = self._base_generator().above(self._photo())
+            return None if above is None else above.resized(self.bench.drawn.size)
 
-        return self._once("above", draw)
+        made: Views | None = self._once("above", draw)
+        return made
 
-    def _truth(self, protocol: ObjectProtocol) -> Views:
-        return self._once(protocol, partial(protocol.true_orbit, self.item))
+    def _true_orbit(self, protocol: ObjectProtocol) -> Views:
+        made: Views = self._once(protocol, partial(protocol.true_orbit, self.item))
+        return made
 
     def _once(self, key: Any, make: Callable[[], Any]) -> Any:
         if key not in self._made:
             self._made[key] = make()
         return self._made[key]
-
-
-_SHAPE = ("chamfer", "f_score", "normal_consistency", "iou", "front_iou")
 
 
 def merge(files: Mapping[str, ResultFile], ids: Sequence[str]) -> list[ObjectResult]:
@@ -276,8 +238,20 @@ def merge(files: Mapping[str, ResultFile], ids: Sequence[str]) -> list[ObjectRes
         for r in file.results:
             if r.id in set(ids):
                 one = merged.setdefault(r.id, ObjectResult(r.id, r.hash, r.real_scan, {}, {}))
-                if "scores" in r.scores:
-                    one.scores[label] = r.scores["scores"]
-                if "scores" in r.failures:
-                    one.failures[label] = r.failures["scores"]
+                if _SCORES in r.scores:
+                    one.scores[label] = r.scores[_SCORES]
+                if _SCORES in r.failures:
+                    one.failures[label] = r.failures[_SCORES]
     return [merged[name] for name in ids if name in merged]
+
+
+def _measure(item: TestObject, file: ResultFile, scores: Callable[[], Metrics]) -> None:
+    """Add the object to the file, unless it is there."""
+    if item.id in file.done:
+        return
+    result = ObjectResult(item.id, item.hash, item.real_scan, {}, {})
+    try:
+        result.scores[_SCORES] = scores()
+    except V3DError as error:
+        result.failures[_SCORES] = str(error)
+    file.add(result)

@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from v3d.evaluation.ablation import Variant
+from v3d.evaluation.variants import Variant
 from v3d.evaluation.differences import differences
 from v3d.evaluation.plot import Point, plot, tile
 from v3d.evaluation.report import ObjectResult, make_report, save_report
@@ -46,7 +46,7 @@ _PLOTTED = 4
 
 
 def make_ablation_report(
-    halves: Mapping[str, tuple[Sequence[Variant], Sequence[ObjectResult]]],
+    halves: Mapping[str, tuple[Sequence[Variant[Any]], Sequence[ObjectResult]]],
     provenance: dict[str, Any],
     folder: Path,
 ) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def make_ablation_report(
     return report
 
 
-def curves(half: str, variants: Sequence[Variant], report: Mapping[str, Any]) -> list[list[Image.Image]]:
+def curves(half: str, variants: Sequence[Variant[Any]], report: Mapping[str, Any]) -> list[list[Image.Image]]:
     """A row of pictures for each axis of numbers: metrics over it, with the interval of the difference to the base."""
     name = f"{half}, all objects"
     means, apart = report["summary"].get(name, {}), report["differences"].get(name, {})

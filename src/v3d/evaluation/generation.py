@@ -2,36 +2,102 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
-from typing import Protocol
+from dataclasses import asdict, replace
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from v3d.compositing import over_white
+from v3d.diffusion.generator import Generator
 from v3d.errors import V3DError
+from v3d.evaluation.assets import MeasuredBuild, Metrics
 from v3d.evaluation.metrics import compare_views, silhouette_consistency, warp_consistency
 from v3d.evaluation.nearest import NearestObject
-from v3d.evaluation.objects import TestObject
-from v3d.evaluation.protocol import ObjectProtocol
+from v3d.evaluation.objects import TestObject, load_objects, object_ids
+from v3d.evaluation.protocol import GENERATION, ObjectProtocol
 from v3d.evaluation.report import ObjectResult
-from v3d.evaluation.settings import GenerationSettings
+from v3d.evaluation.runner import evaluate_objects
+from v3d.evaluation.settings import EvaluateGeneration, GenerationSettings, OnObject
+from v3d.evaluation.sheet import SheetRow, choose_objects, generation_sheet
+from v3d.files import atomic
 from v3d.framing import photo_of
 from v3d.meshes.mesh import Mesh
 from v3d.networks.perceptual import Perceptual
-from v3d.surface.carving import carve
+from v3d.objects import build
+from v3d.objects.build import BuildInputs
+from v3d.objects.presets import PRESETS, Preset, silhouettes_only
 from v3d.surface.extract import extract_mesh
-from v3d.surface.fit import fit_surface
-from v3d.surface.silhouette import fill_silhouette
 from v3d.views import Views
 
 
 class OrbitGenerator(Protocol):
     """`v3d.diffusion.generator.Generator`, or anything that is called like it."""
 
-    def __call__(self, rgba: Tensor, *, seed: int, steps: int | None, guidance: float | None) -> Views: ...
+    @property
+    def agrees_in_colour(self) -> bool:
+        """Whether the colours of its views may shape a surface."""
+        ...
 
-    def above(self, rgba: Tensor) -> Views | None: ...
+    def __call__(self, rgba: Tensor, *, seed: int, steps: int | None, guidance: float | None) -> Views:
+        """The orbit of a framed photo [S, S, 4], straight alpha."""
+        ...
+
+    def above(self, rgba: Tensor) -> Views | None:
+        """Views from above and below of the same photo; None where the model draws none."""
+        ...
+
+
+def run(command: EvaluateGeneration, on_object: OnObject | None = None) -> dict[str, Any]:
+    """Measure every object that `command.out` has no result of yet; returns the report.
+
+    Raises:
+        V3DError: objects or weights are missing, or `command.out` holds results of other settings.
+    """
+    protocol = replace(GENERATION, size=command.size or GENERATION.size)
+    settings = command.settings
+    generator: Generator | None = None
+    if command.model != "none":
+        generator = Generator.from_pretrained(command.model, device=command.device)
+    elif command.sheet:
+        raise V3DError("A contact sheet shows generated views; name a --model.")
+    nearest = None
+    if command.train_corpus is not None:
+        index = command.train_index or command.out / "nearest.safetensors"
+        exclude = set(object_ids(command.objects))
+        nearest = NearestObject.open(command.train_corpus, index, protocol, exclude=exclude)
+    network = Perceptual.load(command.perceptual) if command.perceptual else None
+    preset = preset_of(settings, generator)
+    header = {
+        "protocol": protocol.as_dict(),
+        "settings": asdict(settings),
+        "preset": asdict(preset) if preset else None,
+        "model": command.model,
+        "model_hash": generator.hash if generator else None,
+        "nearest": nearest is not None,
+        "perceptual": network.name if network else None,
+    }
+
+    def measure(item: TestObject) -> ObjectResult:
+        return evaluate_generation(item, protocol, settings, generator, nearest, network, preset)
+
+    title = "Generation from true front views"
+    report = evaluate_objects(command.out, title, command.objects, header, measure, on_object)
+    if command.sheet and generator is not None:
+        _draw_sheet(command, protocol, generator, [ObjectResult(**one) for one in report["objects"]])
+    return report
+
+
+def preset_of(settings: GenerationSettings, generator: OrbitGenerator | None) -> Preset | None:
+    """How the product would build the assets of such views; None where no asset is asked for."""
+    if settings.mesh == "none":
+        return None
+    preset = PRESETS[settings.mesh]
+    agrees = generator is None or generator.agrees_in_colour
+    return preset if agrees else silhouettes_only(preset)
 
 
 def evaluate_generation(
@@ -41,15 +107,20 @@ def evaluate_generation(
     generator: OrbitGenerator | None,
     nearest: NearestObject | None = None,
     perceptual: Perceptual | None = None,
+    preset: Preset | None = None,
 ) -> ObjectResult:
     """Draw the orbit of one object from its true front view and compare frames 1.. with the true ones.
 
-    Methods: "true views", "generated" (without a generator: left out), "repeat the photo", and "nearest
-    training object" where its index is given. `back.*` are the means over the views more than 90 degrees from the photo.
+    Methods: "true views", "repeat the photo", "nearest training object" where its index is given, and "generated"
+    where there is a generator. `back.*` are means over the views more than 90 degrees from the photo.
+
+    Args:
+        perceptual: also measures its distance.
+        preset: also build the shape of every method's views and compare it with the object; None leaves that out.
     """
     truth = protocol.true_orbit(item)
     photo = photo_of(truth)
-    mesh = protocol.place(item.mesh)
+    true_mesh = protocol.place(item.mesh)
     methods: dict[str, Callable[[], Views]] = {
         "true views": lambda: truth,
         "repeat the photo": lambda: repeat_photo(photo, truth),
@@ -67,8 +138,9 @@ def evaluate_generation(
             views = draw()
             seconds = time.process_time() - start
             result.scores[method] = orbit_scores(views, truth, perceptual) | {"seconds": seconds}
-            if settings.mesh != "none":
-                result.scores[method] |= asset_scores(views, mesh, protocol, settings)
+            if preset is not None:
+                inputs = BuildInputs(views, photos={0: photo})
+                result.scores[method] |= shape_scores(inputs, true_mesh, protocol, preset, settings.seed)
         except V3DError as error:
             result.failures[method] = str(error)
     return result
@@ -77,16 +149,16 @@ def evaluate_generation(
 def repeat_photo(rgba: Tensor, truth: Views) -> Views:
     """The baseline that shows the photo [H, W, 4] (straight alpha) from every side."""
     alpha = rgba[..., 3]
-    rgb = rgba[..., :3] * alpha[..., None] + 1 - alpha[..., None]
+    rgb = over_white(rgba[..., :3], alpha)
     V = len(truth)
     return Views(rgb.expand(V, -1, -1, -1), alpha.expand(V, -1, -1), truth.cameras)
 
 
-def orbit_scores(views: Views, truth: Views, perceptual: Perceptual | None = None) -> dict[str, float]:
+def orbit_scores(views: Views, truth: Views, perceptual: Perceptual | None = None) -> Metrics:
     """Means over the frames that had to be invented (all but frame 0), and over the back half.
 
     Args:
-        perceptual: also its distance, by its name.
+        perceptual: also measures its distance, by its name.
     """
     each = compare_views(views, truth)
     if perceptual is not None:
@@ -98,35 +170,49 @@ def orbit_scores(views: Views, truth: Views, perceptual: Perceptual | None = Non
     return means | {f"back.{name}": float(values[back].mean()) for name, values in each.items()}
 
 
-def asset_scores(
-    views: Views, truth: Mesh, protocol: ObjectProtocol, settings: GenerationSettings
-) -> dict[str, float]:
-    """How far the views agree with one solid, and how near that solid is to the true mesh.
+def shape_scores(
+    inputs: BuildInputs, truth: Mesh, protocol: ObjectProtocol, preset: Preset, seed: int
+) -> Metrics:
+    """How far the views agree with one solid, and how near the product's shape of them is to the true mesh.
 
-    The agreement is that with the plain hull; the solid fills the outline of the first view, which is the photo's. Views that
-    have no solid in common score nan, and an IoU of 0.
+    The agreement (`consistency.*`) is that with the plain hull of the views, to which no photo adds anything. Views
+    that have no solid in common score nan, and an IoU of 0.
     """
+    views = inputs.views
     try:
-        common = extract_mesh(carve(views), faces=settings.faces)
-        silhouettes = float(silhouette_consistency(views, common).mean())
-        warp = float(warp_consistency(views, common).nanmean())
-        sdf = carve(views, certain=0)
-        cameras = None
-        if settings.mesh == "surface":
-            fitted = fit_surface(views, sdf, seed=settings.seed)
-            sdf, cameras = fill_silhouette(fitted, views[0], hull=sdf), views.cameras
-        mesh = extract_mesh(sdf, cameras=cameras, faces=settings.faces)
-    except V3DError:
-        return {
-            "consistency.iou": float("nan"),
-            "consistency.psnr": float("nan"),
-            "mesh.chamfer": float("nan"),
-            "mesh.iou": 0.0,
+        common = extract_mesh(build.hull(BuildInputs(views), preset), faces=preset.faces)
+        consistency = {
+            "consistency.iou": float(silhouette_consistency(views, common).mean()),
+            "consistency.psnr": float(warp_consistency(views, common).nanmean()),
         }
-    shape = protocol.compare(mesh, truth)
-    return {
-        "consistency.iou": silhouettes,
-        "consistency.psnr": warp,
-        "mesh.chamfer": shape["chamfer"],
-        "mesh.iou": shape["iou"],
-    }
+        measured = MeasuredBuild(inputs, preset, seed)
+        if preset.surface is not None:
+            measured.splats(None)
+        shape = protocol.compare(measured.shape, truth)
+    except V3DError:
+        nothing = dict.fromkeys(("consistency.iou", "consistency.psnr", "mesh.chamfer"), math.nan)
+        return nothing | {"mesh.iou": 0.0}
+    return consistency | {"mesh.chamfer": shape["chamfer"], "mesh.iou": shape["iou"]}
+
+
+def _draw_sheet(
+    command: EvaluateGeneration,
+    protocol: ObjectProtocol,
+    generator: OrbitGenerator,
+    results: list[ObjectResult],
+) -> None:
+    """Write `contact_sheet.jpg`: the chosen objects' views are drawn again, from the same seed."""
+    psnr = {r.id: r.scores["generated"]["psnr"] for r in results if "generated" in r.scores}
+    settings = command.settings
+    columns = []
+    titles = ("Real scans, best to worst", "Made objects, best to worst")
+    for title, ids in zip(titles, choose_objects(results, command.sheet), strict=True):
+        rows = []
+        for item in load_objects(command.objects, ids):
+            truth = protocol.true_orbit(item)
+            photo = photo_of(truth)
+            views = generator(photo, seed=settings.seed, steps=settings.steps, guidance=settings.guidance)
+            rows.append(SheetRow(f"{item.id}   {psnr[item.id]:.2f} dB", photo, views, truth))
+        columns.append((title, rows))
+    with atomic(command.out / "contact_sheet.jpg") as temporary:
+        generation_sheet(columns).save(temporary, quality=88)

@@ -13,6 +13,7 @@ from typing import Any
 
 from v3d.errors import V3DError
 from v3d.files import atomic, clear_errors, write_json
+from v3d.provenance import provenance
 
 Scores = dict[str, dict[str, float]]
 """Of one object: method -> metric -> value."""
@@ -125,6 +126,14 @@ def make_report(
     if folder is not None:
         save_report(report, folder)
     return report
+
+
+def report_one(
+    title: str, subject: Path, scores: Scores, folder: Path | None, about: dict[str, Any]
+) -> dict[str, Any]:
+    """The report of one comparison: `scores` of `subject`, with provenance; see `make_report`."""
+    result = ObjectResult(str(subject), "", False, scores, {})
+    return make_report(title, [result], about | provenance(), folder)
 
 
 def save_report(report: dict[str, Any], folder: Path) -> None:

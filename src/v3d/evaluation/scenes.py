@@ -12,18 +12,51 @@ import torch
 
 from v3d.cameras import Cameras
 from v3d.errors import V3DError
-from v3d.evaluation.report import ObjectResult
-from v3d.evaluation.settings import SceneEvaluationSettings
+from v3d.evaluation.report import ObjectResult, ResultFile, make_report
+from v3d.evaluation.settings import EvaluateScenes, OnObject, SceneEvaluationSettings
 from v3d.metrics import psnr, ssim
 from v3d.networks.perceptual import Perceptual
+from v3d.provenance import provenance
 from v3d.run import digest
+from v3d.runtime import tune_malloc
 from v3d.scene.draw import SceneDrawer, draw_path, spread
 from v3d.scene.fit import fit_scene
-from v3d.scene.model import SceneViews, square
+from v3d.scene.model import SceneModel, SceneViews, square
 from v3d.scene.presets import SCENE_PRESETS
 from v3d.splats.gaussians import Splats
 from v3d.splats.rasterize import rasterize
 from v3d.views import Views
+
+
+def run(command: EvaluateScenes, on_object: OnObject | None = None) -> dict[str, Any]:
+    """Measure every scene that `command.out` has no result of yet; returns the report.
+
+    Raises:
+        V3DError: scenes or weights are missing, or `command.out` holds results of other settings.
+    """
+    tune_malloc()
+    protocol = SceneProtocol(sources=command.sources)
+    model: SceneDrawer | None = None
+    if command.model != "none":
+        model = SceneModel.load(command.model, command.device)
+    networks = [Perceptual.load("lpips"), Perceptual.load("vae")]
+    header = {
+        "protocol": protocol.as_dict(),
+        "settings": asdict(command.settings),
+        "preset": asdict(SCENE_PRESETS[command.settings.quality]),
+        "model": command.model,
+        "model_hash": model.hash if model else None,
+        "perceptual": [network.name for network in networks],
+    }
+    ids = scene_ids(command.scenes, command.limit)
+    file = ResultFile(command.out / "results.jsonl", header)
+    left = [name for name in ids if name not in file.done]
+    for scene in load_scenes(command.scenes, left, protocol):
+        file.add(evaluate_scene(scene, protocol, command.settings, model, networks))
+        if on_object:
+            on_object(scene.id, len(file.done & set(ids)), len(ids))
+    results = [r for r in file.results if r.id in ids]
+    return make_report("Held-out views of scenes", results, header | provenance(), command.out)
 
 
 @dataclass(frozen=True)

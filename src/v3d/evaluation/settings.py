@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from tyro.conf import Positional
 
 from v3d.settings import PerceptualNetwork, Quality
+
+OnObject = Callable[[str, int, int], None]
+"""Called with the name of the object just done, the number done and the number in all."""
 
 SamplerName = Literal["euler", "heun", "dpm_solver_2m"]
 
@@ -40,7 +44,7 @@ class ReconstructionSettings:
     Attributes:
         views: "clean" true views, "perturbed" ones that disagree as generated views do (`protocol.perturb`).
         carving: first Gaussians on the visual hull, or a blob of random ones.
-        perceptual: fit with the perceptual loss, or without.
+        perceptual: fit with the perceptual loss, or without; by default as the quality has it.
         mesh: also make the hull's mesh, the surface and its texture.
         quality: of every stage, as in `v3d.objects.pipeline.PRESETS`.
         seed: of every random choice.
@@ -48,7 +52,7 @@ class ReconstructionSettings:
 
     views: tuple[Literal["clean", "perturbed"], ...] = ("clean",)
     carving: tuple[bool, ...] = (True,)
-    perceptual: tuple[bool, ...] = (False,)
+    perceptual: tuple[bool, ...] = ()
     mesh: bool = True
     quality: Quality = "standard"
     seed: int = 0
@@ -61,16 +65,14 @@ class GenerationSettings:
     Attributes:
         steps, guidance: of the sampler; None takes the model's own.
         seed: of the initial noise.
-        mesh: also make a mesh of the views of every method and compare it with the true one: "hull" carves
-            only, "surface" fits as well, "none" does neither.
-        faces: at most, of every mesh.
+        mesh: also build the shape of every method's views at this quality, as the product does, and compare it with
+            the true mesh; "none" leaves that out.
     """
 
     steps: int | None = None
     guidance: float | None = None
     seed: int = 0
-    mesh: Literal["none", "hull", "surface"] = "hull"
-    faces: int = 20_000
+    mesh: Literal["none", "draft", "standard", "high"] = "draft"
 
 
 @dataclass(frozen=True)
@@ -86,10 +88,10 @@ class AblationSettings:
             of the base.
         views: every (18 / views)-th of them; 18, 9, 6, 3 or 2.
         above: fit splats of generated orbits also to the model's views from above and below.
-        filled: the solid of a generated orbit fills the photo's outline (`v3d.surface.silhouette.fill_silhouette`).
+        photo: the photo of a generated orbit is trusted: the hull fills its silhouette, and it textures what it sees.
         carving: first Gaussians on the visual hull, or a blob of random ones.
-        perceptual: fit splats with the perceptual loss, or without.
-        refine: fit the mesh's texture to the views, or leave it as it was projected.
+        perceptual: fit splats with the perceptual loss, or without; by default as the quality has it.
+        refine: fit the mesh's texture to the views, or leave it as it was projected; by default as the quality has it.
         hull: also carve drawn orbits and compare with the true mesh.
         mesh: also make the mesh of reconstructions.
         quality: of the reconstruction, as in `v3d.objects.pipeline.PRESETS`.
@@ -103,10 +105,10 @@ class AblationSettings:
     orbit: Literal["true", "perturbed", "generated"] = "true"
     views: tuple[int, ...] = (18,)
     above: tuple[bool, ...] = (True,)
-    filled: tuple[bool, ...] = (True,)
+    photo: tuple[bool, ...] = (True,)
     carving: tuple[bool, ...] = (True,)
-    perceptual: tuple[bool, ...] = (False,)
-    refine: tuple[bool, ...] = (True,)
+    perceptual: tuple[bool, ...] = ()
+    refine: tuple[bool, ...] = ()
     hull: bool = True
     mesh: bool = True
     quality: Quality = "standard"
@@ -130,6 +132,12 @@ class EvaluateReconstruction:
     settings: ReconstructionSettings = field(default_factory=ReconstructionSettings)
     perceptual_network: PerceptualNetwork = "vae"
     size: int | None = None
+
+    def run(self, on_object: OnObject | None = None) -> dict[str, Any]:
+        """Measure and return the report; see `v3d.evaluation.reconstruction.run`."""
+        from v3d.evaluation.reconstruction import run
+
+        return run(self, on_object)
 
 
 @dataclass(frozen=True)
@@ -160,6 +168,12 @@ class EvaluateGeneration:
     size: int | None = None
     device: str = "cpu"
 
+    def run(self, on_object: OnObject | None = None) -> dict[str, Any]:
+        """Measure and return the report; see `v3d.evaluation.generation.run`."""
+        from v3d.evaluation.generation import run
+
+        return run(self, on_object)
+
 
 @dataclass(frozen=True)
 class EvaluateAblation:
@@ -181,6 +195,12 @@ class EvaluateAblation:
     size: int | None = None
     device: str = "cpu"
 
+    def run(self, on_object: OnObject | None = None) -> dict[str, Any]:
+        """Measure and return the report; see `v3d.evaluation.ablation.run`."""
+        from v3d.evaluation.ablation import run
+
+        return run(self, on_object)
+
 
 @dataclass(frozen=True)
 class EvaluateViews:
@@ -196,6 +216,12 @@ class EvaluateViews:
     truth: Path
     out: Path | None = None
     perceptual: PerceptualNetwork | None = "lpips"
+
+    def run(self, on_object: OnObject | None = None) -> dict[str, Any]:
+        """Measure and return the report; see `v3d.evaluation.views.run`."""
+        from v3d.evaluation.views import run
+
+        return run(self)
 
 
 @dataclass(frozen=True)
@@ -214,6 +240,12 @@ class EvaluateAsset:
     out: Path | None = None
     alignment: Literal["none", "ball"] = "none"
     size: int | None = None
+
+    def run(self, on_object: OnObject | None = None) -> dict[str, Any]:
+        """Measure and return the report; see `v3d.evaluation.asset.run`."""
+        from v3d.evaluation.asset import run
+
+        return run(self)
 
 
 @dataclass(frozen=True)
@@ -256,6 +288,12 @@ class EvaluateScenes:
     sources: tuple[int, ...] = (1, 3, 6)
     limit: int = 0
     device: str = "cpu"
+
+    def run(self, on_object: OnObject | None = None) -> dict[str, Any]:
+        """Measure and return the report; see `v3d.evaluation.scenes.run`."""
+        from v3d.evaluation.scenes import run
+
+        return run(self, on_object)
 
 
 Evaluation = (

@@ -6,18 +6,17 @@ distance field) -> textured mesh -> files. Finished stages are kept in the run's
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from torch import Tensor
 
 from v3d.capture.images import existing
 from v3d.capture.readers import load_views
 from v3d.capture.video import views_from_video
 from v3d.diffusion.generator import load_generator
 from v3d.meshes.mesh import Mesh
-from v3d.objects.presets import Preset, preset_of
+from v3d.objects.build import BuildInputs
+from v3d.objects.presets import Preset, preset_of, silhouettes_only
 from v3d.objects.stages import (
     above_stage,
     export_stage,
@@ -34,7 +33,7 @@ from v3d.run import OnProgress, RunFolder, other_than, run_name
 from v3d.runtime import pick_device, tune_malloc
 from v3d.settings import GenerateSettings, ReconstructSettings
 from v3d.splats.gaussians import Splats
-from v3d.views import Views, with_above
+from v3d.views import Views
 
 MAX_VIEW_SIZE = 1024  # larger views are reduced as they are read
 
@@ -82,14 +81,15 @@ def generate(
     run = RunFolder(folder, settings, force=force, on_progress=on_progress)
     framed, key = photo_stage(run, photo, recentre=settings.recentre)
     generator = load_generator(settings.model, device)
-    views, key = generate_stage(run, generator, framed, key, settings)
+    views, views_key = generate_stage(run, generator, framed, key, settings)
     preset = preset_of(settings)
-    if not generator.model.agrees_in_colour:
-        preset = replace(preset, surface=None)
-    above = None
+    if not generator.agrees_in_colour:
+        preset = silhouettes_only(preset)
+    above, above_key = None, views_key
     if settings.until != "views":
-        above, key = above_stage(run, generator, framed, key)
-    return _to_3d(run, views, above, key, preset, settings, device, framed)
+        above, above_key = above_stage(run, generator, framed, key)
+    inputs = BuildInputs(views, above, {0: framed})
+    return _build(run, inputs, views_key, above_key, preset, settings, device)
 
 
 def reconstruct(
@@ -125,34 +125,31 @@ def reconstruct(
         folder = other_than(Path(views), Path(out) / run_name(Path(views)))
         posed = views_from_video(views) if orbit else load_views(views, max_size=MAX_VIEW_SIZE)
     run = RunFolder(folder, settings, force=force, on_progress=on_progress)
-    framed = None if photo is None else photo_stage(run, Path(photo), recentre=True)[0]
-    kept, key = views_stage(run, posed)
-    return _to_3d(run, kept, None, key, preset_of(settings), settings, device, framed)
+    photos = {} if photo is None else {0: photo_stage(run, Path(photo), recentre=True)[0]}
+    placed, key = views_stage(run, posed)
+    return _build(run, BuildInputs(placed, None, photos), key, key, preset_of(settings), settings, device)
 
 
-def _to_3d(
+def _build(
     run: RunFolder,
-    views: Views,
-    above: Views | None,
+    inputs: BuildInputs,
     views_key: str,
+    above_key: str,
     preset: Preset,
     settings: ReconstructSettings,
     device: str,
-    photo: Tensor | None,
 ) -> Asset:
-    """Views -> hull -> splats -> surface -> textured mesh -> files."""
+    """Views -> hull -> splats -> surface -> textured mesh -> files, as far as the settings ask for."""
     splats, mesh, keys, seed = None, None, [views_key], settings.seed
     if settings.until != "views":
-        certain = None if photo is None else 0  # what the photo shows is there, whatever other views say
-        hull, hull_key = hull_stage(run, views, views_key, preset, certain)
-        # What is guessed from above would carve too much away, and smear the texture; splats, which nothing else holds there, need it.
-        seen = with_above(views, above)
-        splats, key = splats_stage(run, seen, hull, hull_key, preset, seed, device)
-        keys.append(key)
+        hull, hull_key = hull_stage(run, inputs, views_key, preset)
+        splats, splats_key = splats_stage(run, inputs, hull, [hull_key, above_key], preset, seed, device)
+        keys.append(splats_key)
         if settings.until == "mesh":
-            surface, key = surface_stage(run, views, hull, splats, key, preset, seed, device, certain)
-            mesh, key = mesh_stage(run, views, photo, surface, key, preset)
+            needed = [hull_key, splats_key]
+            surface, key = surface_stage(run, inputs, hull, splats, needed, preset, seed, device)
+            mesh, key = mesh_stage(run, inputs, surface, key, preset, device)
             keys.append(key)
     export_stage(run, splats, mesh, keys, settings.formats)
-    preview_stage(run, views, splats, mesh, photo, keys, preset)
-    return Asset(run.path, views, splats, mesh, run.report)
+    preview_stage(run, inputs, splats, mesh, keys, preset)
+    return Asset(run.path, inputs.views, splats, mesh, run.report)

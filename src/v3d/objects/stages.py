@@ -1,14 +1,14 @@
 """The stages of a run: each computes one thing, keeps it in the run's folder and hands back its key.
 
-What a stage computes is in its own module; here stands what goes in, what is kept and what is said in the
-report.
+What a stage computes is in `v3d.objects.build` and the rooms below it; here stands what goes into its key, what
+is kept, and what the report says. A stage's `version` goes up with every change of what it computes, so that a
+newer V3D does not take an older one's files for its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image
@@ -17,12 +17,15 @@ from torch import Tensor
 from v3d.capture.images import read_image
 from v3d.capture.photo import Photo, load_photo
 from v3d.capture.readers import load_views
+from v3d.diffusion.generator import Generator
 from v3d.files import atomic
 from v3d.meshes.files import load_mesh
 from v3d.meshes.glb import save_glb
 from v3d.meshes.mesh import Mesh
 from v3d.meshes.obj import save_obj
 from v3d.networks.perceptual import Perceptual
+from v3d.objects import build
+from v3d.objects.build import BuildInputs
 from v3d.objects.presets import Preset
 from v3d.placement import place
 from v3d.preview import contact_sheet, textured, turntable
@@ -30,29 +33,19 @@ from v3d.run import RunFolder, Stage, file_digest, save_tensors
 from v3d.settings import GenerateSettings
 from v3d.splats.files.ply import load_ply, save_ply
 from v3d.splats.files.splat import save_splat
-from v3d.splats.fit import fit
 from v3d.splats.gaussians import Splats
-from v3d.splats.initial import initial_splats
-from v3d.splats.rasterize import normal_images, splat_renderer
-from v3d.surface.carving import carve
-from v3d.surface.extract import extract_mesh
-from v3d.surface.fit import fit_surface
+from v3d.splats.rasterize import splat_renderer
 from v3d.surface.grid import Grid
-from v3d.surface.silhouette import fill_silhouette, silhouette_iou
-from v3d.texture.project import project_views, register_photo
-from v3d.texture.refine import refine_texture
-from v3d.texture.unwrap import unwrap
+from v3d.surface.silhouette import silhouette_iou
 from v3d.video import save_video
 from v3d.views import Views, save_views
 
-if TYPE_CHECKING:
-    from v3d.diffusion.generator import Generator
-
 _HULL, _SURFACE = ".stages/hull.safetensors", ".stages/surface.safetensors"
+_LEAST_IOU = 0.7  # of the mesh's silhouettes with the views'; below, the views fit no one object
 
 
 def photo_stage(run: RunFolder, path: Path, *, recentre: bool) -> tuple[Tensor, str]:
-    """The framed photo [S, S, 4]."""
+    """The framed photo [S, S, 4], straight alpha."""
 
     def compute(stage: Stage) -> Photo:
         photo = load_photo(path, recentre=recentre)
@@ -66,6 +59,7 @@ def photo_stage(run: RunFolder, path: Path, *, recentre: bool) -> tuple[Tensor, 
 
     return run.stage(
         "photo",
+        version=1,
         inputs=[file_digest(path), recentre],
         files=["photo.png"],
         compute=compute,
@@ -77,7 +71,7 @@ def photo_stage(run: RunFolder, path: Path, *, recentre: bool) -> tuple[Tensor, 
 def generate_stage(
     run: RunFolder, generator: Generator, photo: Tensor, key: str, settings: GenerateSettings
 ) -> tuple[Views, str]:
-    """The orbit, drawn by video diffusion."""
+    """The orbit of the photo [S, S, 4], drawn by video diffusion."""
     seed, steps, guidance = settings.seed, settings.steps, settings.guidance
 
     def compute(stage: Stage) -> Views:
@@ -86,6 +80,7 @@ def generate_stage(
 
     return run.stage(
         "views",
+        version=1,
         inputs=[key, generator.hash, seed, steps, guidance],
         files=["views", "transforms.json"],
         compute=compute,
@@ -95,13 +90,14 @@ def generate_stage(
 
 
 def above_stage(run: RunFolder, generator: Generator, photo: Tensor, key: str) -> tuple[Views | None, str]:
-    """Views from above and below, where the model draws them; kept in the folder `above`."""
+    """Views from above and below, where the model draws them; kept in the folder `above`. `key` is the photo's."""
     draw = generator.model.above
     if draw is None:
         return None, key
     return run.stage(
         "above",
-        inputs=[key],
+        version=1,
+        inputs=[key, generator.hash],
         files=["above"],
         compute=lambda stage: draw(photo),
         save=lambda views: save_views(views, run / "above"),
@@ -110,7 +106,7 @@ def above_stage(run: RunFolder, generator: Generator, photo: Tensor, key: str) -
 
 
 def views_stage(run: RunFolder, views: Views) -> tuple[Views, str]:
-    """Given views, brought to the world of the orbit."""
+    """Given views, brought to the world of the orbit (see `v3d.placement`)."""
 
     def compute(stage: Stage) -> Views:
         cameras, placement = place(views.cameras)
@@ -119,6 +115,7 @@ def views_stage(run: RunFolder, views: Views) -> tuple[Views, str]:
 
     return run.stage(
         "views",
+        version=1,
         inputs=[views.rgb, views.alpha, views.cameras],
         files=["views", "transforms.json"],
         compute=compute,
@@ -127,41 +124,37 @@ def views_stage(run: RunFolder, views: Views) -> tuple[Views, str]:
     )
 
 
-def hull_stage(
-    run: RunFolder, views: Views, key: str, preset: Preset, certain: int | None
-) -> tuple[Grid, str]:
-    """The soft visual hull, by space carving; it fills the outline of a view that is `certain`."""
+def hull_stage(run: RunFolder, inputs: BuildInputs, key: str, preset: Preset) -> tuple[Grid, str]:
+    """`build.hull`; `key` is that of the views alone, which are all that carving looks at."""
     return run.stage(
         "hull",
-        inputs=[key, preset.hull, certain],
+        version=2,
+        inputs=[key, preset.hull, inputs.trusted_views],
         files=[_HULL],
-        compute=lambda stage: carve(views, resolution=preset.hull, certain=certain),
+        compute=lambda stage: build.hull(inputs, preset),
         save=lambda hull: _save_grid(run / _HULL, hull),
         load=lambda: _load_grid(run / _HULL),
     )
 
 
 def splats_stage(
-    run: RunFolder, views: Views, hull: Grid, key: str, preset: Preset, seed: int, device: str
+    run: RunFolder, inputs: BuildInputs, hull: Grid, keys: list[str], preset: Preset, seed: int, device: str
 ) -> tuple[Splats, str]:
-    """Gaussians that start on the hull."""
+    """`build.splats`; `keys` are those of the hull and of the views from above."""
     perceptual = Perceptual.load("vae", device=device) if preset.perceptual else None
     name = perceptual.name if perceptual else None
 
     def compute(stage: Stage) -> Splats:
-        small = views
-        if max(views.cameras.width, views.cameras.height) > preset.view_size:
-            small = views.resized(preset.view_size)
-        initial = initial_splats(hull, small, preset.gaussians, seed=seed).to(device)
-        splats = fit(small, initial, preset.splats, perceptual=perceptual, on_step=stage.step, seed=seed).to(
-            "cpu"
+        splats = build.splats(
+            inputs, hull, preset, seed=seed, perceptual=perceptual, device=device, on_step=stage.step
         )
         stage.facts |= {"gaussians": len(splats), "perceptual": name, "device": device}
         return splats
 
     return run.stage(
         "splats",
-        inputs=[key, preset.view_size, preset.gaussians, preset.splats, name, seed],
+        version=2,
+        inputs=[keys, preset.view_size, preset.gaussians, preset.splats, name, seed],
         files=["splats.ply"],
         compute=compute,
         save=lambda splats: save_ply(run / "splats.ply", splats),
@@ -171,68 +164,53 @@ def splats_stage(
 
 def surface_stage(
     run: RunFolder,
-    views: Views,
+    inputs: BuildInputs,
     hull: Grid,
     splats: Splats,
-    key: str,
+    keys: list[str],
     preset: Preset,
     seed: int,
     device: str,
-    certain: int | None,
 ) -> tuple[Grid, str]:
-    """The signed distance field, fitted to the views and the splats' normals from the hull on.
-
-    The fit weighs all views alike; what it takes from the outline of a `certain` one is filled again. Without
-    settings for it, the field is the hull itself.
-    """
-    settings = preset.surface
-    if settings is None:
-        return hull, key
-
-    def compute(stage: Stage) -> Grid:
-        normals = normal_images(splats.to(device), views.cameras)
-        sdf = fit_surface(
-            views.to(device), hull.to(device), settings, normals=normals, on_step=stage.step, seed=seed
-        )
-        return (
-            sdf if certain is None else fill_silhouette(sdf, views[certain].to(device), hull=hull.to(device))
-        )
-
+    """`build.surface`; `keys` are those of the hull and of the Gaussians. Without a fit nothing is kept."""
+    if preset.surface is None:
+        return hull, keys[0]
     return run.stage(
         "surface",
-        inputs=[key, settings, seed, certain],
+        version=2,
+        inputs=[keys, preset.surface, seed],
         files=[_SURFACE],
-        compute=compute,
+        compute=lambda stage: build.surface(
+            inputs, hull, splats, preset, seed=seed, device=device, on_step=stage.step
+        ),
         save=lambda sdf: _save_grid(run / _SURFACE, sdf),
         load=lambda: _load_grid(run / _SURFACE),
     )
 
 
 def mesh_stage(
-    run: RunFolder, views: Views, photo: Tensor | None, sdf: Grid, key: str, preset: Preset
+    run: RunFolder, inputs: BuildInputs, sdf: Grid, key: str, preset: Preset, device: str
 ) -> tuple[Mesh, str]:
-    """The zero surface as triangles, textured from the views and, at its own resolution, the photo."""
+    """`build.shape`, then `build.textured`; says how well the mesh fits the views."""
 
     def compute(stage: Stage) -> Mesh:
-        mesh = unwrap(extract_mesh(sdf, cameras=views.cameras, faces=preset.faces), size=preset.texture_size)
-        agreement = silhouette_iou(mesh, views)
-        stage.facts |= {"faces": len(mesh.faces), "silhouette_iou": round(agreement, 3)}
-        if agreement < 0.7:
+        shape = build.shape(inputs, sdf, preset)
+        iou = silhouette_iou(shape, inputs.views)
+        stage.facts |= {"faces": len(shape.faces), "silhouette_iou": round(iou, 3)}
+        if iou < _LEAST_IOU:
             stage.warn(
-                f"The views do not fit one object (the mesh covers {agreement:.0%} of their outlines); "
+                f"The views do not fit one object (the mesh covers {iou:.0%} of their silhouettes); "
                 "expect a poor shape, and try another photo or seed."
             )
-        placed = register_photo(photo, views[0]) if photo is not None else None
-        if photo is not None and placed is None:
-            stage.warn("The photo was left out of the texture, because view 0 shows another outline.")
-        mesh = project_views(mesh, views, size=preset.texture_size, photo=placed)
-        if preset.refine is None:
-            return mesh
-        return refine_texture(mesh, views, preset.refine, photo=placed, on_step=stage.step)
+        for v, photo in build.registered_photos(inputs).items():
+            if photo is None:
+                stage.warn(f"The photo was left out of the texture, because view {v} shows another outline.")
+        return build.textured(inputs, shape, preset, device=device, on_step=stage.step)
 
     return run.stage(
         "mesh",
-        inputs=[key, photo, preset.faces, preset.texture_size, preset.refine],
+        version=2,
+        inputs=[key, sorted(inputs.photos.items()), preset.faces, preset.texture_size, preset.refine],
         files=["mesh.glb"],
         compute=compute,
         save=lambda mesh: save_glb(mesh, run / "mesh.glb"),
@@ -243,7 +221,7 @@ def mesh_stage(
 def export_stage(
     run: RunFolder, splats: Splats | None, mesh: Mesh | None, keys: list[str], formats: tuple[str, ...]
 ) -> None:
-    """The same splats and mesh in the other formats asked for."""
+    """The splats and the mesh in the other formats asked for."""
     writers: dict[str, Callable[[], None]] = {}
     if splats is not None and "splat" in formats:
         writers["splats.splat"] = lambda: save_splat(run / "splats.splat", splats)
@@ -257,6 +235,7 @@ def export_stage(
     if writers:
         run.stage(
             "export",
+            version=1,
             inputs=[keys, sorted(writers)],
             files=list(writers),
             compute=lambda stage: None,
@@ -267,31 +246,32 @@ def export_stage(
 
 def preview_stage(
     run: RunFolder,
-    views: Views,
+    inputs: BuildInputs,
     splats: Splats | None,
     mesh: Mesh | None,
-    photo: Tensor | None,
     keys: list[str],
     preset: Preset,
 ) -> None:
     """Pictures of the result: the views and a turntable as videos, and one sheet of everything."""
     draw = splat_renderer(splats) if splats is not None else None
     around = textured(mesh) if mesh is not None else draw
+    photo = inputs.photos.get(0)
 
     def compute(stage: Stage) -> tuple[Image.Image, Tensor | None]:
-        sheet = contact_sheet(views, photo=photo, splats=draw, mesh=mesh)
+        sheet = contact_sheet(inputs.views, photo=photo, splats=draw, mesh=mesh)
         return sheet, turntable(around, size=preset.turntable) if around is not None else None
 
     def save(pictures: tuple[Image.Image, Tensor | None]) -> None:
         sheet, frames = pictures
         with atomic(run / "preview.png") as temporary:
             sheet.save(temporary)
-        save_video(views.rgb, run / "views.mp4")
+        save_video(inputs.views.rgb, run / "views.mp4")
         if frames is not None:
             save_video(frames, run / "turntable.mp4")
 
     run.stage(
         "preview",
+        version=1,
         inputs=[keys, photo, preset.turntable],
         files=["preview.png", "views.mp4", *(["turntable.mp4"] if around is not None else [])],
         compute=compute,

@@ -133,6 +133,7 @@ def read_stage(
 
     return run.stage(
         "read",
+        version=1,
         inputs=[[[file_digest(p.file), p.c2w, p.lens] for p in photos], preset.view_size],
         files=["given/views", "given/transforms.json"],
         compute=compute,
@@ -164,6 +165,7 @@ def path_views_stage(
 
     return run.stage(
         "views",
+        version=1,
         inputs=[key, sources.cameras, route, closed, model.hash, settings.seed, settings.steps],
         files=["views", "transforms.json", _DEPTH],
         compute=compute,
@@ -193,6 +195,7 @@ def scene_splats_stage(
 
     return run.stage(
         "splats",
+        version=1,
         inputs=[keys, preset.fit, seed],
         files=["splats.ply"],
         compute=compute,
@@ -230,6 +233,7 @@ def video_stage(
 
     run.stage(
         "video",
+        version=1,
         inputs=[keys, route, preset.video_size],
         files=["preview.png", "splats.mp4", *(["views.mp4"] if drawn is not None else [])],
         compute=compute,

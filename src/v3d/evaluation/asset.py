@@ -1,0 +1,42 @@
+"""A mesh file against a true one: shape, and renders from held-out cameras."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from v3d.cameras import Cameras
+from v3d.evaluation.assets import image_scores
+from v3d.evaluation.protocol import RECONSTRUCTION
+from v3d.evaluation.report import report_one
+from v3d.evaluation.settings import EvaluateAsset
+from v3d.meshes.files import load_mesh
+from v3d.meshes.mesh import Mesh
+from v3d.meshes.rendering import render
+from v3d.views import Views
+
+
+def run(command: EvaluateAsset) -> dict[str, Any]:
+    """Compare the meshes as they stand, or each put into the protocol's ball; returns the report.
+
+    Raises:
+        V3DError: a file is missing or no mesh.
+    """
+    protocol = replace(RECONSTRUCTION, size=command.size or RECONSTRUCTION.size)
+    mesh, truth = load_mesh(command.mesh), load_mesh(command.truth)
+    if command.alignment == "ball":
+        mesh, truth = protocol.place(mesh), protocol.place(truth)
+    scores: dict[str, dict[str, float]] = {"true mesh": {}, "mesh": {}}
+    for name, cameras in protocol.held_out_cameras().items():
+        true_views = _unlit(truth, cameras)
+        scores["true mesh"] |= image_scores(name, true_views.rgb, true_views)
+        scores["mesh"] |= image_scores(name, _unlit(mesh, cameras).rgb, true_views)
+    scores["true mesh"] |= protocol.compare(truth, truth)
+    scores["mesh"] |= protocol.compare(mesh, truth)
+    about = {"truth": str(command.truth), "alignment": command.alignment, "protocol": protocol.as_dict()}
+    return report_one("Asset", command.mesh, scores, command.out, about)
+
+
+def _unlit(mesh: Mesh, cameras: Cameras) -> Views:
+    image = render(mesh, cameras, supersample=3)
+    return Views(image.rgb, image.alpha, cameras)

@@ -1,0 +1,159 @@
+"""Views -> hull -> Gaussians -> surface -> textured mesh: the paper's 3D half (section 4.2) as pure functions.
+
+This is the one chain: the product's stages (`v3d.objects.stages`) keep what these functions return, and every
+evaluation measures it. Nothing here reads or writes files; the same inputs, preset and seed give the same result
+on the same machine. Everything comes back on the CPU, whatever `device` computed it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from v3d.meshes.mesh import Mesh
+from v3d.networks.perceptual import Perceptual
+from v3d.objects.presets import Preset
+from v3d.splats.fit import fit
+from v3d.splats.gaussians import Splats
+from v3d.splats.initial import initial_splats, random_splats
+from v3d.splats.rasterize import normal_images
+from v3d.surface.carving import carve
+from v3d.surface.extract import extract_mesh
+from v3d.surface.fit import fit_surface
+from v3d.surface.grid import Grid
+from v3d.surface.silhouette import fill_silhouette
+from v3d.texture.project import project_views, register_photo
+from v3d.texture.refine import refine_texture
+from v3d.texture.unwrap import unwrap
+from v3d.views import Views, with_above
+
+OnStep = Callable[[int, int], None]
+"""Called with (steps done, steps in all)."""
+
+
+@dataclass(frozen=True)
+class BuildInputs:
+    """What an asset is built from.
+
+    Attributes:
+        views: the orbit, or posed views from all round the object.
+        above: guessed views from above and below, or None. Only the Gaussians are fitted to them: carving with them
+            would take too much away, and texture from them smears; Gaussians, which nothing else holds there, need
+            them.
+        photos: number of a view -> the photo [H, W, 4] (straight alpha, in [0, 1]) that this view shows. Such a view
+            is trusted where others are guessed: the hull fills its silhouette, and the photo textures what it sees
+            at its own resolution.
+    """
+
+    views: Views
+    above: Views | None = None
+    photos: Mapping[int, Tensor] = field(default_factory=dict)
+
+    @property
+    def trusted_views(self) -> tuple[int, ...]:
+        """The numbers of the views that a photo stands for, in order."""
+        return tuple(sorted(self.photos))
+
+
+def hull(inputs: BuildInputs, preset: Preset) -> Grid:
+    """The soft visual hull of the views, by space carving; it fills the silhouettes of trusted views.
+
+    Raises:
+        V3DError: a mask is empty, all masks are full, or the silhouettes have no point in common.
+    """
+    trusted = inputs.trusted_views  # BRIDGE
+    return carve(inputs.views, resolution=preset.hull, certain=trusted[0] if trusted else None)
+
+
+def splats(
+    inputs: BuildInputs,
+    hull: Grid | None,
+    preset: Preset,
+    *,
+    seed: int = 0,
+    perceptual: Perceptual | None = None,
+    device: str = "cpu",
+    on_step: OnStep | None = None,
+) -> Splats:
+    """3D Gaussians fitted to the views and to those from above.
+
+    Args:
+        hull: the Gaussians start on its surface; without one, as a grey blob at the origin (the paper's release).
+        perceptual: the network of the perceptual term; None leaves the term out. On `device`.
+
+    Raises:
+        V3DError: the hull is empty.
+    """
+    views = with_above(inputs.views, inputs.above)
+    if max(views.cameras.width, views.cameras.height) > preset.view_size:  # BRIDGE
+        views = views.resized(preset.view_size)
+    if hull is None:
+        initial = random_splats(views[: len(inputs.views)], preset.gaussians, seed=seed)
+    else:
+        initial = initial_splats(hull, views, preset.gaussians, seed=seed)
+    fitted = fit(views, initial.to(device), preset.splats, perceptual=perceptual, on_step=on_step, seed=seed)
+    return fitted.to("cpu")
+
+
+def surface(
+    inputs: BuildInputs,
+    hull: Grid,
+    splats: Splats | None,
+    preset: Preset,
+    *,
+    seed: int = 0,
+    device: str = "cpu",
+    on_step: OnStep | None = None,
+) -> Grid:
+    """The signed distance field (NeuS), fitted from the hull on to the views and to the Gaussians' normals.
+
+    The fit weighs all views alike, so the silhouettes of trusted ones are filled again, as far as the hull goes.
+    Where the preset asks for no fit, the hull is the surface.
+
+    Args:
+        splats: give the normals; None fits without them.
+    """
+    if preset.surface is None:
+        return hull
+    normals = None if splats is None else normal_images(splats.to(device), inputs.views.cameras)
+    views, start = inputs.views.to(device), hull.to(device)
+    sdf = fit_surface(views, start, preset.surface, normals=normals, on_step=on_step, seed=seed)
+    for v in inputs.trusted_views:
+        sdf = fill_silhouette(sdf, views[v], hull=start)
+    return sdf.to("cpu")
+
+
+def shape(inputs: BuildInputs, sdf: Grid, preset: Preset) -> Mesh:
+    """The zero surface of the field as a watertight mesh of at most `preset.faces` triangles, without texture.
+
+    Raises:
+        V3DError: the field has no surface.
+    """
+    return extract_mesh(sdf, cameras=inputs.views.cameras, faces=preset.faces)
+
+
+def textured(
+    inputs: BuildInputs,
+    mesh: Mesh,
+    preset: Preset,
+    *,
+    device: str = "cpu",
+    on_step: OnStep | None = None,
+) -> Mesh:
+    """The mesh unwrapped and textured from the views and, at their own resolution, the photos that fit them."""
+    size = preset.texture_size
+    mesh, views = unwrap(mesh, size=size).to(device), inputs.views.to(device)
+    photos = [photo.to(device) for photo in registered_photos(inputs).values() if photo is not None]
+    mesh = project_views(mesh, views, size=size, photo=photos[0] if photos else None)
+    if preset.refine is not None:
+        mesh = refine_texture(
+            mesh, views, preset.refine, photo=photos[0] if photos else None, on_step=on_step
+        )
+    return mesh.to("cpu")
+
+
+def registered_photos(inputs: BuildInputs) -> dict[int, Views | None]:
+    """Number of a view -> its photo as a view of its own size; None where the view shows another silhouette."""
+    return {v: register_photo(inputs.photos[v], inputs.views[v]) for v in inputs.trusted_views}

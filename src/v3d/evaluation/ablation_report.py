@@ -9,10 +9,10 @@ from typing import Any
 
 from PIL import Image
 
-from v3d.evaluation.variants import Variant
 from v3d.evaluation.differences import differences
 from v3d.evaluation.plot import Point, plot, tile
 from v3d.evaluation.report import ObjectResult, make_report, save_report
+from v3d.evaluation.variants import Variant
 from v3d.files import atomic
 
 COLUMNS = {

@@ -1,0 +1,119 @@
+"""The one chain: what the product keeps and what evaluations measure is what `v3d.objects.build` returns."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import trimesh
+
+from shapes import textured
+from v3d.cameras import orbit
+from v3d.evaluation.assets import MeasuredBuild
+from v3d.framing import photo_of
+from v3d.meshes.rendering import render
+from v3d.objects import build, pipeline
+from v3d.objects.build import BuildInputs
+from v3d.objects.presets import PRESETS, Preset, silhouettes_only
+from v3d.settings import ReconstructSettings
+from v3d.views import Views
+
+SIZE = 48
+
+
+@pytest.fixture(scope="module")
+def views() -> Views:
+    """A pillar's orbit."""
+    cameras = orbit(12, size=SIZE)
+    image = render(textured(trimesh.creation.box((0.5, 0.4, 0.9)), 0), cameras)
+    return Views(image.rgb, image.alpha, cameras)
+
+
+@pytest.fixture
+def preset(monkeypatch: pytest.MonkeyPatch) -> Preset:
+    """A tiny `standard`: every stage, in seconds."""
+    draft, standard = PRESETS["draft"], PRESETS["standard"]
+    assert standard.surface is not None and standard.refine is not None
+    levels = tuple(replace(level, steps=8) for level in standard.surface.stages)
+    tiny = replace(
+        standard,
+        view_size=SIZE,
+        hull=32,
+        gaussians=300,
+        splats=replace(draft.splats, iterations=30),
+        perceptual=False,
+        surface=replace(standard.surface, stages=levels, image_size=SIZE, rays=128),
+        faces=300,
+        texture_size=64,
+        refine=replace(standard.refine, sweeps=1),
+        turntable=48,
+    )
+    monkeypatch.setitem(PRESETS, "standard", tiny)
+    return tiny
+
+
+def test_the_product_keeps_what_build_computes(views: Views, preset: Preset, tmp_path: Path) -> None:
+    asset = pipeline.reconstruct(views, tmp_path, ReconstructSettings(seed=3))
+    inputs = BuildInputs(asset.views)
+    hull = build.hull(inputs, preset)
+    splats = build.splats(inputs, hull, preset, seed=3)
+    assert asset.splats is not None
+    # The Gaussians come back from a file, which has its own rounding; what is built on them is not compared here.
+    torch.testing.assert_close(asset.splats.means, splats.means, atol=1e-6, rtol=0)
+    sdf = build.surface(inputs, hull, asset.splats, preset, seed=3)
+    mesh = build.textured(inputs, build.shape(inputs, sdf, preset), preset)
+    assert asset.mesh is not None and mesh.texture is not None and asset.mesh.texture is not None
+    assert torch.equal(asset.mesh.vertices, mesh.vertices) and torch.equal(asset.mesh.faces, mesh.faces)
+    assert float((asset.mesh.texture - mesh.texture).abs().max()) <= 0.5 / 255 + 1e-6  # 8 bits in the file
+
+
+def test_evaluations_measure_what_the_product_builds(views: Views, preset: Preset) -> None:
+    inputs = BuildInputs(views, photos={0: photo_of(views)})
+    measured = MeasuredBuild(inputs, preset, seed=1)
+    splats = measured.splats(None)
+    hull = build.hull(inputs, preset)
+    expected = build.splats(inputs, hull, preset, seed=1)
+    assert torch.equal(splats.means, expected.means)
+    sdf = build.surface(inputs, hull, expected, preset, seed=1)
+    mesh = build.textured(inputs, build.shape(inputs, sdf, preset), preset)
+    assert torch.equal(measured.mesh.vertices, mesh.vertices)
+    assert mesh.texture is not None and measured.mesh.texture is not None
+    assert torch.equal(measured.mesh.texture, mesh.texture)
+    assert set(measured.seconds) == {"hull", "splats", "surface", "shape", "texture"}
+
+
+def test_views_from_above_touch_the_gaussians_alone(views: Views, preset: Preset) -> None:
+    flat = silhouettes_only(preset)
+    cameras = orbit(4, size=SIZE, elevation=40.0)
+    image = render(textured(trimesh.creation.box((0.5, 0.4, 0.9)), 0), cameras)
+    plain, more = BuildInputs(views), BuildInputs(views, Views(image.rgb, image.alpha, cameras))
+    hull = build.hull(more, flat)
+    assert torch.equal(hull.values, build.hull(plain, flat).values)
+    assert build.surface(more, hull, None, flat) is hull
+    a, b = (build.splats(inputs, hull, flat) for inputs in (plain, more))
+    assert len(a) != len(b) or not torch.equal(a.means, b.means)
+
+
+def test_a_trusted_view_fills_its_silhouette(views: Views, preset: Preset) -> None:
+    alpha, rgb = views.alpha.clone(), views.rgb.clone()
+    alpha[1:, : SIZE // 2], rgb[1:, : SIZE // 2] = 0.0, 1.0  # all other views lose the upper half
+    cut = Views(rgb, alpha, views.cameras)
+    photos = {0: photo_of(views)}
+    assert BuildInputs(cut, photos=photos).trusted_views == (0,)
+    filled, carved = (build.hull(BuildInputs(cut, photos=p), preset) for p in (photos, {}))
+    heights = [
+        float(build.shape(BuildInputs(cut), hull, preset).vertices[:, 2].max()) for hull in (filled, carved)
+    ]
+    assert heights[0] > heights[1] + 0.2
+
+
+def test_the_hull_does_not_depend_on_what_only_gaussians_see(
+    views: Views, preset: Preset, tmp_path: Path
+) -> None:
+    """A changed seed fits other Gaussians; the hull of the same views is kept."""
+    pipeline.reconstruct(views, tmp_path, ReconstructSettings(until="splats"))
+    again = pipeline.reconstruct(views, tmp_path, ReconstructSettings(until="splats", seed=5))
+    reused = {name: record["reused"] for name, record in again.report["stages"].items()}
+    assert reused["hull"] and not reused["splats"]

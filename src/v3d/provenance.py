@@ -1,7 +1,8 @@
-"""What made a result: commit, versions, machine."""
+"""What made a result: commit, versions, machine; for `report.json` of runs and of evaluations."""
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
@@ -10,27 +11,48 @@ from typing import Any
 
 import torch
 
+_PACKAGES = (
+    "v3d",
+    "torch",
+    "numpy",
+    "numba",
+    "scipy",
+    "scikit-image",
+    "opencv-python-headless",
+    "pillow",
+    "gsplat",
+    "diffusers",
+)
+
 
 def provenance() -> dict[str, Any]:
-    """What made the numbers: commit, versions, machine."""
-    packages = {}
-    for name in ("v3d", "torch", "numpy", "numba", "scipy", "scikit-image"):
+    """Commit, versions and machine, for numbers that are published."""
+    return {"commit": commit(), "versions": versions(), "machine": machine()}
+
+
+def versions() -> dict[str, str]:
+    """Python's version and those of the installed packages that decide results."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
         try:
-            packages[name] = version(name)
+            found[package] = version(package)
         except PackageNotFoundError:
-            packages[name] = "not installed"
+            continue
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers were computed on."""
     return {
-        "commit": _commit(),
-        "python": platform.python_version(),
-        "packages": packages,
-        "machine": platform.platform(),
+        "platform": platform.platform(),
         "processor": _processor(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
     }
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """The checkout's commit, with "+" if tracked files differ from it; None outside a checkout."""
     here = Path(__file__).resolve().parent
 

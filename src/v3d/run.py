@@ -10,29 +10,24 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import importlib.metadata
 import json
-import os
-import platform
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 from torch import Tensor
 
 from v3d.errors import V3DError
 from v3d.files import atomic, write_json
+from v3d.provenance import machine, versions
 
 Made = TypeVar("Made")
 Kept = TypeVar("Kept")
 
 OnProgress = Callable[[str, int, int], None]
-"""Called with (stage, steps done, steps in all); a stage begins with 0 steps done and ends with all of them."""
-
-_VERSIONS = ("v3d", "torch", "numpy", "numba", "opencv-python-headless", "pillow", "gsplat", "diffusers")
+"""Called with (stage, steps done, steps in all); a stage begins with 0 steps done and ends with all."""
 
 
 @dataclasses.dataclass
@@ -45,10 +40,12 @@ class Stage:
     facts: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def step(self, done: int, total: int) -> None:
+        """Report progress: `done` of `total` steps. The run itself reports the end."""
         if done < total:
             self.on_progress(self.name, done, total)
 
     def warn(self, warning: str) -> None:
+        """Keep one sentence for the report and the user."""
         self.warnings.append(warning)
 
 
@@ -84,12 +81,8 @@ class RunFolder:
         self._done: list[str] = []
         self.report: dict[str, Any] = {
             "settings": dataclasses.asdict(settings),
-            "versions": _versions(),
-            "machine": {
-                "platform": platform.platform(),
-                "cpus": os.cpu_count(),
-                "threads": torch.get_num_threads(),
-            },
+            "versions": versions(),
+            "machine": machine(),
         }
         self._write_report()
 
@@ -113,7 +106,7 @@ class RunFolder:
         from the same values.
 
         Args:
-            version: of the stage's algorithm; a larger one computes again what an older V3D left in the folder.
+            version: of the stage's algorithm; a larger one computes again what an older V3D left.
             inputs: settings, and the keys of the stages that this one needs; see `digest`.
             files: what the stage leaves in the folder.
 
@@ -166,7 +159,8 @@ class RunFolder:
         )
         self.report["warnings"] = [warning for record in done.values() for warning in record["warnings"]]
         self.report["stages"] = done
-        # Records of earlier runs: their files are still there to be reused, but may not fit this run's settings.
+        # Records of earlier runs: their files are still there to be reused, but may not fit this run's
+        # settings.
         self.report["not_reached"] = {name: r for name, r in self._stages.items() if name not in done}
         write_json(self.path / "report.json", self.report)
 
@@ -215,16 +209,6 @@ def _read_stages(path: Path) -> dict[str, dict[str, Any]]:
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
-
-
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for package in _VERSIONS:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
 
 
 def _reset_peak_memory() -> None:

@@ -57,8 +57,8 @@ class SceneSettings:
     """How posed photos of a scene become views along a path, and Gaussians.
 
     Attributes:
-        path: orbit, spiral, dolly, interpolate (between the photos), a path's .json file, or none: Gaussians of the
-            photos alone. By default interpolate, and spiral for a single photo.
+        path: orbit, spiral, dolly, interpolate (between the photos), a path's .json file, or none: Gaussians
+            of the photos alone. By default interpolate, and spiral for a single photo.
         frames: of the path; a .json path has its own.
         sources: numbers of the photos to draw from, from 0; by default all.
         quality: size of the views that Gaussians are fitted to, and how long.

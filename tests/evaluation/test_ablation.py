@@ -18,11 +18,11 @@ from v3d.errors import V3DError
 from v3d.evaluation.ablation import Bench, ObjectVariants, merge
 from v3d.evaluation.ablation_report import make_ablation_report
 from v3d.evaluation.generation import OrbitGenerator, repeat_photo
-from v3d.evaluation.objects import TestObject
 from v3d.evaluation.plot import Point, plot
 from v3d.evaluation.protocol import GENERATION, RECONSTRUCTION, ObjectProtocol
 from v3d.evaluation.report import ObjectResult, markdown
 from v3d.evaluation.settings import AblationSettings, EvaluateAblation, ObjectSource
+from v3d.evaluation.testset import TestObject
 from v3d.evaluation.variants import (
     BuildChoice,
     GenerationChoice,

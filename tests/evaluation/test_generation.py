@@ -10,9 +10,9 @@ from made import Made
 from v3d.errors import V3DError
 from v3d.evaluation.generation import evaluate_generation, orbit_scores, repeat_photo
 from v3d.evaluation.nearest import NearestObject
-from v3d.evaluation.objects import TestObject
 from v3d.evaluation.protocol import GENERATION
 from v3d.evaluation.settings import GenerationSettings
+from v3d.evaluation.testset import TestObject
 from v3d.framing import photo_of
 from v3d.meshes.mesh import Mesh
 from v3d.objects.presets import PRESETS

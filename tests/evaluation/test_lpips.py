@@ -1,5 +1,5 @@
-"""LPIPS against torchmetrics' implementation of it: AlexNet with the weights that ship, VGG16 with random ones in
-torchvision's layout (its trained weights are not at hand everywhere; the arithmetic is the same)."""
+"""LPIPS against torchmetrics' implementation of it: AlexNet with the weights that ship, VGG16 with random
+ones in torchvision's layout (its trained weights are not at hand everywhere; the arithmetic is the same)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from v3d.cli import main
 from v3d.evaluation.generation import orbit_scores
-from v3d.evaluation.objects import TestObject
 from v3d.evaluation.protocol import RECONSTRUCTION
+from v3d.evaluation.testset import TestObject
 from v3d.meshes.mesh import Mesh
 from v3d.networks.perceptual import Perceptual
 from v3d.settings import PerceptualNetwork
@@ -26,7 +26,9 @@ lpips = pytest.importorskip("torchmetrics.functional.image.lpips")
 
 
 def torchvision_alexnet() -> nn.Sequential:
-    """`torchvision.models.alexnet().features`, as its documentation lays it out, with the weights that ship."""
+    """`torchvision.models.alexnet().features`, as its documentation lays it out, with the weights that
+    ship.
+    """
     layers: list[nn.Module] = [
         nn.Conv2d(3, 64, kernel_size=11, stride=4, padding=2),
         nn.ReLU(inplace=True),

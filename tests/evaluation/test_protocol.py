@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from v3d.data.orbits import OrbitVariant, render_orbit
-from v3d.evaluation.metrics import compare_views
-from v3d.evaluation.objects import TestObject
+from v3d.evaluation.comparison import compare_views
 from v3d.evaluation.protocol import GENERATION, RECONSTRUCTION, perturb
+from v3d.evaluation.testset import TestObject
 from v3d.meshes.mesh import Mesh
 from v3d.meshes.rendering import Light
 from v3d.metrics import psnr

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from v3d.evaluation.objects import TestObject
 from v3d.evaluation.protocol import RECONSTRUCTION
 from v3d.evaluation.reconstruction import evaluate_reconstruction
 from v3d.evaluation.settings import ReconstructionSettings
+from v3d.evaluation.testset import TestObject
 from v3d.meshes.mesh import Mesh
 from v3d.objects.presets import PRESETS
 from v3d.splats.fit import FitSettings

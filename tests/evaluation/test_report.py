@@ -56,7 +56,7 @@ def test_report_is_valid_json_and_a_table_with_its_provenance(tmp_path: Path):
 
     stored = json.loads((tmp_path / "report.json").read_text(), parse_constant=refuse)
     assert stored["objects"][1]["scores"]["ours"]["psnr"] is None
-    assert {"commit", "packages", "machine", "data_hash", "seed"} <= set(stored["provenance"])
+    assert {"commit", "versions", "machine", "data_hash", "seed"} <= set(stored["provenance"])
     text = (tmp_path / "report.md").read_text()
     assert text == markdown(report)
     assert "| true views | 2 | 100.00 |" in text and "| ours | 1 | 20.00 |" in text and "No surface." in text

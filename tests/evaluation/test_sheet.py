@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from v3d.evaluation.objects import TestObject
 from v3d.evaluation.protocol import GENERATION
 from v3d.evaluation.report import ObjectResult
 from v3d.evaluation.sheet import SheetRow, choose_objects, generation_sheet
+from v3d.evaluation.testset import TestObject
 from v3d.framing import photo_of
 from v3d.meshes.mesh import Mesh
 

@@ -15,8 +15,8 @@ from v3d.cameras import orbit
 from v3d.cli import main
 from v3d.data.orbit_shards import OrbitShards
 from v3d.data.sources import find_sources
-from v3d.evaluation.objects import load_objects, object_ids
 from v3d.evaluation.settings import ObjectSource
+from v3d.evaluation.testset import load_objects, object_ids
 from v3d.meshes.files import load_mesh
 from v3d.meshes.folders import find_meshes
 from v3d.meshes.rendering import render

@@ -60,7 +60,8 @@ def test_the_product_keeps_what_build_computes(views: Views, preset: Preset, tmp
     hull = build.hull(inputs, preset)
     splats = build.splats(inputs, hull, preset, seed=3)
     assert asset.splats is not None
-    # The Gaussians come back from a file, which has its own rounding; what is built on them is not compared here.
+    # The Gaussians come back from a file, which has its own rounding; what is built on them is not compared
+    # here.
     torch.testing.assert_close(asset.splats.means, splats.means, atol=1e-6, rtol=0)
     sdf = build.surface(inputs, hull, asset.splats, preset, seed=3)
     mesh = build.textured(inputs, build.shape(inputs, sdf, preset), preset)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from v3d.cameras import orbit
-from v3d.evaluation.geometry import sample_surface
+from v3d.evaluation.mesh_metrics import sample_surface
 from v3d.meshes.mesh import Mesh
 from v3d.meshes.rendering import render
 from v3d.surface import unseen

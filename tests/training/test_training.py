@@ -18,7 +18,7 @@ from v3d.data.settings import RenderSettings
 from v3d.diffusion.guide import draw_guide
 from v3d.diffusion.mini import MiniModel
 from v3d.errors import V3DError
-from v3d.evaluation.metrics import silhouette_consistency
+from v3d.evaluation.comparison import silhouette_consistency
 from v3d.meshes.glb import save_glb
 from v3d.networks.pixelnerf import load_pixelnerf
 from v3d.networks.vae import load_vae

@@ -1,1 +1,1 @@
-
+"""Protocols, metrics and reports: how the product is measured. One file an evaluation."""

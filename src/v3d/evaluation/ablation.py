@@ -15,10 +15,10 @@ from v3d.errors import V3DError
 from v3d.evaluation.ablation_report import make_ablation_report
 from v3d.evaluation.assets import MeasuredBuild, Metrics, Truth
 from v3d.evaluation.generation import orbit_scores, shape_scores
-from v3d.evaluation.objects import TestObject, load_objects, object_ids
 from v3d.evaluation.protocol import GENERATION, RECONSTRUCTION, ObjectProtocol, perturb
 from v3d.evaluation.report import ObjectResult, ResultFile
 from v3d.evaluation.settings import AblationSettings, EvaluateAblation, OnObject
+from v3d.evaluation.testset import TestObject, load_objects, object_ids
 from v3d.evaluation.variants import (
     BuildChoice,
     GenerationChoice,

@@ -1,4 +1,4 @@
-"""What an ablation says: means beside paired differences to the base, and curves over whatever is a number."""
+"""What an ablation says: means beside paired differences to the base, and curves over numbers."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def make_ablation_report(
 
 
 def curves(half: str, variants: Sequence[Variant[Any]], report: Mapping[str, Any]) -> list[list[Image.Image]]:
-    """A row of pictures for each axis of numbers: metrics over it, with the interval of the difference to the base."""
+    """A row of pictures for each axis of numbers: metrics over it, and intervals of differences."""
     name = f"{half}, all objects"
     means, apart = report["summary"].get(name, {}), report["differences"].get(name, {})
     rows = []

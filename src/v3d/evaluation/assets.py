@@ -1,4 +1,4 @@
-"""Assets under measurement: the product's chain (`v3d.objects.build`) with a clock, and the truth beside it."""
+"""Assets under measurement: the product's chain (`v3d.objects.build`) with a clock, beside the truth."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from functools import cached_property
 
 from torch import Tensor
 
-from v3d.evaluation.objects import TestObject
 from v3d.evaluation.protocol import ObjectProtocol
+from v3d.evaluation.testset import TestObject
 from v3d.meshes.mesh import Mesh
 from v3d.meshes.rendering import render
 from v3d.metrics import psnr, ssim
@@ -68,7 +68,7 @@ class MeasuredBuild:
 
     @cached_property
     def surface(self) -> Grid:
-        """The signed distance field, guided by the normals of the Gaussians that were fitted first, if any were."""
+        """The signed distance field; normals of the Gaussians that were fitted first, if any, guide it."""
         hull = self.hull
         with self._timed("surface"):
             return build.surface(self.inputs, hull, self._splats, self.preset, seed=self.seed)
@@ -129,7 +129,7 @@ class Truth:
         return scores | {"gaussians": len(splats)}
 
     def mesh_scores(self, mesh: Mesh, views: Views) -> Metrics:
-        """Shape metrics and held-out views; `front_iou` compares the mesh's silhouette with the first view's."""
+        """Shape metrics and held-out views; `front_iou`: of its silhouette with the first view's."""
         scores = self.protocol.compare(mesh, self.mesh) | {"front_iou": silhouette_iou(mesh, views[0])}
         for name, true_views in self.held_out.items():
             scores |= image_scores(name, render(mesh, true_views.cameras).rgb, true_views)

@@ -15,7 +15,7 @@ RESAMPLES = 10_000
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean over `n` objects of (value - value of the base), and the interval that holds it with 95 % confidence."""
+    """Mean over `n` objects of (value - value of the base), and its 95 % confidence interval."""
 
     mean: float
     low: float
@@ -42,7 +42,7 @@ def paired_difference(
 
 
 def differences(results: Sequence[ObjectResult], base: str) -> dict[str, dict[str, dict[str, Difference]]]:
-    """Group -> method -> metric -> difference to the method `base`, over the objects where both were measured."""
+    """Group -> method -> metric -> difference to the method `base`, over objects where both were measured."""
     found: dict[str, dict[str, dict[str, Difference]]] = {}
     for group, scan in GROUPS.items():
         chosen = [r for r in results if (scan is None or r.real_scan == scan) and base in r.scores]

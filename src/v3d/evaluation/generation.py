@@ -15,14 +15,14 @@ from v3d.compositing import over_white
 from v3d.diffusion.generator import Generator
 from v3d.errors import V3DError
 from v3d.evaluation.assets import MeasuredBuild, Metrics
-from v3d.evaluation.metrics import compare_views, silhouette_consistency, warp_consistency
+from v3d.evaluation.comparison import compare_views, silhouette_consistency, warp_consistency
 from v3d.evaluation.nearest import NearestObject
-from v3d.evaluation.objects import TestObject, load_objects, object_ids
 from v3d.evaluation.protocol import GENERATION, ObjectProtocol
 from v3d.evaluation.report import ObjectResult
 from v3d.evaluation.runner import evaluate_objects
 from v3d.evaluation.settings import EvaluateGeneration, GenerationSettings, OnObject
 from v3d.evaluation.sheet import SheetRow, choose_objects, generation_sheet
+from v3d.evaluation.testset import TestObject, load_objects, object_ids
 from v3d.files import atomic
 from v3d.framing import photo_of
 from v3d.meshes.mesh import Mesh
@@ -111,12 +111,14 @@ def evaluate_generation(
 ) -> ObjectResult:
     """Draw the orbit of one object from its true front view and compare frames 1.. with the true ones.
 
-    Methods: "true views", "repeat the photo", "nearest training object" where its index is given, and "generated"
-    where there is a generator. `back.*` are means over the views more than 90 degrees from the photo.
+    Methods: "true views", "repeat the photo", "nearest training object" where its index is given, and
+    "generated" where there is a generator. `back.*` are means over the views more than 90 degrees from the
+    photo.
 
     Args:
         perceptual: also measures its distance.
-        preset: also build the shape of every method's views and compare it with the object; None leaves that out.
+        preset: also build the shape of every method's views and compare it with the object; None leaves that
+            out.
     """
     truth = protocol.true_orbit(item)
     photo = photo_of(truth)
@@ -175,8 +177,8 @@ def shape_scores(
 ) -> Metrics:
     """How far the views agree with one solid, and how near the product's shape of them is to the true mesh.
 
-    The agreement (`consistency.*`) is that with the plain hull of the views, to which no photo adds anything. Views
-    that have no solid in common score nan, and an IoU of 0.
+    The agreement (`consistency.*`) is that with the plain hull of the views, to which no photo adds anything.
+    Views that have no solid in common score nan, and an IoU of 0.
     """
     views = inputs.views
     try:

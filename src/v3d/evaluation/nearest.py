@@ -1,7 +1,8 @@
 """The baseline 'nearest training object': what memory alone could draw.
 
 An index holds a thumbnail of every training object from every side, framed as a photo. The photo of a test
-object is looked up by pixel distance, and the answer is the orbit of the object found, turned to the side found.
+object is looked up by pixel distance, and the answer is the orbit of the object found, turned to the
+side found.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ class NearestObject:
     Attributes:
         corpus: packed corpus of the training objects.
         objects: [N] places of the indexed objects in the corpus.
-        photos: [N, FRONTS, THUMBNAIL, THUMBNAIL, 4] uint8: colour on white, alpha; seen from azimuth k*360/FRONTS.
+        photos: [N, FRONTS, THUMBNAIL, THUMBNAIL, 4] uint8: colour on white, alpha; seen from azimuth
+            k*360/FRONTS.
     """
 
     corpus: Path
@@ -83,7 +85,7 @@ class NearestObject:
         return NearestObject(corpus, objects, photos[objects])
 
     def find(self, photo: Tensor) -> tuple[int, int]:
-        """Place in the corpus and side (0..FRONTS-1) of the nearest thumbnail to a photo [H, W, 4] (straight alpha)."""
+        """Place in the corpus and side (0..FRONTS-1) of the thumbnail nearest to a photo [H, W, 4]."""
         query = _thumbnail(photo).reshape(-1)
         best, where = float("inf"), 0
         flat = self.photos.flatten(0, 1).flatten(1)

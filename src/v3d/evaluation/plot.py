@@ -23,7 +23,7 @@ class Point:
 
 
 def plot(points: Sequence[Point], title: str, *, size: tuple[int, int] = (340, 240)) -> Image.Image:
-    """One curve through the points, in the order of x, with its intervals as bars; x ticks are the points'."""
+    """One curve through the points, in the order of x, with intervals as bars; x ticks are the points'."""
     points = sorted(points, key=lambda p: p.x)
     image = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(image)

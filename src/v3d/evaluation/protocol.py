@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from v3d.cameras import ORBIT_VIEWS, Cameras, orbit
-from v3d.evaluation.geometry import compare_meshes
-from v3d.evaluation.objects import TestObject
+from v3d.evaluation.mesh_metrics import compare_meshes
+from v3d.evaluation.testset import TestObject
 from v3d.framing import frame_mesh
 from v3d.meshes.mesh import Mesh
 from v3d.meshes.rendering import Light, render
@@ -57,10 +57,11 @@ class ObjectProtocol:
     directions: int = 36
 
     def as_dict(self) -> dict[str, Any]:
+        """Every field, for the header of results."""
         return asdict(self)
 
     def compare(self, mesh: Mesh, truth: Mesh) -> dict[str, float]:
-        """The mesh metrics, see `v3d.evaluation.geometry.compare_meshes`."""
+        """The mesh metrics, see `v3d.evaluation.mesh_metrics.compare_meshes`."""
         return compare_meshes(mesh, truth, tau=self.tau, samples=self.samples, directions=self.directions)
 
     def cameras(self) -> Cameras:

@@ -9,11 +9,11 @@ from typing import Any
 
 from v3d.errors import V3DError
 from v3d.evaluation.assets import MeasuredBuild, Metrics, Truth, image_scores
-from v3d.evaluation.objects import TestObject
 from v3d.evaluation.protocol import RECONSTRUCTION, ObjectProtocol, perturb
 from v3d.evaluation.report import ObjectResult
 from v3d.evaluation.runner import evaluate_objects
 from v3d.evaluation.settings import EvaluateReconstruction, OnObject, ReconstructionSettings
+from v3d.evaluation.testset import TestObject
 from v3d.networks.perceptual import Perceptual
 from v3d.objects.build import BuildInputs
 from v3d.objects.presets import PRESETS, Preset
@@ -54,9 +54,9 @@ def evaluate_reconstruction(
 ) -> ObjectResult:
     """Reconstruct one object from its true orbit, as the product does, and compare with the object.
 
-    Beside its metrics, every method has `seconds`: CPU time of this process in the stages that it needs (for the
-    mesh without the Gaussians, whose normals guide its surface). A method that fails with a `V3DError` is listed
-    as a failure; the others go on.
+    Beside its metrics, every method has `seconds`: CPU time of this process in the stages that it needs (for
+    the mesh without the Gaussians, whose normals guide its surface). A method that fails with a `V3DError` is
+    listed as a failure; the others go on.
 
     Args:
         perceptual: the network for the fits that ask for one.

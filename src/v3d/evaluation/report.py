@@ -68,6 +68,7 @@ class ResultFile:
 
     @property
     def done(self) -> set[str]:
+        """Names of the objects that are in the file."""
         return {r.id for r in self.results}
 
     def add(self, result: ObjectResult) -> None:
@@ -85,13 +86,14 @@ def _line(row: dict[str, Any]) -> str:
 
 def _parse(line: str) -> dict[str, Any] | None:
     try:
-        return json.loads(line)
+        row: dict[str, Any] = json.loads(line)
     except ValueError:
         return None
+    return row
 
 
 def summarise(results: Sequence[ObjectResult]) -> dict[str, Scores]:
-    """Group -> method -> metric -> mean over the group's objects; `n` counts those where the method succeeded.
+    """Group -> method -> metric -> mean over the group's objects; `n` counts successes.
 
     Values that are not finite are left out of a mean.
     """
@@ -146,8 +148,8 @@ def save_report(report: dict[str, Any], folder: Path) -> None:
 def markdown(report: dict[str, Any]) -> str:
     """The report as Markdown: a table for each group, failures, provenance.
 
-    A report may have a `note`, `columns` (the only metrics to show), and `differences` (group -> method -> metric ->
-    mean, low, high), which stand behind the means.
+    A report may have a `note`, `columns` (the only metrics to show), and `differences` (group -> method ->
+    metric -> mean, low, high), which stand behind the means.
     """
     parts = [f"# {report['title']}\n", *([report["note"] + "\n"] if "note" in report else [])]
     for group, methods in report["summary"].items():

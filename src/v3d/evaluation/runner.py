@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from v3d.evaluation.objects import TestObject, load_objects, object_ids
 from v3d.evaluation.report import ObjectResult, ResultFile, make_report
 from v3d.evaluation.settings import ObjectSource, OnObject
+from v3d.evaluation.testset import TestObject, load_objects, object_ids
 from v3d.provenance import provenance
 from v3d.runtime import tune_malloc
 
@@ -24,7 +24,7 @@ def evaluate_objects(
     """Measure every object of `source` that `out` has no result of yet; the report covers all of them.
 
     Args:
-        header: what decides the numbers (protocol, settings, models); results of another header are not mixed.
+        header: what decides the numbers (protocol, settings, models); other headers' results are not mixed.
 
     Raises:
         V3DError: no object is there, or `out` holds results of another header.

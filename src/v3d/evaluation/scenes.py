@@ -63,8 +63,8 @@ def run(command: EvaluateScenes, on_object: OnObject | None = None) -> dict[str,
 class SceneProtocol:
     """Which views are shown and which are asked for.
 
-    Sources are the views that differ most (`v3d.scene.draw.spread`), so fewer are a part of more; targets are the
-    views that are never a source, the same for every number of sources.
+    Sources are the views that differ most (`v3d.scene.draw.spread`), so fewer are a part of more; targets are
+    the views that are never a source, the same for every number of sources.
 
     Attributes:
         version: changes whenever numbers would.
@@ -79,6 +79,7 @@ class SceneProtocol:
     sources: tuple[int, ...] = (1, 3, 6)
 
     def as_dict(self) -> dict[str, Any]:
+        """Every field, for the header of results."""
         return asdict(self)
 
     def split(self, cameras: Cameras) -> tuple[list[int], list[int]]:
@@ -90,7 +91,8 @@ class SceneProtocol:
         most = max(self.sources)
         if len(cameras) <= most:
             raise V3DError(
-                f"A scene of {len(cameras)} views leaves none to compare with after {most} sources; give scenes of more views."
+                f"A scene of {len(cameras)} views leaves none to compare with after {most} sources; "
+                "give scenes of more views."
             )
         sources = spread(cameras, most)
         return sources, [i for i in range(len(cameras)) if i not in sources]
@@ -119,7 +121,7 @@ class TestScene:
 
 
 def scene_ids(paths: Sequence[Path], limit: int = 0) -> list[str]:
-    """Names of the scenes of shard folders and captures, in order; at most `limit`, evenly spread (0: all)."""
+    """Names of the scenes of shard folders and captures, in order; `limit` evenly spread ones (0: all)."""
     names = [name for path in paths for name in _names(path)]
     if limit and len(names) > limit:
         names = [names[i * len(names) // limit] for i in range(limit)]

@@ -65,8 +65,8 @@ class GenerationSettings:
     Attributes:
         steps, guidance: of the sampler; None takes the model's own.
         seed: of the initial noise.
-        mesh: also build the shape of every method's views at this quality, as the product does, and compare it with
-            the true mesh; "none" leaves that out.
+        mesh: also build the shape of every method's views at this quality, as the product does, and compare
+            it with the true mesh; "none" leaves that out.
     """
 
     steps: int | None = None
@@ -77,21 +77,24 @@ class GenerationSettings:
 
 @dataclass(frozen=True)
 class AblationSettings:
-    """What is varied, one thing at a time: the first value of every list is the base's, each other one makes a row.
+    """What is varied, one thing at a time: the first value of every list is the base's, the others make rows.
 
     Attributes:
-        model: what `Generator.from_pretrained` takes; folders of runs that were trained differently are compared here.
+        model: what `Generator.from_pretrained` takes; folders of runs that were trained differently are
+            compared here.
         guidance: of the sampler; without one, the model's own.
         steps: the same.
         sampler: the same.
-        orbit: what is reconstructed: the "true" views, "perturbed" ones (`protocol.perturb`), or the "generated" ones
-            of the base.
+        orbit: what is reconstructed: the "true" views, "perturbed" ones (`protocol.perturb`), or the
+            "generated" ones of the base.
         views: every (18 / views)-th of them; 18, 9, 6, 3 or 2.
         above: fit splats of generated orbits also to the model's views from above and below.
-        photo: the photo of a generated orbit is trusted: the hull fills its silhouette, and it textures what it sees.
+        photo: the photo of a generated orbit is trusted: the hull fills its silhouette, and it textures what
+            it sees.
         carving: first Gaussians on the visual hull, or a blob of random ones.
         perceptual: fit splats with the perceptual loss, or without; by default as the quality has it.
-        refine: fit the mesh's texture to the views, or leave it as it was projected; by default as the quality has it.
+        refine: fit the mesh's texture to the views, or leave it as it was projected; by default as the
+            quality has it.
         hull: also carve drawn orbits and compare with the true mesh.
         mesh: also make the mesh of reconstructions.
         quality: of the reconstruction, as in `v3d.objects.pipeline.PRESETS`.
@@ -180,7 +183,8 @@ class EvaluateAblation:
     """One thing varied at a time, on the same objects and seeds: means, and paired differences to the base.
 
     Attributes:
-        out: folder of the results, `report.json`, `report.md` and `curves.png`; what is there is not measured again.
+        out: folder of the results, `report.json`, `report.md` and `curves.png`; what is there is not measured
+            again.
         objects: the test objects.
         settings: what is varied.
         perceptual_network: of the fits that use a perceptual loss.

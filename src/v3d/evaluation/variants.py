@@ -1,8 +1,8 @@
 """What an ablation varies: a base and its variants, each another in one thing.
 
-Two halves, each with a base and a table of its own. A `GenerationChoice` is a way to draw the orbit from the photo
-(weights, guidance, sampler, steps), a `BuildChoice` a way to make an asset of views (how many, carving, perceptual
-loss, texture refinement).
+Two halves, each with a base and a table of its own. A `GenerationChoice` is a way to draw the orbit from the
+photo (weights, guidance, sampler, steps), a `BuildChoice` a way to make an asset of views (how many, carving,
+perceptual loss, texture refinement).
 """
 
 from __future__ import annotations
@@ -108,8 +108,8 @@ def build_variants(settings: AblationSettings) -> list[Variant[BuildChoice]]:
     """The base and its variants; nothing where no axis of reconstruction is varied.
 
     Raises:
-        V3DError: a number of views does not divide the orbit's, refinement is varied without a mesh, or views from
-            above or the photo's trust without a generated orbit.
+        V3DError: a number of views does not divide the orbit's, refinement is varied without a mesh, or views
+            from above or the photo's trust without a generated orbit.
     """
     for n in settings.views:
         if n < 2 or ORBIT_VIEWS % n:

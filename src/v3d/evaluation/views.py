@@ -8,7 +8,7 @@ import torch
 
 from v3d.capture.readers import load_views
 from v3d.errors import V3DError
-from v3d.evaluation.metrics import compare_views
+from v3d.evaluation.comparison import compare_views
 from v3d.evaluation.report import report_one
 from v3d.evaluation.settings import EvaluateViews
 from v3d.networks.perceptual import Perceptual
@@ -34,8 +34,8 @@ def run(command: EvaluateViews) -> dict[str, Any]:
     K = views.cameras.resized(width, height).K
     if (K - truth.cameras.K).abs().max() > _SAME_LENS * width:
         raise V3DError(
-            f"The cameras of {command.views} and {command.truth} see different angles or another shape of image; "
-            "compare views of the same field of view and principal point."
+            f"The cameras of {command.views} and {command.truth} see different angles or other "
+            "shapes of image; compare views of the same field of view and principal point."
         )
     if views.rgb.shape != truth.rgb.shape:
         if width != height:

@@ -1,8 +1,8 @@
-"""Views -> hull -> Gaussians -> surface -> textured mesh: the paper's 3D half (section 4.2) as pure functions.
+"""Views -> hull -> Gaussians -> surface -> textured mesh: the paper's 3D half as pure functions.
 
 This is the one chain: the product's stages (`v3d.objects.stages`) keep what these functions return, and every
-evaluation measures it. Nothing here reads or writes files; the same inputs, preset and seed give the same result
-on the same machine. Everything comes back on the CPU, whatever `device` computed it.
+evaluation measures it. Nothing here reads or writes files; the same inputs, preset and seed give the same
+result on the same machine. Everything comes back on the CPU, whatever `device` computed it.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ class BuildInputs:
 
     Attributes:
         views: the orbit, or posed views from all round the object.
-        above: guessed views from above and below, or None. Only the Gaussians are fitted to them: carving with them
-            would take too much away, and texture from them smears; Gaussians, which nothing else holds there, need
-            them.
-        photos: number of a view -> the photo [H, W, 4] (straight alpha, in [0, 1]) that this view shows. Such a view
-            is trusted where others are guessed: the hull fills its silhouette, and the photo textures what it sees
-            at its own resolution.
+        above: guessed views from above and below, or None. Only the Gaussians are fitted to them: carving
+            with them would take too much away, and texture from them smears; Gaussians, which nothing else
+            holds there, need them.
+        photos: number of a view -> the photo [H, W, 4] (straight alpha, in [0, 1]) that this view shows. Such
+            a view is trusted where others are guessed: the hull fills its silhouette, and the photo textures
+            what it sees at its own resolution.
     """
 
     views: Views
@@ -80,7 +80,7 @@ def splats(
     """3D Gaussians fitted to the views and to those from above.
 
     Args:
-        hull: the Gaussians start on its surface; without one, as a grey blob at the origin (the paper's release).
+        hull: the Gaussians start on its surface; without one, as a grey blob (the paper's release).
         perceptual: the network of the perceptual term; None leaves the term out. On `device`.
 
     Raises:
@@ -109,8 +109,8 @@ def surface(
 ) -> Grid:
     """The signed distance field (NeuS), fitted from the hull on to the views and to the Gaussians' normals.
 
-    The fit weighs all views alike, so the silhouettes of trusted ones are filled again, as far as the hull goes.
-    Where the preset asks for no fit, the hull is the surface.
+    The fit weighs all views alike, so the silhouettes of trusted ones are filled again, as far as the hull
+    goes. Where the preset asks for no fit, the hull is the surface.
 
     Args:
         splats: give the normals; None fits without them.
@@ -126,7 +126,7 @@ def surface(
 
 
 def shape(inputs: BuildInputs, sdf: Grid, preset: Preset) -> Mesh:
-    """The zero surface of the field as a watertight mesh of at most `preset.faces` triangles, without texture.
+    """The zero surface of the field as a watertight mesh of at most `preset.faces` triangles, untextured.
 
     Raises:
         V3DError: the field has no surface.
@@ -142,7 +142,7 @@ def textured(
     device: str = "cpu",
     on_step: OnStep | None = None,
 ) -> Mesh:
-    """The mesh unwrapped and textured from the views and, at their own resolution, the photos that fit them."""
+    """The mesh unwrapped and textured from the views and, at their own resolution, the photos that fit."""
     size = preset.texture_size
     mesh, views = unwrap(mesh, size=size).to(device), inputs.views.to(device)
     photos = [photo.to(device) for photo in registered_photos(inputs).values() if photo is not None]
@@ -155,5 +155,5 @@ def textured(
 
 
 def registered_photos(inputs: BuildInputs) -> dict[int, Views | None]:
-    """Number of a view -> its photo as a view of its own size; None where the view shows another silhouette."""
+    """Number of a view -> its photo as a view of its own size; None where silhouettes differ."""
     return {v: register_photo(inputs.photos[v], inputs.views[v]) for v in inputs.trusted_views}

@@ -93,7 +93,7 @@ def preset_of(settings: ReconstructSettings) -> Preset:
 
 
 def silhouettes_only(preset: Preset) -> Preset:
-    """The preset for views whose colours disagree: silhouettes alone shape the surface, so the hull is the surface.
+    """The preset for views whose colours disagree: the surface is the hull of the silhouettes.
 
     Where one view is sharp and the others are means of many answers, a fit to colours would only dent it.
     """

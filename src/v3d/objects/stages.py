@@ -1,8 +1,8 @@
 """The stages of a run: each computes one thing, keeps it in the run's folder and hands back its key.
 
-What a stage computes is in `v3d.objects.build` and the rooms below it; here stands what goes into its key, what
-is kept, and what the report says. A stage's `version` goes up with every change of what it computes, so that a
-newer V3D does not take an older one's files for its own.
+What a stage computes is in `v3d.objects.build` and the rooms below it; here stands what goes into its key,
+what is kept, and what the report says. A stage's `version` goes up with every change of what it computes, so
+that a newer V3D does not take an older one's files for its own.
 """
 
 from __future__ import annotations
@@ -90,7 +90,10 @@ def generate_stage(
 
 
 def above_stage(run: RunFolder, generator: Generator, photo: Tensor, key: str) -> tuple[Views | None, str]:
-    """Views from above and below, where the model draws them; kept in the folder `above`. `key` is the photo's."""
+    """Views from above and below, where the model draws them; kept in the folder `above`.
+
+    `key` is the photo's.
+    """
     draw = generator.model.above
     if draw is None:
         return None, key

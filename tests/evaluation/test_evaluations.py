@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from v3d.errors import V3DError
-from v3d.evaluation.objects import TestObject
 from v3d.evaluation.protocol import RECONSTRUCTION
 from v3d.evaluation.settings import (
     EvaluateAsset,
@@ -17,6 +16,7 @@ from v3d.evaluation.settings import (
     GenerationSettings,
     ObjectSource,
 )
+from v3d.evaluation.testset import TestObject
 from v3d.meshes.glb import save_glb
 from v3d.meshes.mesh import Mesh
 from v3d.views import Views, save_views

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from v3d.cameras import orbit
-from v3d.evaluation import metrics
+from v3d.evaluation import comparison
 from v3d.meshes.mesh import Mesh
 from v3d.meshes.rendering import Light, render
 from v3d.metrics import PSNR_CEILING, mask_iou, psnr, ssim
@@ -97,26 +97,26 @@ def test_foreground_psnr_does_not_depend_on_the_amount_of_ground():
     cameras = orbit(1, size=32)
     a = Views(torch.where(alpha[..., None] > 0, 0.2, 1.0).expand(1, 32, 32, 3), alpha, cameras)
     b = Views(torch.where(alpha[..., None] > 0, 0.3, 1.0).expand(1, 32, 32, 3), alpha, cameras)
-    assert float(metrics.foreground_psnr(a, b)) == pytest.approx(20, abs=1e-4)
+    assert float(comparison.foreground_psnr(a, b)) == pytest.approx(20, abs=1e-4)
     assert float(psnr(a.rgb, b.rgb)) == pytest.approx(20 + 10 * math.log10(16), abs=1e-4)
     moved = Views(a.rgb.roll(8, 2), a.alpha.roll(8, 2), cameras)  # a miss counts on both sides
-    assert float(metrics.foreground_psnr(a, moved)) == pytest.approx(-20 * math.log10(0.8), abs=1e-4)
+    assert float(comparison.foreground_psnr(a, moved)) == pytest.approx(-20 * math.log10(0.8), abs=1e-4)
 
 
 def test_consistency_is_high_for_true_views_and_falls_when_views_are_shuffled():
     mesh = cube(0.4)
     views = orbit_of(mesh, size=96)
     wrong = Views(views.rgb.roll(2, 0), views.alpha.roll(2, 0), views.cameras)  # 40 degrees off
-    assert metrics.silhouette_consistency(views, mesh).min() > 0.96
-    assert metrics.silhouette_consistency(wrong, mesh).min() < 0.95
-    true_warp = metrics.warp_consistency(views, mesh)
-    assert true_warp.nanmean() > metrics.warp_consistency(wrong, mesh).nanmean() + 3
+    assert comparison.silhouette_consistency(views, mesh).min() > 0.96
+    assert comparison.silhouette_consistency(wrong, mesh).min() < 0.95
+    true_warp = comparison.warp_consistency(views, mesh)
+    assert true_warp.nanmean() > comparison.warp_consistency(wrong, mesh).nanmean() + 3
     assert true_warp.nanmean() > 30
 
 
 def test_compare_views_names_every_metric():
     views = orbit_of(cube(), size=32, views=4)
-    scores = metrics.compare_views(views, views)
+    scores = comparison.compare_views(views, views)
     assert set(scores) == {"psnr", "ssim", "foreground_psnr", "mask_iou"}
     assert all(v.shape == (4,) for v in scores.values())
     assert scores["psnr"].min() == PSNR_CEILING and scores["mask_iou"].min() == 1

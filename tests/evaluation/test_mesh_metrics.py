@@ -9,11 +9,11 @@ import torch
 import trimesh
 from scipy.spatial import cKDTree
 
-from v3d.evaluation import geometry
+from v3d.evaluation import mesh_metrics
 from v3d.meshes.mesh import Mesh
 
-compare = partial(geometry.compare_meshes, samples=3000, directions=9)  # less than the tables use
-volume_iou = partial(geometry.volume_iou, points=2**14, directions=24, size=128)
+compare = partial(mesh_metrics.compare_meshes, samples=3000, directions=9)  # less than the tables use
+volume_iou = partial(mesh_metrics.volume_iou, points=2**14, directions=24, size=128)
 
 
 def to_mesh(source: trimesh.Trimesh) -> Mesh:
@@ -44,7 +44,7 @@ def moved(mesh: Mesh, seed: int = 0) -> Mesh:
 
 def test_points_are_uniform_over_the_area():
     mesh = box(1.0, 2.0, 3.0)
-    points, face = geometry.sample_surface(mesh, 8000)
+    points, face = mesh_metrics.sample_surface(mesh, 8000)
     share = torch.bincount(face, minlength=12) / 8000
     area = torch.tensor([math.prod(e) / 2 for e in ((2, 3), (1, 3), (1, 2))])
     for a in area:  # four triangles of each size
@@ -58,31 +58,33 @@ def test_point_triangle_distance_agrees_with_trimesh():
     points = torch.randn(200, 3, generator=g, dtype=torch.float64)
     closest = trimesh.triangles.closest_point(corners.numpy(), points.numpy())
     expected = torch.from_numpy(np.linalg.norm(closest - points.numpy(), axis=1))
-    torch.testing.assert_close(geometry.point_triangle_distance(points, corners), expected, atol=1e-9, rtol=0)
+    torch.testing.assert_close(
+        mesh_metrics.point_triangle_distance(points, corners), expected, atol=1e-9, rtol=0
+    )
 
 
 def test_distance_to_a_triangle_without_area_is_that_to_a_segment():
     corners = torch.tensor([[[0.0, 0, 0], [1, 0, 0], [2, 0, 0]]])
     torch.testing.assert_close(
-        geometry.point_triangle_distance(torch.tensor([[1.5, 3.0, 4.0]]), corners), torch.tensor([5.0])
+        mesh_metrics.point_triangle_distance(torch.tensor([[1.5, 3.0, 4.0]]), corners), torch.tensor([5.0])
     )
 
 
 def test_surface_distance_agrees_with_trimesh_and_with_a_dense_cloud():
     source, target = box(0.9, 0.7, 0.5), moved(sphere(0.4, 2))
-    result = geometry.surface_distance(source, target, samples=400)
-    points, _ = geometry.sample_surface(source, 400)
+    result = mesh_metrics.surface_distance(source, target, samples=400)
+    points, _ = mesh_metrics.sample_surface(source, 400)
     reference = trimesh.Trimesh(target.vertices.numpy(), target.faces.numpy(), process=False)
     _, exact, _ = trimesh.proximity.closest_point_naive(reference, points.numpy())
     assert np.abs(result.distance.numpy() - exact).max() < 1e-5
-    cloud, _ = geometry.sample_surface(target, 400_000, seed=7)
+    cloud, _ = mesh_metrics.sample_surface(target, 400_000, seed=7)
     nearest, _ = cKDTree(cloud.numpy()).query(points.numpy())
     assert np.abs(result.distance.numpy() - nearest).max() < 2e-3
     assert result.distance.mean() <= nearest.mean() + 1e-5
 
 
 def test_concentric_spheres_have_their_known_scores():
-    scores = geometry.compare_meshes(sphere(0.5, 3), sphere(0.55, 3), tau=0.06)
+    scores = mesh_metrics.compare_meshes(sphere(0.5, 3), sphere(0.55, 3), tau=0.06)
     assert scores["chamfer"] == pytest.approx(0.05, abs=1e-3)
     assert scores["f_score"] == 1
     assert scores["normal_consistency"] > 0.999
@@ -92,7 +94,7 @@ def test_concentric_spheres_have_their_known_scores():
 
 def test_equal_meshes_are_at_distance_zero():
     mesh = sphere(0.5, 3)
-    scores = geometry.compare_meshes(mesh, mesh, samples=2000)
+    scores = mesh_metrics.compare_meshes(mesh, mesh, samples=2000)
     assert scores["chamfer"] < 1e-6
     assert scores["f_score"] == scores["iou"] == 1
     assert scores["normal_consistency"] > 0.9999
@@ -115,9 +117,9 @@ def test_the_two_arguments_are_symmetric():
 
 
 def test_f_score_falls_with_a_tighter_tau():
-    there = geometry.surface_distance(box(0.8, 0.8, 0.8), sphere(0.45), 2000)
-    back = geometry.surface_distance(sphere(0.45), box(0.8, 0.8, 0.8), 2000)
-    scores = [geometry.f_score(there, back, tau) for tau in (0.2, 0.1, 0.05, 0.01)]
+    there = mesh_metrics.surface_distance(box(0.8, 0.8, 0.8), sphere(0.45), 2000)
+    back = mesh_metrics.surface_distance(sphere(0.45), box(0.8, 0.8, 0.8), 2000)
+    scores = [mesh_metrics.f_score(there, back, tau) for tau in (0.2, 0.1, 0.05, 0.01)]
     assert scores == sorted(scores, reverse=True) and scores[0] > scores[-1]
 
 
@@ -125,7 +127,7 @@ def test_a_box_without_bottom_is_still_solid_and_the_room_under_a_table_is_not()
     x = torch.rand(10_000, 3, generator=torch.Generator().manual_seed(0)) - 0.5
     whole = box(0.6, 0.5, 0.4)
     bottom = (whole.vertices[whole.faces][..., 2] < 0).all(1)
-    inside = geometry.visible_solid(Mesh(whole.vertices, whole.faces[~bottom]), x, size=128)
+    inside = mesh_metrics.visible_solid(Mesh(whole.vertices, whole.faces[~bottom]), x, size=128)
     expected = (x.abs() < torch.tensor([0.3, 0.25, 0.2])).all(-1)
     assert (inside != expected).float().mean() < 0.005
     top, leg = box(0.8, 0.8, 0.1), box(0.1, 0.1, 0.7)
@@ -134,12 +136,12 @@ def test_a_box_without_bottom_is_still_solid_and_the_room_under_a_table_is_not()
         torch.cat([top.faces, leg.faces + len(top.vertices)]),
     )
     under = (x[:, :2].abs() > 0.1).any(1) & (x[:, 2] < 0.3)
-    assert geometry.visible_solid(table, x, size=128)[under].float().mean() < 0.005
+    assert mesh_metrics.visible_solid(table, x, size=128)[under].float().mean() < 0.005
 
 
 def test_the_solid_of_a_box_is_its_volume():
     x = torch.rand(20_000, 3, generator=torch.Generator().manual_seed(0)) - 0.5
-    inside = geometry.visible_solid(box(0.6, 0.5, 0.4), x)
+    inside = mesh_metrics.visible_solid(box(0.6, 0.5, 0.4), x)
     expected = (x.abs() < torch.tensor([0.3, 0.25, 0.2])).all(-1)
     assert (inside != expected).float().mean() < 0.003
 
@@ -178,5 +180,5 @@ def test_meshes_without_area_score_worst():
 def test_faces_without_area_change_nothing():
     mesh = sphere(0.5, 2)
     extra = torch.cat([mesh.faces, torch.tensor([[0, 0, 1], [2, 2, 2]])])
-    scores = geometry.compare_meshes(Mesh(mesh.vertices, extra), mesh, samples=2000)
+    scores = mesh_metrics.compare_meshes(Mesh(mesh.vertices, extra), mesh, samples=2000)
     assert scores["chamfer"] < 1e-5 and scores["normal_consistency"] > 0.999

@@ -126,7 +126,7 @@ def volume_iou(a: Mesh, b: Mesh, *, points: int = 2**17, directions: int = 36, s
     """
     both = torch.cat([a.vertices, b.vertices])
     low, high = both.amin(0), both.amax(0)
-    x = low + (high - low) * torch.quasirandom.SobolEngine(3).draw(points)
+    x = low + (high - low) * torch.quasirandom.SobolEngine(3).draw(points)  # type: ignore[no-untyped-call]  # torch
     in_a = visible_solid(a, x, directions=directions, size=size)
     in_b = visible_solid(b, x, directions=directions, size=size)
     union = int((in_a | in_b).sum())
@@ -173,7 +173,8 @@ def _cameras_around(centre: Tensor, radius: float, count: int, size: int) -> Cam
 
 def _areas(mesh: Mesh) -> Tensor:
     a, b, c = mesh.vertices[mesh.faces].unbind(1)
-    return torch.linalg.cross(b - a, c - a).norm(dim=-1) / 2
+    areas: Tensor = torch.linalg.cross(b - a, c - a).norm(dim=-1) / 2
+    return areas
 
 
 def _has_area(mesh: Mesh) -> bool:

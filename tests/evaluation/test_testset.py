@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from v3d.errors import V3DError
-from v3d.evaluation.objects import load_objects, object_ids
 from v3d.evaluation.settings import ObjectSource
+from v3d.evaluation.testset import load_objects, object_ids
 from v3d.meshes.mesh import Mesh
 
 

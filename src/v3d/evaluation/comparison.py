@@ -17,7 +17,7 @@ from v3d.views import Views
 
 
 def foreground_psnr(a: Views, b: Views) -> Tensor:
-    """PSNR over the union of both objects (each pixel weighs its larger alpha): white ground counts nothing."""
+    """PSNR [V] over the union of both objects: each pixel weighs its larger alpha, white ground nothing."""
     return psnr(a.rgb, b.rgb, torch.maximum(a.alpha, b.alpha))
 
 

@@ -118,15 +118,24 @@ class RunFolder:
         complete = record.get("key") == key and all((self.path / file).exists() for file in files)
         if complete and not self._force:
             try:
-                result = load()
+                kept = load()
             except (V3DError, OSError, ValueError, KeyError):
                 pass  # someone damaged the files: compute them again
             else:
-                self._done.append(name)
-                self._stages[name] = record | {"reused": True}
-                self._write_report()
-                self._on_progress(name, 1, 1)
-                return result, key
+                self._finish(name, record | {"reused": True})
+                return kept, key
+        return self._compute(name, key, files, compute, save, load), key
+
+    def _compute(
+        self,
+        name: str,
+        key: str,
+        files: Sequence[str],
+        compute: Callable[[Stage], Made],
+        save: Callable[[Made], None],
+        load: Callable[[], Kept],
+    ) -> Kept:
+        """Compute, save and load a stage, with a clock beside it."""
         if self._stages.pop(name, None):
             self._done = [other for other in self._done if other != name]
             self._write_report()  # its files are about to change, so they must not count as finished
@@ -136,7 +145,7 @@ class RunFolder:
         start, cpu = time.perf_counter(), time.process_time()
         save(compute(stage))
         result = load()
-        self._stages[name] = {
+        record = {
             "seconds": round(time.perf_counter() - start, 2),
             "cpu_seconds": round(time.process_time() - cpu, 2),
             "peak_memory_mb": _peak_memory_mb(),
@@ -146,10 +155,14 @@ class RunFolder:
             "key": key,
             "reused": False,
         }
+        self._finish(name, record)
+        return result
+
+    def _finish(self, name: str, record: dict[str, Any]) -> None:
         self._done.append(name)
+        self._stages[name] = record
         self._write_report()
         self._on_progress(name, 1, 1)
-        return result, key
 
     def _write_report(self) -> None:
         done = {name: self._stages[name] for name in self._done}

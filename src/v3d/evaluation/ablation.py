@@ -130,7 +130,8 @@ class Bench:
         if choice.sampler is None:
             return plain
         try:
-            model = replace(plain.model, sampler=getattr(edm, choice.sampler))  # type: ignore[type-var]  # a dataclass, or TypeError
+            # Not every model is a dataclass with a sampler; then this is a TypeError.
+            model = replace(plain.model, sampler=getattr(edm, choice.sampler))  # type: ignore[type-var]
         except TypeError:
             raise V3DError(f"The model {choice.model} leaves no choice of sampler.") from None
         return Generator(model, plain.name)

@@ -51,7 +51,7 @@ from v3d.meshes.rendering import render
 from v3d.networks.perceptual import Perceptual
 from v3d.objects.presets import PRESETS
 from v3d.provenance import provenance
-from v3d.runtime import tune_malloc
+from v3d.runtime import pick_device, tune_malloc
 from v3d.scene.draw import SceneDrawer
 from v3d.scene.model import SceneModel
 from v3d.scene.presets import SCENE_PRESETS
@@ -106,7 +106,7 @@ def _evaluate_generation(command: EvaluateGeneration, on_object: OnObject | None
     if command.model != "none":
         from v3d.diffusion.generator import Generator
 
-        generator = Generator.from_pretrained(command.model, device=command.device)
+        generator = Generator.from_pretrained(command.model, device=pick_device(command.device))
         model_hash = generator.hash
     nearest = None
     if command.train_corpus is not None:
@@ -172,7 +172,7 @@ def _evaluate_ablation(command: EvaluateAblation, on_object: OnObject | None) ->
         raise V3DError("Nothing is varied; give an option two values, for example --guidance 1 1.5.")
     network = Perceptual.load(command.perceptual_network) if any(settings.perceptual) else None
     judge = Perceptual.load("lpips") if halves["orbits"] else None
-    generators = _generators(command.device)
+    generators = _generators(pick_device(command.device))
     base = base_drawing(settings)
 
     def header(choice: Drawing | Fitting) -> dict[str, Any]:
@@ -254,7 +254,7 @@ def _evaluate_scenes(command: EvaluateScenes, on_object: OnObject | None) -> dic
     protocol = SceneProtocol(sources=command.sources)
     model: SceneDrawer | None = None
     if command.model != "none":
-        model = SceneModel.load(command.model, command.device)
+        model = SceneModel.load(command.model, pick_device(command.device))
     networks = [Perceptual.load("lpips"), Perceptual.load("vae")]
     header = {
         "protocol": protocol.as_dict(),

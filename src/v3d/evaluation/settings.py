@@ -8,7 +8,7 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from v3d.settings import PerceptualNetwork, Quality
+from v3d.settings import Device, PerceptualNetwork, Quality
 
 SamplerName = Literal["euler", "heun", "dpm_solver_2m"]
 
@@ -158,7 +158,7 @@ class EvaluateGeneration:
     perceptual: PerceptualNetwork | None = "lpips"
     sheet: int = 0
     size: int | None = None
-    device: str = "cpu"
+    device: Device = "cpu"
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ class EvaluateAblation:
     settings: AblationSettings = field(default_factory=AblationSettings)
     perceptual_network: PerceptualNetwork = "vae"
     size: int | None = None
-    device: str = "cpu"
+    device: Device = "cpu"
 
 
 @dataclass(frozen=True)
@@ -255,7 +255,7 @@ class EvaluateScenes:
     model: str = "mini-scene"
     sources: tuple[int, ...] = (1, 3, 6)
     limit: int = 0
-    device: str = "cpu"
+    device: Device = "cpu"
 
 
 Evaluation = (

@@ -40,7 +40,11 @@ def main() -> None:
     means = torch.randn(8, 16, dtype=torch.float64, generator=generator) * (1 - 0.2**2) ** 0.5
     noise = torch.randn(256, 16, dtype=torch.float64, generator=generator)
     whole, half = Mixture(means), Mixture(means[:4])
-    guided = edm.guided(half.denoise, whole.denoise, GUIDANCE)
+
+    def guided(x: Tensor, sigma: Tensor) -> Tensor:
+        unconditional = whole.denoise(x, sigma)
+        return unconditional + GUIDANCE * (half.denoise(x, sigma) - unconditional)
+
     for title, denoise in (("no guidance", whole.denoise), (f"guidance {GUIDANCE}", guided)):
         for sigma_max in (700.0, 80.0):
             print(

@@ -138,18 +138,6 @@ def test_samplers_report_steps_and_take_one() -> None:
     assert seen == [(1, 1)] and bool(torch.isfinite(x).all())
 
 
-def test_guidance() -> None:
-    def conditional(x: Tensor, _: Tensor) -> Tensor:
-        return x + 1
-
-    def unconditional(x: Tensor, _: Tensor) -> Tensor:
-        return x
-
-    x, sigma = torch.zeros(1, 1), torch.ones(1)
-    assert edm.guided(conditional, unconditional, 1.0) is conditional
-    assert float(edm.guided(conditional, unconditional, 3.0)(x, sigma)) == 3.0
-
-
 @pytest.mark.parametrize("steps", [0, -3])
 def test_a_sampler_without_steps_is_refused_in_one_sentence(steps: int) -> None:
     with pytest.raises(V3DError, match="1 or more"):

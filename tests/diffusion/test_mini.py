@@ -14,7 +14,7 @@ from v3d.cameras import above_and_below, orbit
 from v3d.diffusion import edm
 from v3d.diffusion.dit import Block, Frames, Geometry, OrbitDiT, OrbitDiTConfig
 from v3d.diffusion.generator import Generator
-from v3d.diffusion.guide import OUTLINE, Guide, draw_guide, in_outlines, solid
+from v3d.diffusion.guide import OUTLINE, Guide, firm_alpha, in_outlines, render_guide
 from v3d.diffusion.mini import MiniModel, to_image
 from v3d.errors import V3DError
 from v3d.networks.pixelnerf import PixelNeRF, PixelNeRFConfig
@@ -236,7 +236,7 @@ def test_solid_takes_the_white_out_of_half_transparent_colour() -> None:
     red = torch.tensor([0.8, 0.1, 0.1])[:, None, None]
     alpha = torch.tensor([[[0.0, OUTLINE, 0.9, 1.0]]])
     image = torch.cat([red * alpha + 1 - alpha, alpha]) * 2 - 1
-    rgb, firm = (solid(image[None])[0] / 2 + 0.5).split([3, 1])
+    rgb, firm = (firm_alpha(image[None])[0] / 2 + 0.5).split([3, 1])
     torch.testing.assert_close(firm, torch.tensor([[[0.0, 0.5, 1.0, 1.0]]]))
     torch.testing.assert_close(rgb[:, 0, 2], red[:, 0, 0])
     torch.testing.assert_close(rgb[:, 0, 0], torch.ones(3))
@@ -250,24 +250,24 @@ def test_the_video_model_draws_what_the_guide_leaves_open(
     model.pixelnerf.config = replace(model.pixelnerf.config, opaque=opaque)
     cameras = orbit(3, size=16)
     photo = torch.rand(1, 4, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    guide = draw_guide(model.pixelnerf, photo, cameras[0], cameras, 2).images
+    guide = render_guide(model.pixelnerf, photo, cameras[0], cameras, 2).images
     for wanted in (0.0, 0.5):
         residual = torch.full((1, 1, 1, 1, 1), wanted)
         monkeypatch.setattr(MiniModel, "_denoise", lambda self, x, sigma, r=residual, **_: r.expand_as(x))
-        drawn = model.draw(photo, cameras[0], cameras, steps=3)
+        drawn = model.generate(photo, cameras[0], cameras, steps=3)
         painted = guide + wanted
         torch.testing.assert_close(drawn.images, painted if opaque else in_outlines(painted, guide))
         torch.testing.assert_close(drawn.guide, guide)
-        assert torch.equal(model.draw(photo, cameras[0], cameras, steps=0).images, drawn.guide)
+        assert torch.equal(model.generate(photo, cameras[0], cameras, steps=0).images, drawn.guide)
 
 
 def test_views_drawn_before_are_seen_by_the_video_model_alone(tiny_weights: Path) -> None:
     model = MiniModel.load(tiny_weights)
     around, new = orbit(12, size=16), orbit(5, size=16)
     images = torch.rand(12, 4, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    guide = draw_guide(model.pixelnerf, images[:9], around[:9], new, 2)
-    plain = model.draw(images[:9], around[:9], new, steps=2)
-    told = model.draw(images, around, new, drawn=3, steps=2)
+    guide = render_guide(model.pixelnerf, images[:9], around[:9], new, 2)
+    plain = model.generate(images[:9], around[:9], new, steps=2)
+    told = model.generate(images, around, new, n_generated=3, steps=2)
     torch.testing.assert_close(told.guide, guide.images)
     torch.testing.assert_close(told.depth, guide.depth)
     assert float((told.images - plain.images).abs().max()) > 1e-3
@@ -297,7 +297,7 @@ def test_views_from_above_are_what_pixelnerf_draws_there(tiny_weights: Path) -> 
     assert isinstance(model, MiniModel)
     photo = to_image(rgba, 16)[None]
     for k in (0, 7, 11):
-        guide = draw_guide(model.pixelnerf, photo, orbit(1, size=16), cameras[k], 1).images[0] / 2 + 0.5
+        guide = render_guide(model.pixelnerf, photo, orbit(1, size=16), cameras[k], 1).images[0] / 2 + 0.5
         torch.testing.assert_close(above.alpha[k], guide[3])
         torch.testing.assert_close(above.rgb[k], guide[:3].permute(1, 2, 0))
     assert float((above.rgb - (1 - above.alpha[..., None])).min()) > -1e-5

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from v3d.cameras import Cameras, cat_cameras, orbit
+from v3d.networks import pixelnerf
 from v3d.networks.pixelnerf import Frusta, PixelNeRF, PixelNeRFConfig
-from v3d.networks.sources import FALLOFF, Sources, camera_similarity, patch_rays
-from v3d.networks.volume_rendering import EVEN_SHARE, importance_edges
+from v3d.networks.sources import FALLOFF, Sources, camera_similarity, patch_rays, project
+from v3d.networks.volume_rendering import EVEN_SHARE, Rendered, flat_rays, importance_edges
 
 TINY = PixelNeRFConfig(
     size=16, patch=4, width=64, depth=2, grid=8, planes=6, channels=4, hidden=8, samples=12
@@ -249,3 +251,51 @@ def test_rays_of_patches_pass_through_their_centres() -> None:
     torch.testing.assert_close(
         plucker[..., :3], torch.linalg.cross(origins.flatten(1, 2), directions), atol=1e-5, rtol=1e-5
     )
+
+
+def test_geometry_stays_in_float32_where_the_network_runs_in_bfloat16(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As on a GPU: products in bfloat16; rays, projections, grids, depths and compositing in float32."""
+    net = perturbed(PixelNeRF(replace(TINY, texture=3))).eval()
+    cameras = orbit(3, size=16, elevation=15.0)
+    sources = Sources.of(pictures(2), cameras[[0, 1]])
+    monkeypatch.setattr(pixelnerf, "fast_dtype", lambda device: torch.float32)
+    exact, _ = net.render_images(sources, cameras)
+    types: dict[str, set[torch.dtype]] = {}
+
+    def record(module: Any, name: str) -> None:
+        function = getattr(module, name)
+
+        def recorded(*args: Any, **kwargs: Any) -> Any:
+            result = function(*args, **kwargs)
+            values = list(vars(result).values()) if isinstance(result, Rendered) else result
+            values = [values] if isinstance(values, Tensor) else values
+            tensors = [x for x in (*args, *values) if isinstance(x, Tensor)]
+            types.setdefault(name, set()).update(x.dtype for x in tensors)
+            return result
+
+        monkeypatch.setattr(module, name, recorded)
+
+    for name in ("patch_rays", "flat_rays", "project", "points_on_rays", "rendering_weights", "composite"):
+        record(pixelnerf, name)
+    record(torch.nn.functional, "grid_sample")
+    record(torch.nn.functional, "linear")
+    monkeypatch.setattr(pixelnerf, "fast_dtype", lambda device: torch.bfloat16)
+    images, depth = net.render_images(sources, cameras)
+    assert torch.bfloat16 in types.pop("linear")  # the network did run under autocast
+    assert len(types) == 7 and all(found == {torch.float32} for found in types.values()), types
+    assert images.dtype == depth.dtype == torch.float32
+    assert not torch.equal(images, exact)
+    assert float((images - exact).abs().mean()) < 0.01
+
+
+def test_rays_and_projections_do_not_change_inside_autocast() -> None:
+    cameras = orbit(3, size=16, elevation=20.0)
+    sources = Sources.of(pictures(3), cameras)
+    points = torch.rand(1, 50, 3, generator=torch.Generator().manual_seed(0)) - 0.5
+    expected = (patch_rays(sources, 4), *project(sources, points), *flat_rays(cameras))
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = (patch_rays(sources, 4), *project(sources, points), *flat_rays(cameras))
+        assert (points[0] @ points[0].T).dtype == torch.bfloat16
+    assert all(torch.equal(a, b) for a, b in zip(inside, expected, strict=True))

@@ -14,6 +14,8 @@ The paper's encoder has features of pixels only and a large decoder of points; o
 depths*, so that the decoder, which runs a million times a view, can be tiny. The paper joins a feature map to the
 video model's noisy latents; ours joins the rendered image (`v3d.diffusion.guide`). Points that a photo shows take its
 own colour, sharp, wherever the network says so (as image-based rendering does).
+
+Only matrix products and convolutions run in bfloat16, where a device is fast at it; geometry stays in float32.
 """
 
 from __future__ import annotations

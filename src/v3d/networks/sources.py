@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from v3d.cameras import Cameras, poses
+from v3d.runtime import without_autocast
 
 FALLOFF = 1.5
 """How fast a photo's weight falls with the distance of its camera from the view's, see `camera_similarity`."""
@@ -48,6 +49,7 @@ class Sources:
         return Sources(*(getattr(self, f.name).to(device) for f in fields(self)))
 
 
+@without_autocast
 def project(sources: Sources, points: Tensor) -> tuple[Tensor, Tensor]:
     """Where points lie in every photo.
 
@@ -65,6 +67,7 @@ def project(sources: Sources, points: Tensor) -> tuple[Tensor, Tensor]:
     return uv, x[..., 2]
 
 
+@without_autocast
 def patch_rays(sources: Sources, tokens: int) -> Tensor:
     """Plücker rays [B, N, tokens^2, 6] (moment, unit direction) of patch centres, rows first."""
     at = (torch.arange(tokens, dtype=sources.K.dtype, device=sources.K.device) + 0.5) / tokens

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from v3d.cameras import Cameras
+from v3d.runtime import without_autocast
 
 EVEN_SHARE = 0.25
 """Share of a ray's fine samples that are spaced evenly, whatever the coarse ones have found."""
@@ -33,6 +34,7 @@ class Rendered:
     depth: Tensor
 
 
+@without_autocast
 def flat_rays(cameras: Cameras) -> tuple[Tensor, Tensor]:
     """Origins and directions [1, V * H * W, 3] of all pixels; directions have unit camera z."""
     origins, directions = cameras.rays()
@@ -80,6 +82,7 @@ def points_on_rays(origins: Tensor, directions: Tensor, depth: Tensor) -> Tensor
     return (origins[:, :, None] + directions[:, :, None] * depth[..., None]).flatten(1, 2)
 
 
+@without_autocast
 def rendering_weights(
     density: Tensor,
     depth: Tensor,
@@ -106,6 +109,7 @@ def rendering_weights(
     return torch.exp(-before) - torch.exp(-before - optical)
 
 
+@without_autocast
 def composite(weights: Tensor, depth: Tensor, colour: Tensor) -> Rendered:
     """Samples [B, R, S] with their colours [B, R, S, 3], summed along every ray."""
     rgb = (weights[:, :, None] @ colour)[:, :, 0]

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from v3d.cameras import above_and_below, orbit
 from v3d.diffusion import edm
 from v3d.diffusion.dit import Block, Frames, Geometry, OrbitDiT, OrbitDiTConfig
-from v3d.diffusion.generator import Generator
+from v3d.diffusion.generator import Generator, load_generator
 from v3d.diffusion.guide import OUTLINE, Guide, firm_alpha, in_outlines, render_guide
 from v3d.diffusion.mini import MiniModel, to_image
 from v3d.errors import V3DError
@@ -217,6 +217,24 @@ def test_guidance_one_equals_the_conditional_model(tiny_weights: Path) -> None:
 def test_guidance_is_a_number(tiny_weights: Path, guidance: float) -> None:
     with pytest.raises(V3DError, match="guidance is"):
         Generator.from_pretrained(str(tiny_weights))(torch.rand(16, 16, 4), guidance=guidance)
+
+
+@pytest.mark.parametrize("steps", [-1, -20])
+def test_steps_are_not_negative(tiny_weights: Path, steps: int) -> None:
+    with pytest.raises(V3DError, match=r"cannot take .* steps; give 1 or more"):
+        Generator.from_pretrained(str(tiny_weights))(torch.rand(16, 16, 4), steps=steps)
+
+
+def test_weights_trained_again_in_their_folder_are_loaded_again(tiny_weights: Path) -> None:
+    """As a process that serves for days meets them; files that did not change are read once."""
+    first = load_generator(str(tiny_weights), "cpu")
+    assert load_generator(str(tiny_weights), "cpu") is first
+    export_mini(PixelNeRF(TINY_NERF), OrbitDiT(TINY), tiny_weights, Sampling(steps=2, guidance=1.5))
+    again = load_generator(str(tiny_weights), "cpu")
+    assert again.hash != first.hash and load_generator(str(tiny_weights), "cpu") is again
+    (tiny_weights / "dit.safetensors").unlink()
+    with pytest.raises(V3DError):
+        load_generator(str(tiny_weights), "cpu")
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "config"])

@@ -155,6 +155,12 @@ def test_views_of_a_photo(model, photo, caplog):
     assert not torch.equal(other.rgb, views.rgb)
 
 
+@pytest.mark.parametrize("steps", [0, -2])
+def test_the_official_weights_take_at_least_one_step(model, photo, steps):
+    with pytest.raises(V3DError, match="give 1 or more, or leave steps out"):
+        Generator(model, "official")(photo, steps=steps)
+
+
 def test_half_precision_follows_float32(folder, model):
     image = torch.rand(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(5)) * 2 - 1
     noise = torch.randn(1, VIEWS, 4, LATENT, LATENT, generator=torch.Generator().manual_seed(1))

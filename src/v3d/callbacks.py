@@ -8,4 +8,4 @@ OnStep = Callable[[int, int], None]
 """Called with (steps done, steps in all) after every step."""
 
 OnProgress = Callable[[str, int, int], None]
-"""Called with (stage, steps done, steps in all); a stage begins with 0 steps done and ends with all of them."""
+"""Called with (stage, steps done, steps in all); a stage begins with 0 steps done and ends with all."""

@@ -61,7 +61,7 @@ def on_white(colour: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
 
 
 def test_outlines_are_the_guides_and_colours_the_painted_ones() -> None:
-    """Red paint on a blue body: where paint covers it is red, where there is none blue, and the outline is the body's."""
+    """A red image over a blue guide: red where it is opaque, blue where it is not, the guide's silhouette."""
     red, blue = (torch.tensor(c)[:, None, None].expand(3, 1, 5) for c in ([0.9, 0.1, 0.1], [0.1, 0.1, 0.9]))
     body = torch.tensor([[[1.0, 1.0, 1.0, 0.5, 0.0]]])
     paint = torch.tensor([[[1.0, 0.0, 0.6, 1.0, 1.0]]])

@@ -84,7 +84,7 @@ def test_frames_score_only_relative_positions() -> None:
 
 @pytest.mark.parametrize("own_cameras", [False, True])
 def test_attention_is_the_textbooks_with_heads_carried_between_frames(own_cameras: bool) -> None:
-    """Values and gradients, against torch's own attention; cameras shared by the samples, and one set for each."""
+    """Values and gradients against torch's attention; cameras shared by the samples, and one set for each."""
     torch.manual_seed(0)
     net = awake(OrbitDiT(replace(TINY, width=128, depth=1)))
     block = net.blocks[0]
@@ -172,7 +172,7 @@ def test_a_view_is_told_by_its_neighbours() -> None:
 
 
 def test_a_fresh_network_points_at_the_photos_that_show_a_view() -> None:
-    """It paints nothing, and D is a mean of guide and photos: e parts of the guide and one of each photo that sees the pixel."""
+    """D_x is a mean of guide and photos: e parts of the guide, one of each photo that shows the pixel."""
     net = OrbitDiT(TINY)
     inputs = seen(2)
     geometry = Geometry.of(orbit(2), TINY.grid)[[0, 0, 1]]

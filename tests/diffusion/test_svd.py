@@ -45,7 +45,7 @@ def photo():
 
 
 def reference_orbit(networks, image, seed, steps, guidance):
-    """The original's inference, written out: no shared code, one frame pass per condition, float64 noise levels."""
+    """The original's inference, written out: no shared code, a pass per condition, float64 noise levels."""
     generator = torch.Generator().manual_seed(seed)
     embedding = networks.image_encoder(clip_pixels(image)).image_embeds[:, None]
     moments = networks.vae.quant_conv(networks.vae.encoder(image))
@@ -178,7 +178,7 @@ def test_half_precision_follows_float32(folder, model):
 
 @torch.no_grad()
 def test_8_bit_matrices_change_little_and_take_half(folder, model):
-    """The error of rounding to 8 bits is below that of bfloat16 arithmetic; a moved network computes the same."""
+    """Rounding to 8 bits costs less than bfloat16 arithmetic; a moved network computes the same."""
     pytest.importorskip("torchao")
     small = replace(SVDModel.load(folder, dtype=torch.float32, int8=True), views=VIEWS, size=SIZE)
     generator = torch.Generator().manual_seed(0)

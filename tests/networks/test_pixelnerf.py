@@ -65,7 +65,7 @@ def test_the_order_of_sources_does_not_matter(texture: int) -> None:
 
 
 def test_a_dense_world_seen_from_the_source_is_the_photo() -> None:
-    """With the photo's colour everywhere, any density: a ray through a source pixel projects onto that pixel."""
+    """With the photo's colour everywhere, at any density: a source pixel's ray projects onto that pixel."""
     net = constant(PixelNeRF(TINY), FREE, photo=True)
     cameras = orbit(5, size=16, elevation=25.0)[2]
     images = pictures(1)

@@ -1,7 +1,7 @@
-"""What the UNet of SVD and V3D is conditioned on: a photo's CLIP embedding, its VAE latent, and three numbers.
+"""What SVD's UNet is conditioned on: a photo's CLIP embedding, its VAE latent, and three numbers.
 
-The sampler (`v3d.diffusion.svd`) and the training (`v3d.training.tasks.svd`) build their conditions from here and run
-the network through `run_unet`, so both mean the same by them.
+The sampler (`v3d.diffusion.svd`) and the training (`v3d.training.tasks.svd`) build their conditions from here
+and run the network through `run_unet`, so both mean the same by them.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def run_unet(unet: Any, x: Tensor, c_noise: Tensor, conditions: Conditions) -> T
 def clip_pixels(image: Tensor, size: int = 224) -> Tensor:
     """CLIP's input [B, 3, size, size] from images [B, 3, H, W] in [-1, 1].
 
-    Resized as the original code does: a Gaussian blur of (factor - 1) / 2 pixels, then bicubic with aligned corners.
+    Resized as in the original code: a Gaussian blur of (factor - 1) / 2 pixels, then bicubic.
     """
     for axis in (2, 3):
         factor = image.shape[axis] / size

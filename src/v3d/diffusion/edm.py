@@ -1,4 +1,4 @@
-"""EDM (Karras et al. 2022, arXiv 2206.00364) with the paper's constants: preconditioning, noise law, loss, samplers.
+"""EDM (Karras et al. 2022, arXiv 2206.00364) with V3D's constants: preconditioning, loss, samplers.
 
 A denoiser `D(x, sigma)` maps noisy `x = x0 + sigma * n` to its estimate of `x0`; `sigma` is a tensor [B].
 Everything that knows about networks hides behind that one function.
@@ -57,7 +57,7 @@ class Preconditioning:
         return c_skip, c_out, c_in, c_noise
 
     def denoise(self, network: Network, x: Tensor, sigma: Tensor) -> Tensor:
-        """`D(x, sigma)` [B, ...] of a raw network F (EDM eq. 7); coefficients are computed in float32 or better.
+        """`D(x, sigma)` [B, ...] of a raw network F (EDM eq. 7), with coefficients in float32 or better.
 
         Args:
             x: [B, ...] noisy data; sigma: [B].
@@ -66,13 +66,13 @@ class Preconditioning:
         return expand(c_skip, x) * x + expand(c_out, x) * network(expand(c_in, x) * x, c_noise)
 
     def loss_weight(self, sigma: Tensor) -> Tensor:
-        """`lambda(sigma) = 1 / c_out^2` [B], by which the target of F has unit variance at every noise level."""
+        """`lambda(sigma) = 1 / c_out^2` [B]: targets of F have unit variance at every noise level."""
         return (sigma**2 + self.sigma_data**2) / (sigma * self.sigma_data) ** 2
 
 
 @dataclass(frozen=True)
 class NoiseLaw:
-    """Training noise, `ln sigma ~ N(P_mean, P_std^2)`. The paper's values; SVD's own image stage uses less noise."""
+    """Training noise, `ln sigma ~ N(P_mean, P_std^2)`, with the paper's values (sec. 3.1)."""
 
     P_mean: float = 1.5
     P_std: float = 2.0
@@ -130,7 +130,9 @@ def euler(denoise: Denoiser, noise: Tensor, sigmas: Tensor, on_step: OnStep | No
 
 
 def heun(denoise: Denoiser, noise: Tensor, sigmas: Tensor, on_step: OnStep | None = None) -> Tensor:
-    """Heun's second-order method (EDM algorithm 1 without churn): two denoiser calls a step, one for the last.
+    """Heun's second-order method (EDM algorithm 1 without churn), two denoiser calls a step.
+
+    The last step, to sigma 0, is Euler's, with one call.
 
     Args:
         noise: [B, ...] standard normal.

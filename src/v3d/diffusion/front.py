@@ -1,4 +1,4 @@
-"""View 0 of a generated orbit is the photo, so where the model kept its framing the photo itself takes its place."""
+"""View 0 of a generated orbit shows what the photo shows; where the framing was kept, it is the photo."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from v3d.metrics import soft_iou
 from v3d.views import Views
 
 SAME_FRAMING = 0.85
-"""Least soft IoU of the two silhouettes; see `v3d.data.orbits` for when a model rightly changes the framing."""
+"""Least soft IoU of the silhouettes; `v3d.data.orbits` says when a model rightly changes the framing."""
 
 
 def photo_as_front(views: Views, photo: Tensor) -> Views:

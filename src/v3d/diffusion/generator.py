@@ -23,9 +23,9 @@ class OrbitModel(Protocol):
 
     Attributes:
         hash: fingerprint of the weight files, for reports.
-        agrees_in_colour: whether its views show the same details, so that their colours may shape a surface. Where
-            one view is sharp and the others are blurred means of many answers, colours dent it, and silhouettes alone
-            are better.
+        agrees_in_colour: whether its views show the same details, so that their colours may shape a surface.
+            Where one view is sharp and the others are blurred means of many answers, colours dent it, and
+            silhouettes alone are better.
     """
 
     hash: str
@@ -108,7 +108,7 @@ class Generator:
         Args:
             rgba: [S, S, 4] straight-alpha photo in [0, 1], framed by `v3d.capture.photo`.
             seed: of all noise; the same seed gives the same views on the same machine.
-            steps: of the sampler, by default the model's own number; 0 leaves mini models with PixelNeRF's views.
+            steps: of the sampler, by default the model's own number; 0 gives a mini model's PixelNeRF views.
             guidance: of classifier-free guidance, 1 for none; by default the model's own.
             on_step: called after every step.
 
@@ -116,12 +116,13 @@ class Generator:
             Views [18, H, W].
 
         Raises:
-            V3DError: the guidance is not finite, there are fewer steps than the model can take, or the device's memory
-                is too small.
+            V3DError: the guidance is not finite, there are fewer steps than the model can take, or the
+                device's memory is too small.
         """
         if steps is not None and steps < 0:
             raise V3DError(
-                f"The sampler cannot take {steps} steps; give 1 or more, or leave steps out for the model's own number."
+                f"The sampler cannot take {steps} steps; give 1 or more, or leave steps out for the model's"
+                " own number."
             )
         if guidance is not None and not math.isfinite(guidance):
             raise V3DError(f"The guidance is {guidance}; give a number, 1 for none.")
@@ -140,9 +141,10 @@ class Generator:
 
 
 def load_generator(model: str, device: str) -> Generator:
-    """`Generator.from_pretrained`, kept for the next photo: loading the released weights takes longer than a draft.
+    """`Generator.from_pretrained`, kept for the next photo.
 
-    One generator is kept. It is loaded again when a file of its folder of weights has changed.
+    Loading the released weights takes longer than a draft. One generator is kept; it is loaded again when a
+    file of its folder of weights has changed.
 
     Raises:
         V3DError: there are no usable weights under that name.

@@ -1,8 +1,9 @@
 """The guide: what the source photos say about new views, as images that the video model reads.
 
-PixelNeRF renders every new view, right in pose and blurred where the photos leave several answers. Its depth then says
-where each photo shows what a view sees, and the nearest photos are warped there: sharp wherever that depth is right.
-The paper joins PixelNeRF's features to the noisy latents; ours joins these images to the noisy pixels.
+PixelNeRF renders every new view, right in pose and blurred where the photos leave several answers. Its depth
+then says where each photo shows what a view sees, and the nearest photos are warped there: sharp wherever
+that depth is right. The paper joins PixelNeRF's features to the noisy latents; ours joins these images to the
+noisy pixels.
 """
 
 from __future__ import annotations
@@ -20,20 +21,21 @@ from v3d.networks.sources import Sources, camera_similarity
 MAX_SOURCES = 3
 """PixelNeRF renders a view from so many photos, the nearest; and the nearer, the more they count.
 
-Far photos blur what near ones show: views of validation scenes are 0.4 dB (three photos) and 0.6 dB (six) better than
-with all photos alike, and those of a real capture 1.8 and 2.4 dB (docs/scenes.md).
+Far photos blur what near ones show: views of validation scenes are 0.4 dB (three photos) and 0.6 dB (six)
+better than with all photos alike, and those of a real capture 1.8 and 2.4 dB (docs/scenes.md).
 """
 
 GUIDE_WEIGHT = 0.2
-"""Weight of the guide's colour beside the video model's, where the latter is half transparent (`in_outlines`)."""
+"""Weight of the guide's colour beside the video model's where that is half transparent (`in_outlines`)."""
 
 OUTLINE, STEEPNESS = 0.45, 4.0
 """The alpha at which a silhouette is cut, and how much steeper alpha becomes there (`firm_alpha`).
 
-An expected silhouette is cut below one half because IoU forgives what is too large more than what is missing. A carved
-body wants it higher, since one view too small is enough to carve: 32 validation objects at 0.4, 0.44 and 0.52 have a
-mask IoU of 0.713, 0.711 and 0.701 and a mesh IoU of 0.454, 0.460 and 0.472. Steep outlines cost PSNR, which likes fog
-(test split: 19.6 dB with a steepness of 1.5), but fog becomes torn surfaces in the mesh, and firm views a body.
+An expected silhouette is cut below one half because IoU forgives what is too large more than what is missing.
+A carved body wants it higher, since one view too small is enough to carve: 32 validation objects at 0.4, 0.44
+and 0.52 have a mask IoU of 0.713, 0.711 and 0.701 and a mesh IoU of 0.454, 0.460 and 0.472. Steep outlines
+cost PSNR, which likes fog (test split: 19.6 dB with a steepness of 1.5), but fog becomes torn surfaces in the
+mesh, and firm views a body.
 """
 
 
@@ -45,8 +47,8 @@ class Guide:
         images: [V, 4, S, S] in [-1, 1], colour on white, then alpha: PixelNeRF's views, those of objects with
             `firm_alpha`.
         depth: [V, h, w] camera depth, 0 where a view is empty.
-        warped: [V, K, 5, S, S] the K nearest photos as the views would see them, nearest first; the last channel is 1
-            where they show what the view sees, else -1.
+        warped: [V, K, 5, S, S] the K nearest photos as the views would see them, nearest first; the last
+            channel is 1 where they show what the view sees, else -1.
     """
 
     images: Tensor
@@ -70,8 +72,8 @@ def render_guide(
     """The guide of new views.
 
     Args:
-        photos: [N, 4, S, S] in [-1, 1], colour on white, then alpha; their order does not matter unless two are
-            equally near.
+        photos: [N, 4, S, S] in [-1, 1], colour on white, then alpha; their order does not matter unless two
+            are equally near.
         photo_cameras, cameras: of the photos and of the V views, in one world.
         warps: photos that are warped to every view.
     """
@@ -134,7 +136,7 @@ def render_views(
 def warp_nearest(
     photos: Tensor, photo_cameras: Cameras, cameras: Cameras, depth: Tensor, count: int
 ) -> Tensor:
-    """The `count` photos nearest to each view, warped to it by its depth; occlusion in the photo is not known.
+    """The `count` photos nearest to each view, warped to it by its depth; occlusion is not handled.
 
     Args:
         photos: [N, 4, S, S] in [-1, 1]; where N is less than `count` the farthest is repeated.
@@ -180,8 +182,8 @@ def add_residual(guide: Tensor, residual: Tensor, *, opaque: bool) -> Tensor:
 def in_outlines(images: Tensor, guide: Tensor) -> Tensor:
     """The colours of `images` in the silhouettes of `guide`.
 
-    Silhouettes that are generated view by view belong to no solid; PixelNeRF's do. Colours are taken off the white;
-    where `images` are transparent the guide's colour stands.
+    Silhouettes that are generated view by view belong to no solid; PixelNeRF's do. Colours are taken off the
+    white; where `images` are transparent the guide's colour stands.
 
     Args:
         images, guide: [..., 4, H, W] in [-1, 1], colour on white, then alpha.
@@ -195,10 +197,10 @@ def in_outlines(images: Tensor, guide: Tensor) -> Tensor:
 
 
 def firm_alpha(images: Tensor) -> Tensor:
-    """Images with a steeper alpha, which passes one half where it was `OUTLINE`, under the same straight colours.
+    """Images of the same straight colours under a steeper alpha, which is one half where it was `OUTLINE`.
 
-    What a model is unsure of it renders half transparent, and on white that is washed out. The colour behind the
-    transparency is sound: it is taken off the white and composited again with the firmer alpha.
+    What a model is unsure of it renders half transparent, and on white that is washed out. The colour behind
+    the transparency is sound: it is taken off the white and composited again with the firmer alpha.
 
     Args:
         images: [V, 4, H, W] in [-1, 1], colour on white, then alpha.

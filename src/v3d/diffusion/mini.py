@@ -1,11 +1,11 @@
 """The model that ships in the package: PixelNeRF, and OrbitDiT, guided by it.
 
-PixelNeRF renders what the photo alone says about every view: right in pose, blurred where there are several answers.
-The video model, which reads that guide, the photo, and all its own views at once, generates what the guide leaves open:
-it is an EDM model of the *residual*, the views less the guide (as in CorrDiff, arXiv 2309.15214), in pixels. Objects
-keep the guide's silhouettes. The networks that ship are trained for one sampler step, judged by squared error and
-LPIPS; more steps would give one possibility of many, had the noise levels below been trained as long. With 0 steps the
-video model does not run, and the guide is the answer.
+PixelNeRF renders what the photo alone says about every view: right in pose, blurred where there are several
+answers. The video model, which reads that guide, the photo, and all its own views at once, generates what the
+guide leaves open: it is an EDM model of the *residual*, the views less the guide (as in CorrDiff, arXiv
+2309.15214), in pixels. Objects keep the guide's silhouettes. The networks that ship are trained for one
+sampler step, judged by squared error and LPIPS; more steps would give one possibility of many, had the noise
+levels below been trained as long. With 0 steps the video model does not run, and the guide is the answer.
 """
 
 from __future__ import annotations
@@ -173,8 +173,8 @@ class MiniModel:
             photos: [N, 4, size, size] in [-1, 1], colour on white, then alpha. Their order does not matter.
             photo_cameras: N cameras, in one world with `cameras`.
             cameras: of the V new views, square.
-            n_generated: so many of the photos, the last, are views generated before: the video model reads them,
-                PixelNeRF does not.
+            n_generated: so many of the photos, the last, are views generated before: the video model reads
+                them, PixelNeRF does not.
             seed: of the initial noise; the same seed gives the same views on the same machine.
             steps: sampler steps; 0 leaves the guide as it is.
             guidance: of classifier-free guidance (1: none).
@@ -214,7 +214,7 @@ class MiniModel:
         geometry: Geometry,
         guidance: float,
     ) -> Tensor:
-        """Guided `D(x, sigma)` of the residual x [1, V, 4, S, S]; both halves of guidance run as one batch."""
+        """Guided `D(x, sigma)` of the residual x [1, V, 4, S, S]; both halves of guidance are one batch."""
         keep = torch.tensor([True] if guidance == 1 else [True, False], device=x.device)
 
         def network(inputs: Tensor, c_noise: Tensor) -> Tensor:
@@ -239,7 +239,7 @@ def as_views(images: Tensor, cameras: Cameras) -> Views:
 
 
 def to_image(rgba: Tensor, size: int) -> Tensor:
-    """Straight-alpha RGBA [S, S, 4] in [0, 1] -> the networks' input [4, size, size] in [-1, 1], colour on white, then alpha."""
+    """Straight-alpha photo [S, S, 4] in [0, 1] -> [4, size, size] in [-1, 1], colour on white, then alpha."""
     alpha = rgba[..., 3]
     image = torch.cat([over_white(rgba[..., :3], alpha), alpha[..., None]], -1).permute(2, 0, 1)[None]
     image = F.interpolate(image, (size, size), mode="bilinear", antialias=True, align_corners=False)

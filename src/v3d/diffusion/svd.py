@@ -1,4 +1,4 @@
-"""The released model: Stable Video Diffusion as V3D tuned it for orbits (paper sec. 3.1), run as the original runs it.
+"""The released model: Stable Video Diffusion as V3D tuned it for orbits (paper sec. 3.1), run as there.
 
 Conditions: the photo's CLIP embedding by cross-attention, its latent joined to every frame, and three
 numbers (frames per second, motion bucket, noise augmentation) with the noise level.
@@ -56,7 +56,8 @@ class SVDModel:
             time; "low" keeps one network there at a time, guides in two passes and decodes frame by frame.
         views: frames of the orbit.
         size: pixels of a view's side.
-        sampler: `edm.euler` as in the paper; `edm.dpm_solver_2m` wants fewer steps (docs/official_weights.md).
+        sampler: `edm.euler` as in the paper; `edm.dpm_solver_2m` wants fewer steps
+            (docs/official_weights.md).
     """
 
     networks: OfficialNetworks
@@ -137,7 +138,8 @@ class SVDModel:
         guidance = GUIDANCE if guidance is None else guidance
         if steps < 1:
             raise V3DError(
-                f"The official weights cannot take {steps} steps; give 1 or more, or leave steps out for {STEPS}."
+                f"The official weights cannot take {steps} steps; give 1 or more, or leave steps out for"
+                f" {STEPS}."
             )
         if self.device.type == "cpu":
             minutes = self.estimate_seconds(steps) / 60
@@ -158,8 +160,8 @@ class SVDModel:
     def condition(self, image: Tensor, generator: torch.Generator) -> Conditions:
         """Conditions of photos [B, 3, S, S] in [-1, 1] (paper sec. 3.1).
 
-        As in the original code, the latent is a *sample* of the VAE's posterior, and the augmentation noise is added to
-        it, not to the photo.
+        As in the original code, the latent is a *sample* of the VAE's posterior, and the augmentation noise
+        is added to it, not to the photo.
         """
         networks, image = self.networks, image.to(self.device)
         with self._resident(networks.image_encoder):
@@ -200,7 +202,7 @@ class SVDModel:
             return self.sampler(denoise, noise, edm.karras_sigmas(steps), on_step)
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Frames [V, 3, S, S], about [-1, 1], of one orbit's latents [V, 4, h, w] as `sample` returns them."""
+        """Frames [V, 3, S, S], about [-1, 1], of one orbit's latents [V, 4, h, w] (see `sample`)."""
         vae = self.networks.vae
         z = (latents / vae.config.scaling_factor).to(vae.decoder.conv_in.weight.dtype)
         with self._resident(vae):
@@ -209,7 +211,8 @@ class SVDModel:
 
     @torch.no_grad()
     def estimate_seconds(self, steps: int = STEPS) -> float:
-        """Seconds that one orbit will take here, from one measured pass of UNet and decoder on a part of its frames.
+        """Seconds that one orbit will take here, from one measured pass of UNet and decoder on a part of its
+        frames.
 
         Almost all of the work is proportional to the number of frames.
         """
@@ -259,7 +262,8 @@ def _device_bytes(device: torch.device) -> float:
 
 
 def store_in_int8(unet: nn.Module) -> None:
-    """Keep every matrix of a UNet as 8-bit integers with a scale for each row, in place; arithmetic stays as it was.
+    """Keep every matrix of a UNet as 8-bit integers with a scale for each row, in place; arithmetic stays as
+    it was.
 
     Raises:
         V3DError: torchao is missing.
@@ -272,7 +276,7 @@ def store_in_int8(unet: nn.Module) -> None:
 
 
 class SingleTokenAttention:
-    """Cross-attention to one token: the softmax over one key is 1, so queries and keys need not be computed."""
+    """Cross-attention to one token: the softmax over one key is 1, so queries and keys are not computed."""
 
     def __call__(
         self,
@@ -282,7 +286,8 @@ class SingleTokenAttention:
         attention_mask: Tensor | None = None,
     ) -> Tensor:
         """The processor protocol of diffusers: [B, T, C] and one context token [B, 1, C] -> [B, T, C]."""
-        return attn.to_out[0](attn.to_v(encoder_hidden_states)).expand_as(hidden_states)
+        value: Tensor = attn.to_out[0](attn.to_v(encoder_hidden_states))
+        return value.expand_as(hidden_states)
 
 
 def use_single_token_attention(unet: nn.Module) -> None:
@@ -298,8 +303,8 @@ def _clear_device_errors(device: torch.device) -> Iterator[None]:
         yield
     except torch.cuda.OutOfMemoryError as error:
         raise V3DError(
-            f"The memory of {device} is too small for the official weights; close other programs that use it, load"
-            " them with memory='low', or run on the CPU (--device cpu)."
+            f"The memory of {device} is too small for the official weights; close other programs that use it,"
+            " load them with memory='low', or run on the CPU (--device cpu)."
         ) from error
     except (AssertionError, RuntimeError) as error:
         if device.type != "cuda" or torch.cuda.is_available():

@@ -1,21 +1,22 @@
 """PixelNeRF conditioning: what the source photos say about a new view (the paper's scene-level part).
 
-Every source photo is read by a small transformer into a *frustum*: features on depth planes behind its pixels. Beside
-the pixels the transformer is given the features of a network trained on ImageNet (`v3d.networks.imagenet`).
-Points along the rays of a new view are projected into every source (`v3d.networks.sources`); the features found
-there, and the photo itself (silhouettes, and whether the photos agree on a colour and on what surrounds it), are
-pooled over the sources by weighted mean and standard deviation, so that their number and order do not matter, and
-decoded to a density and a colour. Volume rendering (`v3d.networks.volume_rendering`) then gives the new view's colour,
-opacity and depth. A ray is sampled twice: coarsely, to see where things are, then finely there.
+Every source photo is read by a small transformer into a *frustum*: features on depth planes behind its
+pixels. Beside the pixels the transformer is given the features of a network trained on ImageNet
+(`v3d.networks.imagenet`). Points along the rays of a new view are projected into every source
+(`v3d.networks.sources`); the features found there, and the photo itself (silhouettes, and whether the photos
+agree on a colour and on what surrounds it), are pooled over the sources by weighted mean and standard
+deviation, so that their number and order do not matter, and decoded to a density and a colour. Volume
+rendering (`v3d.networks.volume_rendering`) then gives the new view's colour, opacity and depth. A ray is
+sampled twice: coarsely, to see where things are, then finely there.
 
 A photo of an object is the case of one source with a known camera: an orbit's view 0.
 
-The paper's encoder has features of pixels only and a large decoder of points; ours has features of pixels *and
-depths*, so that the decoder, which runs a million times a view, can be tiny. The paper joins a feature map to the
-video model's noisy latents; ours joins the rendered image (`v3d.diffusion.guide`). Points that a photo shows take its
-own colour, sharp, wherever the network says so (as image-based rendering does).
+The paper's encoder has features of pixels only and a large decoder of points; ours has features of pixels
+*and depths*, so that the decoder, which runs a million times a view, can be tiny. The paper joins a feature
+map to the video model's noisy latents; ours joins the rendered image (`v3d.diffusion.guide`). Points that a
+photo shows take its own colour, sharp, wherever the network says so (as image-based rendering does).
 
-Only matrix products and convolutions run in bfloat16, where a device is fast at it; geometry stays in float32.
+Matrix products and convolutions run in bfloat16 where a device is fast at it; geometry stays in float32.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ class Frusta:
     """What the encoder made of `sources`.
 
     Attributes:
-        volumes: [B, N, channels, planes, grid, grid] features behind each photo, planes in log steps of depth.
+        volumes: [B, N, channels, planes, grid, grid] features behind each photo, on planes in log depth.
         pixels: [B, N, 4 + texture, S, S] the photos, and features of what surrounds each of their pixels.
     """
 
@@ -138,8 +139,8 @@ class PixelNeRF(nn.Module):
             cameras: V of them; width and height are multiples of 4.
 
         Returns:
-            Images [V, 4, H, W] in [-1, 1], colour on white and alpha; and camera depth [V, H, W], 0 where a view
-            is empty.
+            Images [V, 4, H, W] in [-1, 1], colour on white and alpha; and camera depth [V, H, W], 0 where a
+            view is empty.
         """
         device = self.position.device
         weights = sources.weights.to(device)
@@ -156,7 +157,10 @@ class PixelNeRF(nn.Module):
         return torch.stack(images), torch.stack(depths)
 
     def _render_image(self, frusta: Frusta, camera: Cameras) -> tuple[Tensor, Tensor]:
-        """One view: [4, H, W] and depth [H, W]; coarse samples, at a quarter of the size, tell which rays are empty."""
+        """One view [4, H, W] and its depth [H, W], as `render_images` returns them.
+
+        Coarse samples, at a quarter of the size, tell which rays are empty.
+        """
         H, W = camera.height, camera.width
         coarse = self.coarse_weights(frusta, *flat_rays(camera.resized(W // 4, H // 4)))
         weights = coarse[0].T.unflatten(1, (H // 4, W // 4))
@@ -175,7 +179,7 @@ class PixelNeRF(nn.Module):
         return image.T.unflatten(1, (H, W)), depth.unflatten(0, (H, W))
 
     def encode(self, sources: Sources) -> Frusta:
-        """Attention runs over the patches of all sources together; they are told apart by their rays."""
+        """Read the sources: attention over the patches of all of them, which differ by their rays."""
         c, t, u = self.config, self.tokens, self.cells
         B, N = sources.images.shape[:2]
         dtype = self.image_in.weight.dtype
@@ -216,7 +220,8 @@ class PixelNeRF(nn.Module):
 
         Args:
             origins, directions: [B, R, 3] rays of new views; directions have unit camera z.
-            edges: [B, R, fine + 1] of the sampled intervals, see `importance_edges`; None finds them with coarse samples.
+            edges: [B, R, fine + 1] of the sampled intervals, see `importance_edges`; None finds them with
+                coarse samples.
             jitter: [B, R, 1] in [0, 1), where in its interval each sample lies.
         """
         if edges is None:
@@ -226,7 +231,7 @@ class PixelNeRF(nn.Module):
     def _sample(
         self, frusta: Frusta, origins: Tensor, directions: Tensor, edges: Tensor, jitter: Tensor | float
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """A sample in every interval of `edges`: rendering weights [B, R, S], camera depths, colours [B, R, S, 3]."""
+        """Rendering weights and depths [B, R, S] and colours [B, R, S, 3] of a sample in every interval."""
         c = self.config
         depth = sample_depths(edges, c.near, c.far, jitter)
         density, colour = self.decode(frusta, points_on_rays(origins, directions, depth))
@@ -235,7 +240,14 @@ class PixelNeRF(nn.Module):
         return weights, depth, colour.view(*depth.shape, 3)
 
     def decode(self, frusta: Frusta, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Density [B, P] per unit of length, and colour [B, P, 3] in [0, 1], at points [B, P, 3] in the world."""
+        """Density and colour at points of the world.
+
+        Args:
+            points: [B, P, 3].
+
+        Returns:
+            Density [B, P] per unit of length, 0 where no source sees the point; colour [B, P, 3] in [0, 1].
+        """
         s, c = frusta.sources, self.config
         B, N = s.images.shape[:2]
         uv, depth = project(s, points)
@@ -299,11 +311,12 @@ class EncoderBlock(nn.Module):
         q, k = F.layer_norm(q, (64,)), F.layer_norm(k, (64,))
         scores = torch.softmax(q @ k.mT / 8, -1)  # spelled out: cheaper on the CPU than its fused form
         x = x + self.out((scores @ v).transpose(1, 2).flatten(2))
-        return x + self.down(F.silu(self.up(self.norm2(x))))
+        mlp: Tensor = self.down(F.silu(self.up(self.norm2(x))))
+        return x + mlp
 
 
 def _interpolate(volumes: Tensor, grid: Tensor) -> Tensor:
-    """Volumes [B, C, (D,) H, W] interpolated linearly at `grid` [B, (1,) 1, P, 2 or 3] in [-1, 1] -> [B, P, C]."""
+    """Linear interpolation of [B, C, (D,) H, W] at `grid` [B, (1,) 1, P, 2 or 3] in [-1, 1] -> [B, P, C]."""
     values = F.grid_sample(volumes, grid, mode="bilinear", padding_mode="border", align_corners=False)
     return values.flatten(2).mT
 

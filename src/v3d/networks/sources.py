@@ -1,4 +1,4 @@
-"""Posed photos that PixelNeRF reads: their rays, where points project to, and how much each counts for a view."""
+"""Posed photos that PixelNeRF reads: their rays, where points project to, and their weights for a view."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from v3d.cameras import Cameras, poses
 from v3d.runtime import without_autocast
 
 FALLOFF = 1.5
-"""How fast a photo's weight falls with the distance of its camera from the view's, see `camera_similarity`."""
+"""Exponent by which a photo's weight falls with the distance of its camera, see `camera_similarity`."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class Sources:
         images: [B, N, 4, S, S] in [-1, 1], colour on white, then alpha.
         w2c: [B, N, 4, 4] world-to-camera.
         K: [B, N, 3, 3] intrinsics in units of the image's side.
-        weights: [B, N, G] weight of each photo in the pooling, for each of G equal parts of the rays or views that are
-            rendered (see `camera_similarity`).
+        weights: [B, N, G] weight of each photo in the pooling, for each of G equal parts of the rays or views
+            that are rendered (see `camera_similarity`).
     """
 
     images: Tensor
@@ -57,8 +57,8 @@ def project(sources: Sources, points: Tensor) -> tuple[Tensor, Tensor]:
         points: [B, P, 3] in the world.
 
     Returns:
-        Image coordinates [B, N, P, 2], 0 to 1 from edge to edge, and camera depth [B, N, P]. Coordinates of points
-        that are not in front of a camera (depth at most 0) mean nothing.
+        Image coordinates [B, N, P, 2], 0 to 1 from edge to edge, and camera depth [B, N, P]. Coordinates of
+        points that are not in front of a camera (depth at most 0) mean nothing.
     """
     x = torch.einsum("bnij,bpj->bnpi", sources.w2c[..., :3, :3], points) + sources.w2c[..., None, :3, 3]
     z = x[..., 2].clamp_min(1e-3)
@@ -81,9 +81,11 @@ def patch_rays(sources: Sources, tokens: int) -> Tensor:
 
 
 def camera_similarity(photos: Cameras, views: Cameras) -> Tensor:
-    """Weight of each of N photos for each of V views, [N, V]: (distance / that of the nearest photo)^-FALLOFF.
+    """Weight of each of N photos for each of V views, [N, V]: (distance / least distance)^-FALLOFF.
 
-    The distance is that of `v3d.cameras.poses`: of places and of viewing directions. The nearest photo has weight 1.
+    The distance is that of `v3d.cameras.poses`, of places and of viewing directions; the nearest photo
+    has weight 1.
     """
     distance = (poses(photos, photos)[:, None] - poses(views, photos)).norm(dim=-1).clamp_min(1e-3)
-    return (distance / distance.amin(0)) ** -FALLOFF
+    weights: Tensor = (distance / distance.amin(0)) ** -FALLOFF
+    return weights

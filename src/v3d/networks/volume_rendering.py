@@ -1,4 +1,4 @@
-"""Volume rendering along rays: where to sample, and how samples add up (Mildenhall et al. 2020, sections 4 and 5.2).
+"""Volume rendering along rays: where to sample, and how samples add up (NeRF, Mildenhall et al. 2020).
 
 Positions on a ray are numbers s in [0, 1] in log steps of camera depth: depth = near (far / near)^s.
 """
@@ -48,14 +48,16 @@ def even_edges(origins: Tensor, count: int) -> Tensor:
 
 
 def importance_edges(weights: Tensor, count: int) -> Tensor:
-    """Intervals that hold equal parts of what coarse samples weigh, and of an even share (inverse transform sampling).
+    """Intervals of equal rendering weight (inverse transform sampling, NeRF sec. 5.2).
+
+    A share `EVEN_SHARE` of the weight is spread evenly along the ray.
 
     Args:
         weights: [B, R, S] of S samples in equal intervals, see `rendering_weights`.
         count: of the new intervals.
 
     Returns:
-        [B, R, count + 1] edges, 0 at the near end to 1 at the far end; the same for the same weights (no chance).
+        [B, R, count + 1] edges, 0 at the near end to 1 at the far end; nothing about them is random.
     """
     S = weights.shape[-1]
     # A surface between two samples is near both.
@@ -93,7 +95,7 @@ def rendering_weights(
     *,
     opaque: bool,
 ) -> Tensor:
-    """Share of each sample in its ray's colour (Max 1995; NeRF eq. 3): T_i (1 - exp(-sigma_i delta_i)), [B, R, S].
+    """Share of each sample in its ray's colour, [B, R, S]: T_i (1 - exp(-sigma_i delta_i)), NeRF eq. 3.
 
     Args:
         density: [B, R, S] sigma, per unit of length, at samples of camera depth `depth` [B, R, S].

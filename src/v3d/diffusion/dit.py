@@ -207,7 +207,8 @@ class ResBlock(nn.Module):
         shift, scale = self.modulation(noise)[..., None, None].chunk(2, dim=1)
         y = self.first(F.silu(_norm(x)))
         skip: Tensor = self.skip(x)
-        return skip + self.second(F.silu(torch.addcmul(shift, _norm(y), 1 + scale)))
+        residual: Tensor = self.second(F.silu(torch.addcmul(shift, _norm(y), 1 + scale)))
+        return skip + residual
 
 
 class OrbitDiT(nn.Module):

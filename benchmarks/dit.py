@@ -26,6 +26,7 @@ def step(net: OrbitDiT, geometry: Geometry) -> torch.Tensor:
 
 
 def main(size: int = 1024, repeats: int = 20) -> None:
+    """Measure in every precision that this machine is fast at."""
     print(alone())
     for dtype in (torch.float32, torch.bfloat16):
         if dtype == torch.bfloat16 and not has_fast_bfloat16():
@@ -34,8 +35,9 @@ def main(size: int = 1024, repeats: int = 20) -> None:
         geometry = Geometry.of(orbit(ORBIT_VIEWS), net.config.grid)[[0, *range(ORBIT_VIEWS)]]
         seconds, flops = measure(partial(step, net, geometry), repeats)
         print(
-            f"{dtype!s:15} step {seconds * 1e3:7.1f} ms, {flops / 1e9:5.2f} GFLOP, {flops / seconds / 1e9:6.1f} GFLOP/s; "
-            f"product of {size}^2 matrices {best / 1e9:6.1f} GFLOP/s; share {flops / seconds / best:.0%}"
+            f"{dtype!s:15} step {seconds * 1e3:7.1f} ms, {flops / 1e9:5.2f} GFLOP, "
+            f"{flops / seconds / 1e9:6.1f} GFLOP/s; product of {size}^2 matrices "
+            f"{best / 1e9:6.1f} GFLOP/s; share {flops / seconds / best:.0%}"
         )
 
 

@@ -4,8 +4,8 @@
     python benchmarks/svd.py --tiny             # a rehearsal on any machine; its numbers mean nothing
     python benchmarks/svd.py --json svd.json    # also as a file
 
-Weights are random (speed and memory do not depend on them). Every way gets its own fresh networks, one run to warm up
-(compilation included) and then timed runs; peak memory is what PyTorch allocated, weights included.
+Weights are random (speed and memory do not depend on them). Every way gets its own fresh networks, one run to
+warm up (compilation included) and then timed runs; peak memory is what PyTorch allocated, weights included.
 Seconds are those of one whole orbit: conditions, sampling, decoding.
 """
 
@@ -23,6 +23,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 import torch
 from PIL import Image
@@ -99,6 +100,7 @@ class Measured:
 
 
 def main() -> None:
+    """Measure the chosen ways and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tiny", action="store_true", help="small networks, on any machine")
     parser.add_argument("--repeats", type=int, default=3)
@@ -117,6 +119,7 @@ def main() -> None:
 
 
 def measure(way: str, task: Task, device: torch.device, repeats: int) -> Measured:
+    """Median seconds and peak memory of one way."""
     generate = WAYS[way](task, device)
     generate()
     if device.type == "cuda":
@@ -156,16 +159,18 @@ def random_networks(task: Task, device: torch.device, dtype: torch.dtype) -> Off
 
 
 def half(device: torch.device) -> torch.dtype:
+    """float16 on a GPU; CPUs cannot run all of it, so float32 there."""
     return torch.float16 if device.type == "cuda" else torch.float32
 
 
 def ours(
     task: Task,
     device: torch.device,
-    memory: str = "normal",
+    memory: Literal["normal", "low"] = "normal",
     compiled: bool = False,
     channels_last: bool = False,
-):
+) -> Callable[[], object]:
+    """V3D's own sampling, with its variations."""
     networks = random_networks(task, device, half(device))
     networks.vae.encoder.float()
     networks.vae.quant_conv.float()
@@ -225,7 +230,7 @@ def stock(task: Task, device: torch.device) -> Callable[[], object]:
 
 
 def plain(task: Task, device: torch.device) -> Callable[[], object]:
-    """The original's way: float32 weights, the UNet under float16 autocast, all frames decoded at once in float32."""
+    """The original's way: float32 weights, the UNet under float16 autocast, all frames decoded at once."""
     networks = random_networks(task, device, torch.float32)
     unet, vae = networks.unet, networks.vae
 
@@ -275,12 +280,14 @@ def conditions() -> dict[str, str]:
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     return {
         "machine": f"{gpu}, {platform.machine()}",
-        "versions": f"torch {torch.__version__}, diffusers {diffusers.__version__}, Python {platform.python_version()}",
+        "versions": f"torch {torch.__version__}, diffusers {diffusers.__version__}, "
+        f"Python {platform.python_version()}",
         "commit": commit.stdout.strip() or "unknown",
     }
 
 
 def table(task: Task, results: list[Measured]) -> str:
+    """The results as Markdown."""
     where = conditions()
     lines = [
         f"{task.views} frames, {task.size} px, {task.steps} steps; {where['machine']}; {where['versions']};"

@@ -19,7 +19,7 @@ from v3d.weights.storage import save_weights
 
 
 def efficientnet(path: Path) -> EfficientNetLite0:
-    """From the names and shapes of the `efficientnet_lite_pytorch` package; batch norms go into the convolutions."""
+    """From the names and shapes of `efficientnet_lite_pytorch`; batch norms go into the convolutions."""
     state = torch.load(path, map_location="cpu", weights_only=True)
     folded: dict[str, Tensor] = {}
 
@@ -47,6 +47,7 @@ class Arrays(pickle.Unpickler):
     """Reads nested dictionaries of NumPy arrays and nothing else."""
 
     def find_class(self, module: str, name: str) -> Any:
+        """Let the parts of arrays through; called by the pickle reader."""
         if (module, name) not in (
             ("numpy.core.multiarray", "_reconstruct"),
             ("numpy", "ndarray"),

@@ -19,15 +19,13 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
+from v3d.callbacks import OnProgress
 from v3d.errors import V3DError
 from v3d.files import atomic, write_json
 from v3d.provenance import machine, versions
 
 Made = TypeVar("Made")
 Kept = TypeVar("Kept")
-
-OnProgress = Callable[[str, int, int], None]
-"""Called with (stage, steps done, steps in all); a stage begins with 0 steps done and ends with all."""
 
 
 @dataclasses.dataclass

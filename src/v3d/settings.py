@@ -10,6 +10,9 @@ PerceptualNetwork = Literal["lpips", "vgg", "vae"]
 
 Quality = Literal["draft", "standard", "high"]
 
+Device = Literal["auto", "cpu", "cuda"]
+"""Where to compute; auto takes a CUDA device where there is one (`v3d.runtime.pick_device`)."""
+
 
 @dataclass(frozen=True)
 class ReconstructSettings:
@@ -32,7 +35,7 @@ class ReconstructSettings:
     texture_size: int | None = None
     formats: tuple[Literal["glb", "obj", "ply", "splat"], ...] = ("glb", "ply", "splat")
     seed: int = 0
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
 
 
 @dataclass(frozen=True)
@@ -75,4 +78,4 @@ class SceneSettings:
     model: str = "mini-scene"
     steps: int | None = None
     seed: int = 0
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"

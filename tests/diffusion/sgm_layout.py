@@ -96,7 +96,7 @@ def random_weights(network: nn.Module, seed: int) -> dict[str, Tensor]:
 
 
 def tiny_release(folder: Path) -> tuple[Path, Path, dict[str, dict[str, Tensor]]]:
-    """`V3D.ckpt` and `svd_xt.safetensors` of tiny random networks -> their paths and the weights by component."""
+    """Write `V3D.ckpt` and `svd_xt.safetensors` of tiny random networks; paths, weights by component."""
     unet = random_weights(unet_network(TINY_UNET), 0)
     vae = random_weights(vae_network(TINY_VAE), 1)
     vae["quant_conv.weight"] = torch.eye(8)[:, :, None, None]

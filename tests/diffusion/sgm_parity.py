@@ -1,4 +1,4 @@
-"""Errors of our networks against the original's own float64 outputs: `python sgm_parity.py FOLDER` prints JSON.
+"""Errors of our networks against the original's float64 outputs: `python sgm_parity.py FOLDER`, as JSON.
 
 Run in a process of its own with MKL_CBWR=COMPATIBLE: the networks take their time embeddings in float32,
 and MKL's float32 exp, cos and sin differ in the last bit between CPU makers (5.9e-9 of the output).

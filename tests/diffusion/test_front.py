@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from v3d.cameras import orbit
-from v3d.diffusion.front import with_photo
+from v3d.diffusion.front import photo_as_front
 from v3d.metrics import soft_iou
 from v3d.views import Views
 
@@ -19,10 +19,10 @@ def test_the_photo_takes_the_place_of_view_0_where_the_framing_was_kept() -> Non
     alpha = disc(0.6).repeat(3, 1, 1)
     views = Views(torch.full((3, 32, 32, 3), 0.5), alpha, orbit(3, size=32))
     close, far = (torch.cat([torch.rand(32, 32, 3), disc(r)[..., None]], -1) for r in (0.62, 0.9))
-    kept = with_photo(views, close)
+    kept = photo_as_front(views, close)
     assert torch.equal(kept.rgb[0], close[..., :3]) and torch.equal(kept.alpha[0], close[..., 3])
     assert torch.equal(kept.rgb[1:], views.rgb[1:]) and float(views.rgb[0].mean()) == 0.5  # a copy
-    assert with_photo(views, far) is views
+    assert photo_as_front(views, far) is views
 
 
 def test_overlap_is_the_intersection_over_the_union() -> None:

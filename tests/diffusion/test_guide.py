@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from v3d.cameras import Cameras, intrinsics, look_at, orbit
-from v3d.diffusion.guide import MOST_READ, draw_guide, draw_views, in_outlines, solid, warp_nearest
-from v3d.networks.pixelnerf import PixelNeRF, PixelNeRFConfig, nearness
+from v3d.diffusion.guide import MAX_SOURCES, firm_alpha, in_outlines, render_guide, render_views, warp_nearest
+from v3d.networks.pixelnerf import PixelNeRF, PixelNeRFConfig
+from v3d.networks.sources import camera_similarity
 
 SIZE = 32
 
@@ -29,17 +30,19 @@ def test_a_view_is_drawn_from_the_nearest_photos(pixelnerf: PixelNeRF) -> None:
     """As if it had been asked for alone; other photos change nothing, and their order neither."""
     around, new = orbit(9, size=SIZE, elevation=20.0), orbit(5, size=SIZE)
     images = photos(9)
-    guide = draw_guide(pixelnerf, images, around, new, 2)
+    guide = render_guide(pixelnerf, images, around, new, 2)
     for v in range(5):
-        near = nearness(around, new[v])[:, 0].argsort(descending=True)[:MOST_READ]
+        near = camera_similarity(around, new[v])[:, 0].argsort(descending=True)[:MAX_SOURCES]
         others = images.flip(3)
         others[near] = images[near]
-        alone = draw_guide(pixelnerf, others, around, new[v], 2)
+        alone = render_guide(pixelnerf, others, around, new[v], 2)
         torch.testing.assert_close(alone.images[0], guide.images[v])
         torch.testing.assert_close(alone.depth[0], guide.depth[v])
         torch.testing.assert_close(alone.warped[0], guide.warped[v])
     order = [4, 2, 0, 8, 6, 1, 3, 5, 7]
-    (drawn, _), (mixed, _) = (draw_views(pixelnerf, images[k], around[k], new) for k in ([*range(9)], order))
+    (drawn, _), (mixed, _) = (
+        render_views(pixelnerf, images[k], around[k], new) for k in ([*range(9)], order)
+    )
     torch.testing.assert_close(mixed, drawn, atol=1e-5, rtol=0)
 
 
@@ -48,9 +51,9 @@ def test_objects_have_firm_outlines_and_scenes_none(pixelnerf: PixelNeRF, opaque
     kind = PixelNeRF(replace(pixelnerf.config, opaque=opaque)).eval()
     kind.load_state_dict(pixelnerf.state_dict())
     cameras = orbit(3, size=SIZE)
-    drawn, _ = draw_views(kind, photos(1), cameras[0], cameras)
-    guide = draw_guide(kind, photos(1), cameras[0], cameras, 1).images
-    torch.testing.assert_close(guide, drawn if opaque else solid(drawn))
+    drawn, _ = render_views(kind, photos(1), cameras[0], cameras)
+    guide = render_guide(kind, photos(1), cameras[0], cameras, 1).images
+    torch.testing.assert_close(guide, drawn if opaque else firm_alpha(drawn))
 
 
 def on_white(colour: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
@@ -58,7 +61,7 @@ def on_white(colour: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
 
 
 def test_outlines_are_the_guides_and_colours_the_painted_ones() -> None:
-    """Red paint on a blue body: where paint covers it is red, where there is none blue, and the outline is the body's."""
+    """A red image over a blue guide: red where it is opaque, blue where it is not, the guide's silhouette."""
     red, blue = (torch.tensor(c)[:, None, None].expand(3, 1, 5) for c in ([0.9, 0.1, 0.1], [0.1, 0.1, 0.9]))
     body = torch.tensor([[[1.0, 1.0, 1.0, 0.5, 0.0]]])
     paint = torch.tensor([[[1.0, 0.0, 0.6, 1.0, 1.0]]])

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from v3d.cameras import above_and_below, orbit
 from v3d.diffusion import edm
 from v3d.diffusion.dit import Block, Frames, Geometry, OrbitDiT, OrbitDiTConfig
-from v3d.diffusion.generator import Generator
-from v3d.diffusion.guide import OUTLINE, Guide, draw_guide, in_outlines, solid
+from v3d.diffusion.generator import Generator, load_generator
+from v3d.diffusion.guide import OUTLINE, Guide, firm_alpha, in_outlines, render_guide
 from v3d.diffusion.mini import MiniModel, to_image
 from v3d.errors import V3DError
 from v3d.networks.pixelnerf import PixelNeRF, PixelNeRFConfig
@@ -84,7 +84,7 @@ def test_frames_score_only_relative_positions() -> None:
 
 @pytest.mark.parametrize("own_cameras", [False, True])
 def test_attention_is_the_textbooks_with_heads_carried_between_frames(own_cameras: bool) -> None:
-    """Values and gradients, against torch's own attention; cameras shared by the samples, and one set for each."""
+    """Values and gradients against torch's attention; cameras shared by the samples, and one set for each."""
     torch.manual_seed(0)
     net = awake(OrbitDiT(replace(TINY, width=128, depth=1)))
     block = net.blocks[0]
@@ -172,7 +172,7 @@ def test_a_view_is_told_by_its_neighbours() -> None:
 
 
 def test_a_fresh_network_points_at_the_photos_that_show_a_view() -> None:
-    """It paints nothing, and D is a mean of guide and photos: e parts of the guide and one of each photo that sees the pixel."""
+    """D_x is a mean of guide and photos: e parts of the guide, one of each photo that shows the pixel."""
     net = OrbitDiT(TINY)
     inputs = seen(2)
     geometry = Geometry.of(orbit(2), TINY.grid)[[0, 0, 1]]
@@ -219,6 +219,24 @@ def test_guidance_is_a_number(tiny_weights: Path, guidance: float) -> None:
         Generator.from_pretrained(str(tiny_weights))(torch.rand(16, 16, 4), guidance=guidance)
 
 
+@pytest.mark.parametrize("steps", [-1, -20])
+def test_steps_are_not_negative(tiny_weights: Path, steps: int) -> None:
+    with pytest.raises(V3DError, match=r"cannot take .* steps; give 1 or more"):
+        Generator.from_pretrained(str(tiny_weights))(torch.rand(16, 16, 4), steps=steps)
+
+
+def test_weights_trained_again_in_their_folder_are_loaded_again(tiny_weights: Path) -> None:
+    """As a process that serves for days meets them; files that did not change are read once."""
+    first = load_generator(str(tiny_weights), "cpu")
+    assert load_generator(str(tiny_weights), "cpu") is first
+    export_mini(PixelNeRF(TINY_NERF), OrbitDiT(TINY), tiny_weights, Sampling(steps=2, guidance=1.5))
+    again = load_generator(str(tiny_weights), "cpu")
+    assert again.hash != first.hash and load_generator(str(tiny_weights), "cpu") is again
+    (tiny_weights / "dit.safetensors").unlink()
+    with pytest.raises(V3DError):
+        load_generator(str(tiny_weights), "cpu")
+
+
 @pytest.mark.parametrize("damage", ["missing", "truncated", "config"])
 def test_bad_weights_give_one_sentence(tiny_weights: Path, damage: str) -> None:
     if damage == "missing":
@@ -236,7 +254,7 @@ def test_solid_takes_the_white_out_of_half_transparent_colour() -> None:
     red = torch.tensor([0.8, 0.1, 0.1])[:, None, None]
     alpha = torch.tensor([[[0.0, OUTLINE, 0.9, 1.0]]])
     image = torch.cat([red * alpha + 1 - alpha, alpha]) * 2 - 1
-    rgb, firm = (solid(image[None])[0] / 2 + 0.5).split([3, 1])
+    rgb, firm = (firm_alpha(image[None])[0] / 2 + 0.5).split([3, 1])
     torch.testing.assert_close(firm, torch.tensor([[[0.0, 0.5, 1.0, 1.0]]]))
     torch.testing.assert_close(rgb[:, 0, 2], red[:, 0, 0])
     torch.testing.assert_close(rgb[:, 0, 0], torch.ones(3))
@@ -250,24 +268,24 @@ def test_the_video_model_draws_what_the_guide_leaves_open(
     model.pixelnerf.config = replace(model.pixelnerf.config, opaque=opaque)
     cameras = orbit(3, size=16)
     photo = torch.rand(1, 4, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    guide = draw_guide(model.pixelnerf, photo, cameras[0], cameras, 2).images
+    guide = render_guide(model.pixelnerf, photo, cameras[0], cameras, 2).images
     for wanted in (0.0, 0.5):
         residual = torch.full((1, 1, 1, 1, 1), wanted)
         monkeypatch.setattr(MiniModel, "_denoise", lambda self, x, sigma, r=residual, **_: r.expand_as(x))
-        drawn = model.draw(photo, cameras[0], cameras, steps=3)
+        drawn = model.generate(photo, cameras[0], cameras, steps=3)
         painted = guide + wanted
         torch.testing.assert_close(drawn.images, painted if opaque else in_outlines(painted, guide))
         torch.testing.assert_close(drawn.guide, guide)
-        assert torch.equal(model.draw(photo, cameras[0], cameras, steps=0).images, drawn.guide)
+        assert torch.equal(model.generate(photo, cameras[0], cameras, steps=0).images, drawn.guide)
 
 
 def test_views_drawn_before_are_seen_by_the_video_model_alone(tiny_weights: Path) -> None:
     model = MiniModel.load(tiny_weights)
     around, new = orbit(12, size=16), orbit(5, size=16)
     images = torch.rand(12, 4, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    guide = draw_guide(model.pixelnerf, images[:9], around[:9], new, 2)
-    plain = model.draw(images[:9], around[:9], new, steps=2)
-    told = model.draw(images, around, new, drawn=3, steps=2)
+    guide = render_guide(model.pixelnerf, images[:9], around[:9], new, 2)
+    plain = model.generate(images[:9], around[:9], new, steps=2)
+    told = model.generate(images, around, new, n_generated=3, steps=2)
     torch.testing.assert_close(told.guide, guide.images)
     torch.testing.assert_close(told.depth, guide.depth)
     assert float((told.images - plain.images).abs().max()) > 1e-3
@@ -297,7 +315,7 @@ def test_views_from_above_are_what_pixelnerf_draws_there(tiny_weights: Path) -> 
     assert isinstance(model, MiniModel)
     photo = to_image(rgba, 16)[None]
     for k in (0, 7, 11):
-        guide = draw_guide(model.pixelnerf, photo, orbit(1, size=16), cameras[k], 1).images[0] / 2 + 0.5
+        guide = render_guide(model.pixelnerf, photo, orbit(1, size=16), cameras[k], 1).images[0] / 2 + 0.5
         torch.testing.assert_close(above.alpha[k], guide[3])
         torch.testing.assert_close(above.rgb[k], guide[:3].permute(1, 2, 0))
     assert float((above.rgb - (1 - above.alpha[..., None])).min()) > -1e-5

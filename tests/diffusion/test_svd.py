@@ -45,7 +45,7 @@ def photo():
 
 
 def reference_orbit(networks, image, seed, steps, guidance):
-    """The original's inference, written out: no shared code, one frame pass per condition, float64 noise levels."""
+    """The original's inference, written out: no shared code, a pass per condition, float64 noise levels."""
     generator = torch.Generator().manual_seed(seed)
     embedding = networks.image_encoder(clip_pixels(image)).image_embeds[:, None]
     moments = networks.vae.quant_conv(networks.vae.encoder(image))
@@ -155,6 +155,12 @@ def test_views_of_a_photo(model, photo, caplog):
     assert not torch.equal(other.rgb, views.rgb)
 
 
+@pytest.mark.parametrize("steps", [0, -2])
+def test_the_official_weights_take_at_least_one_step(model, photo, steps):
+    with pytest.raises(V3DError, match="give 1 or more, or leave steps out"):
+        Generator(model, "official")(photo, steps=steps)
+
+
 def test_half_precision_follows_float32(folder, model):
     image = torch.rand(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(5)) * 2 - 1
     noise = torch.randn(1, VIEWS, 4, LATENT, LATENT, generator=torch.Generator().manual_seed(1))
@@ -172,7 +178,7 @@ def test_half_precision_follows_float32(folder, model):
 
 @torch.no_grad()
 def test_8_bit_matrices_change_little_and_take_half(folder, model):
-    """The error of rounding to 8 bits is below that of bfloat16 arithmetic; a moved network computes the same."""
+    """Rounding to 8 bits costs less than bfloat16 arithmetic; a moved network computes the same."""
     pytest.importorskip("torchao")
     small = replace(SVDModel.load(folder, dtype=torch.float32, int8=True), views=VIEWS, size=SIZE)
     generator = torch.Generator().manual_seed(0)

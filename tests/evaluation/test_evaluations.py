@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from v3d.cli import main
+from v3d.diffusion.dit import OrbitDiT, OrbitDiTConfig
 from v3d.errors import V3DError
 from v3d.evaluation.protocol import RECONSTRUCTION
 from v3d.evaluation.settings import (
@@ -19,6 +21,8 @@ from v3d.evaluation.settings import (
 from v3d.evaluation.testset import TestObject
 from v3d.meshes.glb import save_glb
 from v3d.meshes.mesh import Mesh
+from v3d.networks.pixelnerf import load_pixelnerf
+from v3d.training.export import Sampling, export_mini
 from v3d.views import Views, save_views
 
 
@@ -46,6 +50,37 @@ def test_generation_baselines_are_reported_and_resumed(folder: Path, packed: Pat
     assert "| repeat the photo | 2 |" in (tmp_path / "report.md").read_text()
     with pytest.raises(V3DError, match="other settings"):
         replace(command, size=40).run()
+
+
+def test_the_device_of_a_generator_is_chosen_as_everywhere(
+    folder: Path,
+    nerf: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    dit = OrbitDiT(OrbitDiTConfig(size=32, channels=(8, 8, 8), width=64, depth=1))
+    export_mini(load_pixelnerf(nerf), dit, tmp_path / "model", Sampling(steps=1, guidance=1.0))
+    command = ["evaluate", "generation", "--out", str(tmp_path / "out"), "--model", str(tmp_path / "model")]
+    command += [
+        "--corpus",
+        str(folder),
+        "--limit",
+        "1",
+        "--mesh",
+        "none",
+        "--size",
+        "32",
+    ]
+    assert main([*command, "--device", "auto"]) == 0
+    assert (tmp_path / "out/report.json").exists()
+    capsys.readouterr()
+    assert main([*command, "--device", "cuda"]) == 2
+    assert "no CUDA device here" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*command, "--device", "bogus"])
+    assert "bogus" in capsys.readouterr().err
 
 
 def test_views_are_compared_with_views(meshes: dict[str, Mesh], tmp_path: Path):

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 from v3d import cli
+from v3d.callbacks import OnStep
 from v3d.cameras import Cameras, intrinsics, look_at
-from v3d.diffusion.edm import OnStep
 from v3d.errors import V3DError
 from v3d.evaluation.report import summarise
 from v3d.evaluation.scenes import (

@@ -43,7 +43,7 @@ def test_activations_are_bounded_and_blocks_add_what_they_find() -> None:
 
 
 def test_size_is_the_published_one() -> None:
-    """4,652,008 parameters with the classifier and unfolded norms, of which the 1 x 1 head and classifier are 1.7 M."""
+    """4,652,008 parameters with unfolded norms and with the 1 x 1 head and the classifier (1.7 M)."""
     net = EfficientNetLite0()
     assert [len(stage) for stage in net.stages] == [1, 2, 2, 3, 3, 4, 1]  # type: ignore[arg-type]
     kernels = sum(p.numel() for name, p in net.named_parameters() if name.endswith("weight"))

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from v3d.cameras import Cameras, cat_cameras, orbit
-from v3d.networks.pixelnerf import FALLOFF, REST, Frusta, PixelNeRF, PixelNeRFConfig, Sources, nearness
+from v3d.networks import pixelnerf
+from v3d.networks.pixelnerf import Frusta, PixelNeRF, PixelNeRFConfig
+from v3d.networks.sources import FALLOFF, Sources, camera_similarity, patch_rays, project
+from v3d.networks.volume_rendering import EVEN_SHARE, Rendered, flat_rays, importance_edges
 
 TINY = PixelNeRFConfig(
     size=16, patch=4, width=64, depth=2, grid=8, planes=6, channels=4, hidden=8, samples=12
@@ -22,7 +26,7 @@ def pictures(count: int) -> Tensor:
     return torch.rand(count, 4, 16, 16, generator=torch.Generator().manual_seed(1)) * 2 - 1
 
 
-def awake(net: PixelNeRF) -> PixelNeRF:
+def perturbed(net: PixelNeRF) -> PixelNeRF:
     generator = torch.Generator().manual_seed(0)
     for p in net.parameters():
         p.data = p.data + 0.1 * torch.randn(p.shape, generator=generator)
@@ -35,7 +39,7 @@ def rays(cameras: Cameras) -> tuple[Tensor, Tensor]:
 
 
 def constant(net: PixelNeRF, density: float, photo: bool) -> PixelNeRF:
-    """A network that says the same everywhere: this decoder output for density; the photo's colour or grey."""
+    """A network with one decoder output for the density of all points, and the photo's colour or grey."""
     with torch.no_grad():
         for p in (net.frustum.weight, net.frustum.bias, net.decoded.weight, net.decoded.bias):
             p.zero_()
@@ -46,7 +50,7 @@ def constant(net: PixelNeRF, density: float, photo: bool) -> PixelNeRF:
 
 @pytest.mark.parametrize("texture", [0, 3])
 def test_the_order_of_sources_does_not_matter(texture: int) -> None:
-    net = awake(PixelNeRF(replace(TINY, texture=texture)))
+    net = perturbed(PixelNeRF(replace(TINY, texture=texture)))
     cameras = cat_cameras([orbit(8, size=16, elevation=e)[k] for k, e in ((0, 0.0), (2, 30.0), (5, 10.0))])
     images, order = pictures(3), [2, 0, 1]
     origins, directions = rays(orbit(7, size=8, elevation=15.0)[3])
@@ -61,7 +65,7 @@ def test_the_order_of_sources_does_not_matter(texture: int) -> None:
 
 
 def test_a_dense_world_seen_from_the_source_is_the_photo() -> None:
-    """With the photo's colour everywhere, any density: a ray through a source pixel projects onto that pixel."""
+    """With the photo's colour everywhere, at any density: a source pixel's ray projects onto that pixel."""
     net = constant(PixelNeRF(TINY), FREE, photo=True)
     cameras = orbit(5, size=16, elevation=25.0)[2]
     images = pictures(1)
@@ -79,9 +83,9 @@ def test_opacity_of_constant_density_is_beer_lamberts() -> None:
     length = 2 * rays(cameras)[1].norm(dim=-1)  # near 1 to far 3
     torch.testing.assert_close(out.alpha, 1 - torch.exp(-density * length), atol=5e-3, rtol=0)
     opaque = PixelNeRF(replace(TINY, opaque=True))
-    seen = constant(opaque, -20.0, photo=False)(Sources.of(pictures(1), cameras), *rays(cameras))
-    torch.testing.assert_close(seen.alpha, torch.ones_like(seen.alpha))
-    assert float(seen.depth.min().detach()) > 2.8  # all weight is on the last sample
+    out = constant(opaque, -20.0, photo=False)(Sources.of(pictures(1), cameras), *rays(cameras))
+    torch.testing.assert_close(out.alpha, torch.ones_like(out.alpha))
+    assert float(out.depth.min().detach()) > 2.8  # all weight is on the last sample
 
 
 def test_what_no_source_sees_is_empty() -> None:
@@ -94,7 +98,7 @@ def test_what_no_source_sees_is_empty() -> None:
 
 
 def test_pooling_is_mean_and_deviation_over_the_sources_that_see_a_point() -> None:
-    net = awake(PixelNeRF(TINY))
+    net = perturbed(PixelNeRF(TINY))
     cameras = orbit(3, size=16)
     sources = Sources.of(pictures(3), cameras)
     frusta = net.encode(sources)
@@ -113,13 +117,13 @@ def test_pooling_is_mean_and_deviation_over_the_sources_that_see_a_point() -> No
 
 
 def test_a_photo_that_counts_twice_is_two_photos() -> None:
-    net = awake(PixelNeRF(TINY))
+    net = perturbed(PixelNeRF(TINY))
     cameras = orbit(3, size=16)
     frusta = net.encode(Sources.of(pictures(3), cameras))
     points = 1.6 * torch.rand(1, 12, 3, generator=torch.Generator().manual_seed(3)) - 0.8
     again = [0, 0, 1, 2]
     doubled = Frusta(
-        Sources.of(pictures(3)[again], cameras[again]), frusta.volumes[:, again], frusta.pictures[:, again]
+        Sources.of(pictures(3)[again], cameras[again]), frusta.volumes[:, again], frusta.pixels[:, again]
     )
     weighted = replace(frusta, sources=Sources.of(pictures(3), cameras, torch.tensor([[2.0], [1.0], [1.0]])))
     in_all = (points.norm(dim=-1) < 0.5)[0]  # the share of photos that see a point counts photos, not weights
@@ -136,8 +140,8 @@ def test_a_photo_that_counts_twice_is_two_photos() -> None:
 
 def test_near_photos_count_most() -> None:
     around = orbit(36)
-    assert torch.equal(nearness(around[[7]], around), torch.ones(1, 36))
-    weights = nearness(around[[0, 2, 3, 18]], around[[1, 17]])
+    assert torch.equal(camera_similarity(around[[7]], around), torch.ones(1, 36))
+    weights = camera_similarity(around[[0, 2, 3, 18]], around[[1, 17]])
     torch.testing.assert_close(weights.amax(0), torch.ones(2))
     first, last = weights.T
     torch.testing.assert_close(first[0], first[1])  # 10 degrees away on either side
@@ -145,21 +149,21 @@ def test_near_photos_count_most() -> None:
     torch.testing.assert_close(first[2], torch.tensor(far**-FALLOFF), atol=1e-5, rtol=1e-4)
     assert last.tolist() == sorted(last.tolist()) and first[3] < 0.03
     # A photo from the very place, and cameras in one place that look elsewhere.
-    assert nearness(around[[0, 9]], around[[0]])[1] < 1e-3
+    assert camera_similarity(around[[0, 9]], around[[0]])[1] < 1e-3
     turned = replace(around, c2w=around.c2w.clone())
     turned.c2w[:, :3, 3] = 0
-    assert nearness(turned[[0, 18]], turned[[1]])[1] < 0.1
+    assert camera_similarity(turned[[0, 18]], turned[[1]])[1] < 0.1
 
 
 def test_gradients_of_a_ray_agree_with_finite_differences() -> None:
-    net = awake(PixelNeRF(TINY)).double()
+    net = perturbed(PixelNeRF(TINY)).double()
     cameras = orbit(2, size=16, elevation=10.0)
     f64 = Cameras(cameras.c2w.double(), cameras.K.double(), 16, 16)
     sources = Sources.of(pictures(2).double(), f64)
     frusta = net.encode(sources)
     volumes = frusta.volumes.detach().requires_grad_(True)
     origins, directions = (t[:, 100:104] for t in rays(Cameras(f64.c2w[1:], f64.K[1:], 16, 16)))
-    edges = net.spaced(net.look(frusta, origins, directions))
+    edges = importance_edges(net.coarse_weights(frusta, origins, directions), net.config.fine)
     look = torch.randn(4, 5, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
 
     def value(v: Tensor) -> Tensor:
@@ -173,22 +177,21 @@ def test_gradients_of_a_ray_agree_with_finite_differences() -> None:
     assert float((gradient * step).sum()) == pytest.approx(float(numeric.detach()), rel=1e-5)
 
 
-def test_samples_gather_where_the_first_look_found_something() -> None:
-    net = PixelNeRF(replace(TINY, samples=20, fine=40))
-    edges = net.spaced(torch.zeros(1, 1, 20))[0, 0]
+def test_fine_samples_gather_where_coarse_ones_found_something() -> None:
+    edges = importance_edges(torch.zeros(1, 1, 20), 40)[0, 0]
     torch.testing.assert_close(edges, torch.linspace(0, 1, 41))  # nothing found: evenly spaced
     found = torch.zeros(1, 1, 20)
     found[..., 7] = 0.9
-    edges = net.spaced(found)[0, 0]
+    edges = importance_edges(found, 40)[0, 0]
     assert edges[0] == 0 and edges[-1] == 1 and bool((edges.diff() > 0).all())
-    # Found in the eighth of twenty parts: that and its neighbours share 1 - REST, all parts the rest.
+    # Found in the eighth of twenty parts: that and its neighbours share 1 - EVEN_SHARE, all parts the rest.
     middle = (edges[:-1] + edges[1:]) / 2
     near = ((middle > 6 / 20) & (middle < 9 / 20)).sum()
-    assert int(near) == pytest.approx(40 * (1 - REST + 3 / 20 * REST), abs=1.5)
+    assert int(near) == pytest.approx(40 * (1 - EVEN_SHARE + 3 / 20 * EVEN_SHARE), abs=1.5)
     noise = torch.rand(1, 5, 20, generator=torch.Generator().manual_seed(0))
-    many = PixelNeRF(replace(TINY, samples=20, fine=4000)).spaced(noise)
+    many = importance_edges(noise, 4000)
     w = torch.nn.functional.max_pool1d(noise, 3, stride=1, padding=1)
-    w = (1 - REST) * w / w.sum(-1, keepdim=True) + REST / 20
+    w = (1 - EVEN_SHARE) * w / w.sum(-1, keepdim=True) + EVEN_SHARE / 20
     density = torch.stack([((many >= k / 20) & (many < (k + 1) / 20)).sum(-1) for k in range(20)], -1) / 4000
     torch.testing.assert_close(density, w, atol=1e-3, rtol=0)
 
@@ -221,7 +224,7 @@ def test_skipping_empty_space_draws_the_same_image(texture: int) -> None:
         net.frustum.weight.mul_(20)
     cameras = orbit(4, size=32)
     sources = Sources.of(pictures(1), cameras[0].resized(16, 16))
-    images, depth = net.images(sources, cameras)
+    images, depth = net.render_images(sources, cameras)
     net.requires_grad_(False)
     frusta = net.encode(sources)
     for v in range(4):
@@ -234,14 +237,12 @@ def test_skipping_empty_space_draws_the_same_image(texture: int) -> None:
 def test_a_view_of_nothing_is_white() -> None:
     net = constant(PixelNeRF(TINY), -30.0, photo=True)
     cameras = orbit(2, size=16)
-    images, depth = net.images(Sources.of(pictures(1), cameras[0]), cameras)
+    images, depth = net.render_images(Sources.of(pictures(1), cameras[0]), cameras)
     assert torch.equal(images[:, :3], torch.ones(2, 3, 16, 16))
     assert torch.equal(images[:, 3], -torch.ones(2, 16, 16)) and not depth.any()
 
 
 def test_rays_of_patches_pass_through_their_centres() -> None:
-    from v3d.networks.pixelnerf import patch_rays
-
     cameras = orbit(3, size=16, elevation=20.0, fov=40.0)
     plucker = patch_rays(Sources.of(pictures(3), cameras), 4)[0]
     origins, directions = cameras.resized(4, 4).rays()
@@ -250,3 +251,51 @@ def test_rays_of_patches_pass_through_their_centres() -> None:
     torch.testing.assert_close(
         plucker[..., :3], torch.linalg.cross(origins.flatten(1, 2), directions), atol=1e-5, rtol=1e-5
     )
+
+
+def test_geometry_stays_in_float32_where_the_network_runs_in_bfloat16(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As on a GPU: products in bfloat16; rays, projections, grids, depths and compositing in float32."""
+    net = perturbed(PixelNeRF(replace(TINY, texture=3))).eval()
+    cameras = orbit(3, size=16, elevation=15.0)
+    sources = Sources.of(pictures(2), cameras[[0, 1]])
+    monkeypatch.setattr(pixelnerf, "fast_dtype", lambda device: torch.float32)
+    exact, _ = net.render_images(sources, cameras)
+    types: dict[str, set[torch.dtype]] = {}
+
+    def record(module: Any, name: str) -> None:
+        function = getattr(module, name)
+
+        def recorded(*args: Any, **kwargs: Any) -> Any:
+            result = function(*args, **kwargs)
+            values = list(vars(result).values()) if isinstance(result, Rendered) else result
+            values = [values] if isinstance(values, Tensor) else values
+            tensors = [x for x in (*args, *values) if isinstance(x, Tensor)]
+            types.setdefault(name, set()).update(x.dtype for x in tensors)
+            return result
+
+        monkeypatch.setattr(module, name, recorded)
+
+    for name in ("patch_rays", "flat_rays", "project", "points_on_rays", "rendering_weights", "composite"):
+        record(pixelnerf, name)
+    record(torch.nn.functional, "grid_sample")
+    record(torch.nn.functional, "linear")
+    monkeypatch.setattr(pixelnerf, "fast_dtype", lambda device: torch.bfloat16)
+    images, depth = net.render_images(sources, cameras)
+    assert torch.bfloat16 in types.pop("linear")  # the network did run under autocast
+    assert len(types) == 7 and all(found == {torch.float32} for found in types.values()), types
+    assert images.dtype == depth.dtype == torch.float32
+    assert not torch.equal(images, exact)
+    assert float((images - exact).abs().mean()) < 0.01
+
+
+def test_rays_and_projections_do_not_change_inside_autocast() -> None:
+    cameras = orbit(3, size=16, elevation=20.0)
+    sources = Sources.of(pictures(3), cameras)
+    points = torch.rand(1, 50, 3, generator=torch.Generator().manual_seed(0)) - 0.5
+    expected = (patch_rays(sources, 4), *project(sources, points), *flat_rays(cameras))
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = (patch_rays(sources, 4), *project(sources, points), *flat_rays(cameras))
+        assert (points[0] @ points[0].T).dtype == torch.bfloat16
+    assert all(torch.equal(a, b) for a, b in zip(inside, expected, strict=True))

@@ -11,8 +11,8 @@ import torch
 from room_scene import ring, seen
 
 from v3d import cli
+from v3d.callbacks import OnStep
 from v3d.cameras import Cameras
-from v3d.diffusion.edm import OnStep
 from v3d.errors import V3DError
 from v3d.files import write_json
 from v3d.metrics import psnr

@@ -15,7 +15,7 @@ from v3d.cameras import orbit
 from v3d.data.orbit_shards import OrbitShards, recoloured
 from v3d.data.render_orbits import render_meshes
 from v3d.data.settings import RenderSettings
-from v3d.diffusion.guide import draw_guide
+from v3d.diffusion.guide import render_guide
 from v3d.diffusion.mini import MiniModel
 from v3d.errors import V3DError
 from v3d.evaluation.comparison import silhouette_consistency
@@ -163,7 +163,7 @@ def test_an_example_is_one_orbit_in_one_appearance(orbits: Path, nerf: Path) -> 
     assert 0 < turned < 8
     generator = torch.Generator().manual_seed(0)
     plain = data.draw(2, 1, 18, generator)
-    drawn = draw_guide(network, plain.photos, plain.cameras[0], plain.cameras[1:], 1)
+    drawn = render_guide(network, plain.photos, plain.cameras[0], plain.cameras[1:], 1)
     assert float((plain.guide.images - drawn.images)[:, 3].abs().mean()) < 0.05
 
 

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from v3d.callbacks import OnProgress
 from v3d.cameras import Cameras, cat_cameras, orbit
 from v3d.data.corpus import CorpusObject
 from v3d.data.filters import fault, mesh_fingerprint
@@ -34,9 +35,6 @@ from v3d.files import write_json
 from v3d.framing import photo_of
 from v3d.meshes.rendering import render
 from v3d.views import Views
-
-OnProgress = Callable[[str, int, int], None]
-"""Called with (what is done, e.g. "check" or "render", how many times it is done, how many in all)."""
 
 T = TypeVar("T")
 

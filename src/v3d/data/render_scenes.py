@@ -18,7 +18,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from v3d.data.render_orbits import OnProgress, counted, survey, worker_pool
+from v3d.callbacks import OnProgress
+from v3d.data.render_orbits import counted, survey, worker_pool
 from v3d.data.scene_images import DEPTH_STEP, render_scene
 from v3d.data.scenes import MOST_OBJECTS, random_scene
 from v3d.data.settings import RenderScenesSettings

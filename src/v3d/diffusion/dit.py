@@ -1,13 +1,14 @@
-"""OrbitDiT: a video diffusion model that attends over all views at once, and paints pixels.
+"""OrbitDiT: a video diffusion model in pixels that attends over all views at once.
 
-It plays the part of SVD's UNet in the paper (dense multi-view generation as video generation) at a size
-that trains from scratch, for orbits (one source photo) and scenes (several). Convolutions carry every view from
-pixels down to patches of 16 pixels and back, with skips, as in any UNet; between them a transformer attends over the patches of all
-views and photos. Two things tell it where a patch looks from: the patch's Plücker ray is part of its input, and
-attention sees *relative* cameras (queries, keys, values and outputs are carried between camera frames by the 4x4
-extrinsics, as in GTA, arXiv 2310.10375, and PRoPE, arXiv 2507.10496). A third tells it what the sources say about
-every view: PixelNeRF's image of it and the nearest photos, warped to it (the *guide*, see `v3d.diffusion.guide`).
-Where a photo shows what the view should, the network points at the photo instead of painting.
+It plays the part of SVD's UNet in the paper (dense multi-view generation as video generation) at a size that
+trains from scratch, for orbits (one source photo) and scenes (several). Convolutions carry every view from
+pixels down to patches of 16 pixels and back, with skips, as in any UNet; between them a transformer attends
+over the patches of all views and photos. Two things tell it where a patch looks from: the patch's Plücker ray
+is part of its input, and attention sees *relative* cameras (queries, keys, values and outputs are carried
+between camera frames by the 4x4 extrinsics, as in GTA, arXiv 2310.10375, and PRoPE, arXiv 2507.10496). A
+third tells it what the sources say about every view: PixelNeRF's image of it and the nearest photos, warped
+to it (the *guide*, see `v3d.diffusion.guide`). Where a photo shows what the view should, the network points
+at the photo.
 
 Tokens are laid out [N, B, D], patches first: then the change of frame is one batched matrix product.
 """
@@ -64,7 +65,7 @@ class OrbitDiTConfig:
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where every patch looks from, computed once for a set of views.
+    """Rays and cameras of every patch, computed once for a set of V views with P patches each.
 
     A leading batch axis on all three is allowed (`stack`): sets of views that differ from sample to sample.
 
@@ -100,13 +101,14 @@ class Geometry:
         return Geometry(self.plucker[index], self.w2c[index], self.c2w[index])
 
     def frames(self, dtype: torch.dtype) -> Frames:
-        """What attention needs of the cameras; made once, for every step of a sampler."""
+        """Matrices for attention in this precision; made once, for every step of a sampler."""
         if dtype not in self._frames:
             angles = _rotary_angles(math.isqrt(self.plucker.shape[-2]), self.plucker.device)
             self._frames[dtype] = Frames.of(self, angles, dtype)
         return self._frames[dtype]
 
     def to(self, device: torch.device | str) -> Geometry:
+        """The geometry on another device."""
         return Geometry(self.plucker.to(device), self.w2c.to(device), self.c2w.to(device))
 
 
@@ -114,8 +116,8 @@ class Geometry:
 class Frames:
     """Matrices [N, 64, 64] that carry a head's channels (as rows) of N patches to a common frame and back.
 
-    `value` and `out` know cameras only and are one for each view, [V, 64, 64]. Where every sample of a batch has its own
-    cameras all are [N * B, 64, 64].
+    `value` and `out` know cameras only and are one for each view, [V, 64, 64]. Where every sample of a batch
+    has its own cameras all are [N * B, 64, 64].
 
     With E the 4x4 world-to-camera matrix and R the rotary matrix of a patch's column and row, the score of
     patches i and j sees only `E_i E_j^-1` and `R_i R_j^T`; values arrive in the frame of the reader.
@@ -184,7 +186,8 @@ class Block(nn.Module):
         v = heads(self.value(x), frames.value)
         scores = torch.softmax(q @ k.mT, -1)  # spelled out: cheaper on the CPU than its fused form
         y = (scores @ v).permute(2, 0, 1, 3).contiguous()
-        return self.out(carry(y, frames.out).flatten(2))
+        out: Tensor = self.out(carry(y, frames.out).flatten(2))
+        return out
 
 
 class ResBlock(nn.Module):
@@ -203,7 +206,9 @@ class ResBlock(nn.Module):
         """x [B, C, h, w], noise [B, D] -> [B, channels, h, w]."""
         shift, scale = self.modulation(noise)[..., None, None].chunk(2, dim=1)
         y = self.first(F.silu(_norm(x)))
-        return self.skip(x) + self.second(F.silu(torch.addcmul(shift, _norm(y), 1 + scale)))
+        skip: Tensor = self.skip(x)
+        residual: Tensor = self.second(F.silu(torch.addcmul(shift, _norm(y), 1 + scale)))
+        return skip + residual
 
 
 class OrbitDiT(nn.Module):
@@ -239,7 +244,7 @@ class OrbitDiT(nn.Module):
     def patchify(self, images: Tensor) -> Tensor:
         """Images [..., C, S, S] -> patches [..., P, C * patch^2], rows first."""
         p, g = self.config.patch, self.config.grid
-        z = images.unflatten(-2, (g, p)).unflatten(-1, (g, p))  # ..., C, gy, py, gx, px
+        z: Tensor = images.unflatten(-2, (g, p)).unflatten(-1, (g, p))  # ..., C, gy, py, gx, px
         return z.movedim((-4, -2), (-5, -4)).flatten(-3).flatten(-3, -2)
 
     def forward(
@@ -261,7 +266,8 @@ class OrbitDiT(nn.Module):
             keep: [B] bool; False drops the photos, not the guide (classifier-free guidance).
             geometry: of N + V cameras: the photos' first, then the views'.
             guide: [B, V, 4, S, S] PixelNeRF's images of the views.
-            warped: [B, V, warps, 5, S, S] photos as the views would see them; the last channel is 1 where they do, else -1.
+            warped: [B, V, warps, 5, S, S] photos as the views would see them; the last channel is 1 where
+                they do, else -1.
         """
         B, V = x.shape[:2]
         dtype, last = self.position.dtype, torch.channels_last
@@ -278,17 +284,18 @@ class OrbitDiT(nn.Module):
             h = F.pixel_shuffle(up(h), 2).contiguous(memory_format=last)
             h = block(torch.cat([h, skip], 1), noise)
         out = F.pixel_shuffle(self.out(F.silu(_norm(h))), 2).unflatten(0, (B, V)).float()
-        painted, none, pointed = out.split([4, 1, self.config.warps], 2)
-        # c_out is -sigma_data where noise hides everything: there D is the share of the photos less what is painted.
+        residual: Tensor
+        residual, none, pointed = out.split([4, 1, self.config.warps], 2)
+        # c_out is -sigma_data where noise hides everything: there D_x is the photos' share less `residual`.
         votes = pointed.masked_fill(warped[:, :, :, 4] < 0, -1e4)
         share = torch.softmax(torch.cat([none, votes], 2), 2)[:, :, 1:, None]
         taken = (share * (warped[:, :, :, :4] - guide[:, :, None])).sum(2)
-        return painted - taken / self.config.sigma_data
+        return residual - taken / self.config.sigma_data
 
     def _attend(
         self, h: Tensor, embedding: Tensor, photos: Tensor, keep: Tensor, geometry: Geometry
     ) -> Tensor:
-        """The transformer over the patches h [B * V, D, g, g] of views and those of the photos -> the views' [B * V, D, g, g]."""
+        """The transformer over the patches of views and photos: h [B * V, D, g, g] -> [B * V, D, g, g]."""
         B, N = photos.shape[:2]
         P, g = self.config.grid**2, self.config.grid
         sources = torch.where(keep[:, None, None, None], self.patchify(photos), self.no_photo)
@@ -301,7 +308,8 @@ class OrbitDiT(nn.Module):
         for block in self.blocks:
             tokens = block(tokens, noise, frames)
         y = F.layer_norm(tokens[N * P :], tokens.shape[-1:]).transpose(0, 1)
-        return y.unflatten(1, (-1, P)).flatten(0, 1).mT.unflatten(-1, (g, g))
+        h = y.unflatten(1, (-1, P)).flatten(0, 1).mT.unflatten(-1, (g, g))
+        return h
 
 
 def load_dit(folder: str | Path = MINI) -> OrbitDiT:
@@ -319,7 +327,7 @@ def _config(values: dict[str, Any]) -> OrbitDiTConfig:
 
 
 def _norm(x: Tensor) -> Tensor:
-    """Every pixel of [B, C, h, w] normalised over its channels; free of copies in the channels-last layout."""
+    """[B, C, h, w] normalised over channels at every pixel; free of copies in the channels-last layout."""
     return F.layer_norm(x.permute(0, 2, 3, 1), x.shape[1:2]).permute(0, 3, 1, 2)
 
 

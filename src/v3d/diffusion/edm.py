@@ -1,4 +1,4 @@
-"""EDM (Karras et al. 2022, arXiv 2206.00364) with the paper's constants: preconditioning, noise law, loss, samplers.
+"""EDM (Karras et al. 2022, arXiv 2206.00364) with V3D's constants: preconditioning, loss, samplers.
 
 A denoiser `D(x, sigma)` maps noisy `x = x0 + sigma * n` to its estimate of `x0`; `sigma` is a tensor [B].
 Everything that knows about networks hides behind that one function.
@@ -13,6 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from v3d.callbacks import OnStep
 from v3d.errors import V3DError
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
@@ -21,16 +22,15 @@ Denoiser = Callable[[Tensor, Tensor], Tensor]
 Network = Callable[[Tensor, Tensor], Tensor]
 """`F(c_in * x [B, ...], c_noise [B]) -> [B, ...]`, the raw network."""
 
-OnStep = Callable[[int, int], None]
-"""Called with (steps done, steps in all)."""
-
 
 class Sampler(Protocol):
-    """`euler`, `heun` or `dpm_solver_2m`."""
+    """`euler`, `heun` or `dpm_solver_2m`: standard normal noise [B, ...] -> samples [B, ...]."""
 
     def __call__(
         self, denoise: Denoiser, noise: Tensor, sigmas: Tensor, on_step: OnStep | None = None
-    ) -> Tensor: ...
+    ) -> Tensor:
+        """Solve the probability-flow ODE along `sigmas` [steps + 1], which fall and end in 0."""
+        ...
 
 
 def expand(sigma: Tensor, x: Tensor) -> Tensor:
@@ -57,31 +57,39 @@ class Preconditioning:
         return c_skip, c_out, c_in, c_noise
 
     def denoise(self, network: Network, x: Tensor, sigma: Tensor) -> Tensor:
-        """`D(x, sigma)` of a raw network. Coefficients are computed in float32 or better."""
+        """`D(x, sigma)` [B, ...] of a raw network F (EDM eq. 7), with coefficients in float32 or better.
+
+        Args:
+            x: [B, ...] noisy data; sigma: [B].
+        """
         c_skip, c_out, c_in, c_noise = (c.to(x) for c in self.coefficients(sigma))
         return expand(c_skip, x) * x + expand(c_out, x) * network(expand(c_in, x) * x, c_noise)
 
     def loss_weight(self, sigma: Tensor) -> Tensor:
-        """`lambda(sigma) = 1 / c_out^2`, which makes every noise level's target have unit variance."""
+        """`lambda(sigma) = 1 / c_out^2` [B]: targets of F have unit variance at every noise level."""
         return (sigma**2 + self.sigma_data**2) / (sigma * self.sigma_data) ** 2
 
 
 @dataclass(frozen=True)
 class NoiseLaw:
-    """Training noise, `ln sigma ~ N(P_mean, P_std^2)`. The paper's values; SVD's own image stage uses less noise."""
+    """Training noise, `ln sigma ~ N(P_mean, P_std^2)`, with the paper's values (sec. 3.1)."""
 
     P_mean: float = 1.5
     P_std: float = 2.0
 
     def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
-        """[count] noise levels."""
+        """[count] noise levels sigma."""
         return (self.P_mean + self.P_std * torch.randn(count, generator=generator)).exp()
 
 
 def edm_loss(
     denoise: Denoiser, x0: Tensor, sigma: Tensor, noise: Tensor, preconditioning: Preconditioning
 ) -> Tensor:
-    """Weighted squared error per sample [B] (EDM eq. 2), averaged over all other axes."""
+    """Weighted squared error per sample [B] (EDM eq. 2), averaged over all other axes.
+
+    Args:
+        x0: [B, ...] data; sigma: [B] noise levels; noise: [B, ...] standard normal.
+    """
     x = x0 + expand(sigma, x0) * noise
     error = (denoise(x, sigma) - x0).square().flatten(1).mean(1)
     return preconditioning.loss_weight(sigma) * error
@@ -113,24 +121,31 @@ def euler(denoise: Denoiser, noise: Tensor, sigmas: Tensor, on_step: OnStep | No
     """
     x = noise * float(sigmas[0])
     for i in range(len(sigmas) - 1):
-        now, after = float(sigmas[i]), float(sigmas[i + 1])
-        d = (x - denoise(x, x.new_full((len(x),), now))) / now
-        x = x + (after - now) * d
+        sigma, sigma_next = float(sigmas[i]), float(sigmas[i + 1])
+        d = (x - denoise(x, x.new_full((len(x),), sigma))) / sigma
+        x = x + (sigma_next - sigma) * d
         if on_step:
             on_step(i + 1, len(sigmas) - 1)
     return x
 
 
 def heun(denoise: Denoiser, noise: Tensor, sigmas: Tensor, on_step: OnStep | None = None) -> Tensor:
-    """Heun's second-order method (EDM algorithm 1 without churn): two denoiser calls a step, one for the last."""
+    """Heun's second-order method (EDM algorithm 1 without churn), two denoiser calls a step.
+
+    The last step, to sigma 0, is Euler's, with one call.
+
+    Args:
+        noise: [B, ...] standard normal.
+        sigmas: [steps + 1] decreasing, ending in 0 (`karras_sigmas`).
+    """
     x = noise * float(sigmas[0])
     for i in range(len(sigmas) - 1):
-        now, after = float(sigmas[i]), float(sigmas[i + 1])
-        d = (x - denoise(x, x.new_full((len(x),), now))) / now
-        euler_x = x + (after - now) * d
-        if after > 0:
-            d2 = (euler_x - denoise(euler_x, x.new_full((len(x),), after))) / after
-            x = x + (after - now) * (d + d2) / 2
+        sigma, sigma_next = float(sigmas[i]), float(sigmas[i + 1])
+        d = (x - denoise(x, x.new_full((len(x),), sigma))) / sigma
+        euler_x = x + (sigma_next - sigma) * d
+        if sigma_next > 0:
+            d_next = (euler_x - denoise(euler_x, x.new_full((len(x),), sigma_next))) / sigma_next
+            x = x + (sigma_next - sigma) * (d + d_next) / 2
         else:
             x = euler_x
         if on_step:
@@ -141,37 +156,29 @@ def heun(denoise: Denoiser, noise: Tensor, sigmas: Tensor, on_step: OnStep | Non
 def dpm_solver_2m(denoise: Denoiser, noise: Tensor, sigmas: Tensor, on_step: OnStep | None = None) -> Tensor:
     """DPM-Solver++(2M) (Lu et al. 2022, arXiv 2211.01095): second order with one denoiser call a step.
 
-    In t = -ln sigma the exact step is x' = (sigma'/sigma) x - (e^{-h} - 1) D; the previous estimate
+    In t = -ln sigma the exact step is x' = (sigma'/sigma) x - (e^{-h} - 1) D; the previous D_x
     extrapolates D linearly. Below a dozen steps it wants sigma_max near 80, not 700.
+
+    Args:
+        noise: [B, ...] standard normal.
+        sigmas: [steps + 1] decreasing, ending in 0 (`karras_sigmas`).
     """
     x = noise * float(sigmas[0])
     previous: Tensor | None = None
     h_previous = 0.0
     for i in range(len(sigmas) - 1):
-        now, after = float(sigmas[i]), float(sigmas[i + 1])
-        estimate = denoise(x, x.new_full((len(x),), now))
-        if after == 0:
-            x = estimate
+        sigma, sigma_next = float(sigmas[i]), float(sigmas[i + 1])
+        D_x = denoise(x, x.new_full((len(x),), sigma))
+        if sigma_next == 0:
+            x = D_x
         else:
-            ratio = after / now
+            ratio = sigma_next / sigma
             h = -float(torch.tensor(ratio, dtype=torch.float64).log())
-            D = estimate
+            D = D_x
             if previous is not None:
-                D = estimate + (h / (2 * h_previous)) * (estimate - previous)
+                D = D_x + (h / (2 * h_previous)) * (D_x - previous)
             x = ratio * x - (ratio - 1) * D
-            previous, h_previous = estimate, h
+            previous, h_previous = D_x, h
         if on_step:
             on_step(i + 1, len(sigmas) - 1)
     return x
-
-
-def guided(denoise: Denoiser, denoise_unconditional: Denoiser, guidance: float) -> Denoiser:
-    """Classifier-free guidance: `D_u + guidance * (D_c - D_u)`; 1 is the conditional model alone."""
-    if guidance == 1.0:
-        return denoise
-
-    def combined(x: Tensor, sigma: Tensor) -> Tensor:
-        unconditional = denoise_unconditional(x, sigma)
-        return unconditional + guidance * (denoise(x, sigma) - unconditional)
-
-    return combined

@@ -1,4 +1,4 @@
-"""View 0 of a generated orbit is the photo, so where the model kept its framing the photo itself takes its place."""
+"""View 0 of a generated orbit shows what the photo shows; where the framing was kept, it is the photo."""
 
 from __future__ import annotations
 
@@ -9,13 +9,17 @@ from torch import Tensor
 from v3d.metrics import soft_iou
 from v3d.views import Views
 
-KEPT = 0.85
-"""Least overlap of the two silhouettes; see `v3d.data.orbits` for when a model rightly changes the framing."""
+SAME_FRAMING = 0.85
+"""Least soft IoU of the silhouettes; `v3d.data.orbits` says when a model rightly changes the framing."""
 
 
-def with_photo(views: Views, photo: Tensor) -> Views:
-    """The views with the photo [H, W, 4] (colour on white, alpha; the views' size) as view 0, if its framing was kept."""
-    if soft_iou(views.alpha[0], photo[..., 3]) <= KEPT:
+def photo_as_front(views: Views, photo: Tensor) -> Views:
+    """The views with the photo as view 0, if the model kept its framing; else `views` themselves.
+
+    Args:
+        photo: [H, W, 4] in [0, 1], colour on white, then alpha, of the views' size.
+    """
+    if soft_iou(views.alpha[0], photo[..., 3]) <= SAME_FRAMING:
         return views
     rgb, alpha = views.rgb.clone(), views.alpha.clone()
     rgb[0], alpha[0] = photo[..., :3], photo[..., 3]

@@ -1,16 +1,17 @@
-"""`Generator`: one photo -> an orbit of views, whichever network draws it."""
+"""`Generator`: one photo -> an orbit of views, whichever model generates it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from functools import lru_cache
+from pathlib import Path
 from typing import ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
 
-from v3d.diffusion.edm import OnStep
+from v3d.callbacks import OnStep
 from v3d.diffusion.mini import MiniModel
 from v3d.errors import V3DError
 from v3d.views import Views
@@ -18,12 +19,13 @@ from v3d.weights import MINI, weights_folder
 
 
 class OrbitModel(Protocol):
-    """What a network must do to be a generator: `v3d.diffusion.mini` and `v3d.diffusion.svd` do.
+    """What a `Generator` runs: `v3d.diffusion.mini.MiniModel` and `v3d.diffusion.svd.SVDModel`.
 
     Attributes:
-        hash: of the weights.
-        agrees_in_colour: whether its views show the same details, so that their colours may shape a surface. Where one
-            view is sharp and the others are blurred means of many answers, they dent it, and outlines alone are better.
+        hash: fingerprint of the weight files, for reports.
+        agrees_in_colour: whether its views show the same details, so that their colours may shape a surface.
+            Where one view is sharp and the others are blurred means of many answers, colours dent it, and
+            silhouettes alone are better.
     """
 
     hash: str
@@ -31,7 +33,10 @@ class OrbitModel(Protocol):
 
     @property
     def above(self) -> Callable[[Tensor], Views] | None:
-        """Draws, of a framed photo, views from above and below the orbit, where the network can: splats are fitted to them, too."""
+        """Framed photo [S, S, 4] -> 12 views from above and below the orbit; None where the model has none.
+
+        Splats are fitted to these views, too.
+        """
         ...
 
     def __call__(
@@ -42,7 +47,9 @@ class OrbitModel(Protocol):
         steps: int | None = None,
         guidance: float | None = None,
         on_step: OnStep | None = None,
-    ) -> Views: ...
+    ) -> Views:
+        """Framed photo [S, S, 4], straight alpha in [0, 1] -> the 18 views of its orbit."""
+        ...
 
 
 class Generator:
@@ -69,6 +76,7 @@ class Generator:
         Args:
             name: "mini" (ships in the package), a folder of mini weights, or the released networks: a folder
                 that `v3d convert` wrote, a diffusers folder of SVD, or such a hub id.
+            device: "cpu" or "cuda".
             memory: of the released networks, see `v3d.diffusion.svd.SVDModel`; the mini model needs little.
 
         Raises:
@@ -100,23 +108,64 @@ class Generator:
         guidance: float | None = None,
         on_step: OnStep | None = None,
     ) -> Views:
-        """Views [18, H, W] of the orbit of a framed straight-alpha photo `rgba` [S, S, 4] in [0, 1].
+        """Generate the orbit of a photo.
+
+        Args:
+            rgba: [S, S, 4] straight-alpha photo in [0, 1], framed by `v3d.capture.photo`.
+            seed: of all noise; the same seed gives the same views on the same machine.
+            steps: of the sampler, by default the model's own number; 0 gives a mini model's PixelNeRF views.
+            guidance: of classifier-free guidance, 1 for none; by default the model's own.
+            on_step: called after every step.
+
+        Returns:
+            Views [18, H, W].
 
         Raises:
-            V3DError: the guidance is not finite.
+            V3DError: the guidance is not finite, there are fewer steps than the model can take, or the
+                device's memory is too small.
         """
+        if steps is not None and steps < 0:
+            raise V3DError(
+                f"The sampler cannot take {steps} steps; give 1 or more, or leave steps out for the model's"
+                " own number."
+            )
         if guidance is not None and not math.isfinite(guidance):
             raise V3DError(f"The guidance is {guidance}; give a number, 1 for none.")
         return self.model(rgba, seed=seed, steps=steps, guidance=guidance, on_step=on_step)
 
     def above(self, rgba: Tensor) -> Views | None:
-        """Views [12, H, W] of the object of the same photo [S, S, 4], from above and below the orbit (`v3d.cameras.above_and_below`);
-        None where the network draws orbits alone."""
+        """Views [12, H, W] from above and below the orbit (`v3d.cameras.above_and_below`).
+
+        Args:
+            rgba: [S, S, 4] straight-alpha photo in [0, 1], framed by `v3d.capture.photo`.
+
+        Returns:
+            The views, or None where the model generates orbits alone.
+        """
         return None if self.model.above is None else self.model.above(rgba)
 
 
-@lru_cache(maxsize=1)
 def load_generator(model: str, device: str) -> Generator:
-    """Kept for the next photo: loading the released weights takes longer than a draft."""
+    """`Generator.from_pretrained`, kept for the next photo.
 
+    Loading the released weights takes longer than a draft. One generator is kept; it is loaded again when a
+    file of its folder of weights has changed.
+
+    Raises:
+        V3DError: there are no usable weights under that name.
+    """
+    return _load_generator(model, device, _files_of(weights_folder(model)))
+
+
+@lru_cache(maxsize=1)
+def _load_generator(model: str, device: str, files: tuple[tuple[str, int, int], ...]) -> Generator:
     return Generator.from_pretrained(model, device=device)
+
+
+def _files_of(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """Path, size and time of change of every file in a folder of weights and in its components' folders.
+
+    Empty for a hub id: what the hub's cache holds does not change under its name.
+    """
+    paths = sorted(path for pattern in ("*", "*/*") for path in folder.glob(pattern) if path.is_file())
+    return tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths)

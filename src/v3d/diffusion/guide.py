@@ -1,8 +1,9 @@
-"""The guide: what the source photos say about new views, in pictures that the video model sees.
+"""The guide: what the source photos say about new views, as images that the video model reads.
 
-PixelNeRF draws every new view, right in pose and blurred where the photos leave several answers. Its depth then says
-where each photo shows what a view sees, and carries the nearest photos there: sharp wherever that depth is right.
-The paper joins PixelNeRF's features to the noisy latents; ours joins these pictures to the noisy pixels.
+PixelNeRF renders every new view, right in pose and blurred where the photos leave several answers. Its depth
+then says where each photo shows what a view sees, and the nearest photos are warped there: sharp wherever
+that depth is right. The paper joins PixelNeRF's features to the noisy latents; ours joins these images to the
+noisy pixels.
 """
 
 from __future__ import annotations
@@ -14,38 +15,40 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from v3d.cameras import Cameras
-from v3d.networks.pixelnerf import PixelNeRF, Sources, nearness
+from v3d.networks.pixelnerf import PixelNeRF
+from v3d.networks.sources import Sources, camera_similarity
 
-MOST_READ = 3
-"""PixelNeRF draws a view from so many photos, the nearest; and the nearer, the more they count.
+MAX_SOURCES = 3
+"""PixelNeRF renders a view from so many photos, the nearest; and the nearer, the more they count.
 
-Far photos blur what near ones show: views of validation scenes are 0.4 dB (three photos) and 0.6 dB (six) better than with
-all photos alike, and those of a real capture 1.8 and 2.4 dB (docs/scenes.md).
+Far photos blur what near ones show: views of validation scenes are 0.4 dB (three photos) and 0.6 dB (six)
+better than with all photos alike, and those of a real capture 1.8 and 2.4 dB (docs/scenes.md).
 """
 
-BESIDE = 0.2
-"""How much the guide's colour counts beside what the video model paints, where that is half transparent (`in_outlines`)."""
+GUIDE_WEIGHT = 0.2
+"""Weight of the guide's colour beside the video model's where that is half transparent (`in_outlines`)."""
 
 OUTLINE, STEEPNESS = 0.45, 4.0
-"""Where the outline of PixelNeRF's views lies, and how much steeper than PixelNeRF's the drawn alpha is there.
+"""The alpha at which a silhouette is cut, and how much steeper alpha becomes there (`firm_alpha`).
 
-An expected silhouette is cut below one half because IoU forgives what is too large more than what is missing. A carved body
-wants it higher, since one view too small is enough to carve: 32 validation objects at 0.4, 0.44 and 0.52 have a mask IoU of 0.713, 0.711 and
-0.701 and a mesh IoU of 0.454, 0.460 and 0.472. Steep
-outlines cost PSNR, which likes fog (test split: 19.6 dB with a steepness of 1.5), but fog becomes torn surfaces
-in the mesh, and firm views a body.
+An expected silhouette is cut below one half because IoU forgives what is too large more than what is missing.
+A carved body wants it higher, since one view too small is enough to carve: 32 validation objects at 0.4, 0.44
+and 0.52 have a mask IoU of 0.713, 0.711 and 0.701 and a mesh IoU of 0.454, 0.460 and 0.472. Steep outlines
+cost PSNR, which likes fog (test split: 19.6 dB with a steepness of 1.5), but fog becomes torn surfaces in the
+mesh, and firm views a body.
 """
 
 
 @dataclass(frozen=True)
 class Guide:
-    """Of V views; B sets of them have a leading axis more.
+    """The guide of V views; that of B sets of views has a leading axis more.
 
     Attributes:
-        images: [V, 4, S, S] in [-1, 1], colour on white, then alpha: PixelNeRF's views, those of objects with firm outlines (`solid`).
+        images: [V, 4, S, S] in [-1, 1], colour on white, then alpha: PixelNeRF's views, those of objects with
+            `firm_alpha`.
         depth: [V, h, w] camera depth, 0 where a view is empty.
-        warped: [V, K, 5, S, S] the K nearest photos as the views would see them, nearest first; the last channel is 1 where
-            they show what the view sees, else -1.
+        warped: [V, K, 5, S, S] the K nearest photos as the views would see them, nearest first; the last
+            channel is 1 where they show what the view sees, else -1.
     """
 
     images: Tensor
@@ -58,21 +61,23 @@ class Guide:
         return Guide(*(torch.stack([getattr(g, f.name) for g in guides]) for f in fields(Guide)))
 
     def to(self, device: torch.device | str) -> Guide:
+        """The guide on another device."""
         return Guide(*(getattr(self, f.name).to(device) for f in fields(self)))
 
 
 @torch.no_grad()
-def draw_guide(
+def render_guide(
     pixelnerf: PixelNeRF, photos: Tensor, photo_cameras: Cameras, cameras: Cameras, warps: int
 ) -> Guide:
-    """Of the views of `cameras`.
+    """The guide of new views.
 
     Args:
-        photos: [N, 4, S, S] in [-1, 1], colour on white, then alpha; their order does not matter unless two are equally near.
+        photos: [N, 4, S, S] in [-1, 1], colour on white, then alpha; their order does not matter unless two
+            are equally near.
         photo_cameras, cameras: of the photos and of the V views, in one world.
         warps: photos that are warped to every view.
     """
-    images, depth = draw_views(pixelnerf, photos, photo_cameras, cameras)
+    images, depth = render_views(pixelnerf, photos, photo_cameras, cameras)
     return make_guide(images, depth, photos, photo_cameras, cameras, warps, opaque=pixelnerf.config.opaque)
 
 
@@ -86,43 +91,63 @@ def make_guide(
     *,
     opaque: bool,
 ) -> Guide:
-    """Of the images [V, 4, S, S] and depth [V, h, w] that `draw_views` returned; `opaque` is PixelNeRF's, the rest as for `draw_guide`."""
+    """The guide of views that are rendered already.
+
+    Args:
+        images, depth: [V, 4, S, S] and [V, h, w] as `render_views` returns them.
+        photos: [N, 4, S, S] in [-1, 1], colour on white, then alpha.
+        photo_cameras, cameras: of the photos and of the V views, in one world.
+        warps: photos that are warped to every view.
+        opaque: PixelNeRF's own setting: views of scenes, which have no silhouette.
+    """
     warped = warp_nearest(photos, photo_cameras, cameras, depth, warps)
-    return Guide(images if opaque else solid(images), depth, warped)
+    return Guide(images if opaque else firm_alpha(images), depth, warped)
 
 
 @torch.no_grad()
-def draw_views(
+def render_views(
     pixelnerf: PixelNeRF, photos: Tensor, photo_cameras: Cameras, cameras: Cameras
 ) -> tuple[Tensor, Tensor]:
-    """PixelNeRF's part: each view from the photos nearest to it.
+    """PixelNeRF's part: each view from the `MAX_SOURCES` photos nearest to it.
+
+    Args:
+        photos: [N, 4, S, S] in [-1, 1], colour on white, then alpha.
+        photo_cameras, cameras: of the photos and of the V views, in one world.
 
     Returns:
-        images [V, 4, S, S], drawn at `pixelnerf.config.drawn` pixels and enlarged, and camera depth [V, drawn, drawn].
+        images [V, 4, S, S], rendered at `pixelnerf.config.drawn` pixels and enlarged, and camera depth
+        [V, drawn, drawn], 0 where a view is empty.
     """
-    size, side, drawn = photos.shape[-1], pixelnerf.config.size, pixelnerf.config.drawn
-    sources = F.interpolate(photos, (side, side), mode="bilinear", antialias=True, align_corners=False)
-    weights = nearness(photo_cameras, cameras)
-    views_of: dict[tuple[int, ...], list[int]] = {}  # views that are drawn from the same photos
-    for v, nearest in enumerate(weights.T.argsort(descending=True)[:, :MOST_READ].tolist()):
+    size, side, rendered = photos.shape[-1], pixelnerf.config.size, pixelnerf.config.drawn
+    images_in = F.interpolate(photos, (side, side), mode="bilinear", antialias=True, align_corners=False)
+    weights = camera_similarity(photo_cameras, cameras)
+    views_of: dict[tuple[int, ...], list[int]] = {}  # views that are rendered from the same photos
+    for v, nearest in enumerate(weights.T.argsort(descending=True)[:, :MAX_SOURCES].tolist()):
         views_of.setdefault(tuple(sorted(nearest)), []).append(v)
-    images = photos.new_empty(len(cameras), 4, drawn, drawn)
-    depth = photos.new_empty(len(cameras), drawn, drawn)
+    images = photos.new_empty(len(cameras), 4, rendered, rendered)
+    depth = photos.new_empty(len(cameras), rendered, rendered)
     for near, views in views_of.items():
-        read = Sources.of(sources[list(near)], photo_cameras[near], weights[list(near)][:, views])
-        images[views], depth[views] = pixelnerf.images(read, cameras[views].resized(drawn, drawn))
+        sources = Sources.of(images_in[list(near)], photo_cameras[near], weights[list(near)][:, views])
+        of_views = cameras[views].resized(rendered, rendered)
+        images[views], depth[views] = pixelnerf.render_images(sources, of_views)
     return F.interpolate(images, (size, size), mode="bilinear", align_corners=False), depth
 
 
 def warp_nearest(
     photos: Tensor, photo_cameras: Cameras, cameras: Cameras, depth: Tensor, count: int
 ) -> Tensor:
-    """The `count` nearest of N photos [N, 4, S, S] as V views with `depth` [V, h, w] would see them, see `Guide.warped`.
+    """The `count` photos nearest to each view, warped to it by its depth; occlusion is not handled.
 
-    What hides a point from a photo is not known. Where there are fewer photos the last one stands again.
+    Args:
+        photos: [N, 4, S, S] in [-1, 1]; where N is less than `count` the farthest is repeated.
+        photo_cameras, cameras: of the photos and of the V views, in one world.
+        depth: [V, h, w] camera depth of the views, 0 where they are empty.
+
+    Returns:
+        [V, count, 5, S, S] as `Guide.warped`.
     """
     V, size = len(cameras), photos.shape[-1]
-    nearest = nearness(photo_cameras, cameras).T.argsort(descending=True)  # [V, N]
+    nearest = camera_similarity(photo_cameras, cameras).T.argsort(descending=True)  # [V, N]
     nearest = nearest[:, torch.arange(count).clamp_max(len(photos) - 1)]
     depth = F.interpolate(depth[:, None], (size, size), mode="nearest")[:, 0]
     origins, directions = (x.to(depth) for x in cameras.resized(size, size).rays())
@@ -131,42 +156,54 @@ def warp_nearest(
     w2c, K = (x.to(depth)[nearest] for x in (unit.w2c, unit.K))  # [V, count, ...]
     x = torch.einsum("vnij,vpj->vnpi", w2c[..., :3, :3], points) + w2c[..., None, :3, 3]
     uv = torch.einsum("vnij,vnpj->vnpi", K, x)
-    where = uv[..., :2] / uv[..., 2:].clamp_min(1e-3) * 2 - 1
-    seen = (where.abs() <= 1).all(-1) & (x[..., 2] > 0) & (depth.flatten(1)[:, None] > 0)
-    taken = F.grid_sample(
+    grid = uv[..., :2] / uv[..., 2:].clamp_min(1e-3) * 2 - 1
+    visible = (grid.abs() <= 1).all(-1) & (x[..., 2] > 0) & (depth.flatten(1)[:, None] > 0)
+    warped = F.grid_sample(
         photos[nearest.flatten()],
-        where.view(V * count, size, size, 2),
+        grid.view(V * count, size, size, 2),
         padding_mode="border",
         align_corners=False,
     )
-    return torch.cat([taken.unflatten(0, (V, count)), seen.view(V, count, 1, size, size) * 2.0 - 1], 2)
+    mask = visible.view(V, count, 1, size, size) * 2.0 - 1
+    return torch.cat([warped.unflatten(0, (V, count)), mask], 2)
 
 
-def paint(guide: Tensor, residual: Tensor, *, opaque: bool) -> Tensor:
-    """The video model's views: guide images [..., 4, H, W] and what it adds to them; objects (not `opaque`) in the guide's outlines."""
-    painted = guide + residual
-    return painted if opaque else in_outlines(painted, guide)
+def add_residual(guide: Tensor, residual: Tensor, *, opaque: bool) -> Tensor:
+    """The video model's views: the guide's images plus the residual that it sampled.
 
-
-def in_outlines(painted: Tensor, guide: Tensor) -> Tensor:
-    """The colours of `painted` in the outlines of `guide`: images [..., 4, H, W] in [-1, 1], colour on white, then alpha.
-
-    Outlines that are painted view by view belong to no solid; PixelNeRF's do. Colours are taken off the white; where nothing is painted
-    the guide's colour stands.
+    Args:
+        guide, residual: [..., 4, H, W]; the guide is in [-1, 1], colour on white, then alpha.
+        opaque: views of scenes, which have no silhouette; those of objects keep the guide's (`in_outlines`).
     """
-    (colour, alpha), (beside, outline) = (
-        (x / 2 + 0.5).clamp(0, 1).split([3, 1], -3) for x in (painted, guide)
+    images = guide + residual
+    return images if opaque else in_outlines(images, guide)
+
+
+def in_outlines(images: Tensor, guide: Tensor) -> Tensor:
+    """The colours of `images` in the silhouettes of `guide`.
+
+    Silhouettes that are generated view by view belong to no solid; PixelNeRF's do. Colours are taken off the
+    white; where `images` are transparent the guide's colour stands.
+
+    Args:
+        images, guide: [..., 4, H, W] in [-1, 1], colour on white, then alpha.
+    """
+    (colour, alpha), (guide_colour, outline) = (
+        (x / 2 + 0.5).clamp(0, 1).split([3, 1], -3) for x in (images, guide)
     )
-    weight = BESIDE * (1 - alpha)
-    straight = (colour - (1 - alpha) + weight * _straight(beside, outline)) / (alpha + weight)
+    weight = GUIDE_WEIGHT * (1 - alpha)
+    straight = (colour - (1 - alpha) + weight * _straight(guide_colour, outline)) / (alpha + weight)
     return torch.cat([straight.clamp(0, 1) * outline + 1 - outline, outline], -3) * 2 - 1
 
 
-def solid(images: Tensor) -> Tensor:
-    """Images [V, 4, H, W] in [-1, 1] (colour on white, alpha) with firmer outlines, where alpha is `OUTLINE`.
+def firm_alpha(images: Tensor) -> Tensor:
+    """Images of the same straight colours under a steeper alpha, which is one half where it was `OUTLINE`.
 
-    What a model is unsure of it draws half transparent, and on white that is washed out. The colour
-    behind the transparency is sound: it is taken off the white and put on again with the firmer alpha.
+    What a model is unsure of it renders half transparent, and on white that is washed out. The colour behind
+    the transparency is sound: it is taken off the white and composited again with the firmer alpha.
+
+    Args:
+        images: [V, 4, H, W] in [-1, 1], colour on white, then alpha.
     """
     rgb, alpha = ((images / 2 + 0.5).clamp(0, 1)).split([3, 1], 1)
     firm = ((alpha - OUTLINE) * STEEPNESS + 0.5).clamp(0, 1)
@@ -174,5 +211,5 @@ def solid(images: Tensor) -> Tensor:
 
 
 def _straight(on_white: Tensor, alpha: Tensor) -> Tensor:
-    """Colours in [0, 1], taken off the white."""
+    """Straight colours [..., 3, H, W] in [0, 1] of those on white; alpha counts as at least 0.05."""
     return (1 - (1 - on_white) / alpha.clamp_min(0.05)).clamp(0, 1)

@@ -1,10 +1,11 @@
 """The model that ships in the package: PixelNeRF, and OrbitDiT, guided by it.
 
-PixelNeRF draws what the photo alone says about every view: right in pose, blurred where there are several answers.
-The video model, which sees that guide, the photo, and all its own views at once, draws what the guide leaves open: it is
-an EDM model of the *residual*, the views less the guide (as in CorrDiff, arXiv 2309.15214), in pixels. Objects keep the guide's outlines.
-The networks that ship are trained for one sampler step, judged by squared error and LPIPS; more steps would give one possibility of many, had
-the noise levels below been trained as long. With 0 steps the video model is not asked, and the guide is the answer.
+PixelNeRF renders what the photo alone says about every view: right in pose, blurred where there are several
+answers. The video model, which reads that guide, the photo, and all its own views at once, generates what the
+guide leaves open: it is an EDM model of the *residual*, the views less the guide (as in CorrDiff, arXiv
+2309.15214), in pixels. Objects keep the guide's silhouettes. The networks that ship are trained for one
+sampler step, judged by squared error and LPIPS; more steps would give one possibility of many, had the noise
+levels below been trained as long. With 0 steps the video model does not run, and the guide is the answer.
 """
 
 from __future__ import annotations
@@ -20,29 +21,32 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from v3d.callbacks import OnStep
 from v3d.cameras import ORBIT_VIEWS, Cameras, above_and_below, cat_cameras, orbit
+from v3d.compositing import over_white
 from v3d.diffusion import edm
 from v3d.diffusion.dit import Geometry, OrbitDiT, load_dit
-from v3d.diffusion.front import with_photo
-from v3d.diffusion.guide import Guide, draw_guide, draw_views, paint, solid
+from v3d.diffusion.front import photo_as_front
+from v3d.diffusion.guide import Guide, add_residual, firm_alpha, render_guide, render_views
 from v3d.errors import V3DError
-from v3d.networks.pixelnerf import PixelNeRF, load_pixelnerf, nearness
+from v3d.networks.pixelnerf import PixelNeRF, load_pixelnerf
+from v3d.networks.sources import camera_similarity
 from v3d.runtime import fast_dtype
 from v3d.views import Views
 from v3d.weights.storage import unusable_weights
 
-MOST_SEEN = 8
-"""Photos that the video model sees."""
+MAX_PHOTOS = 8
+"""The video model reads at most so many photos, those nearest to all views together."""
 
 
 @dataclass(frozen=True)
-class Drawn:
+class GeneratedViews:
     """V new views.
 
     Attributes:
-        images: [V, 4, size, size] in about [-1, 1], colour on white, then alpha.
-        guide: the same by PixelNeRF alone.
-        depth: [V, h, w] camera depth by PixelNeRF, 0 where a view is empty.
+        images: [V, 4, size, size], about [-1, 1], colour on white, then alpha.
+        guide: [V, 4, size, size] in [-1, 1], the views as PixelNeRF alone renders them.
+        depth: [V, h, w] PixelNeRF's camera depth, 0 where a view is empty.
     """
 
     images: Tensor
@@ -52,13 +56,13 @@ class Drawn:
 
 @dataclass
 class MiniModel:
-    """The networks and their sampling defaults.
+    """PixelNeRF, OrbitDiT, and how they are sampled.
 
     Attributes:
         pixelnerf, dit: networks in evaluation mode.
         steps, guidance: sampling defaults.
-        sigma_min, sigma_max: ends of the Karras grid.
-        hash: of the weight files, for reports.
+        sigma_min, sigma_max: ends of the Karras grid (`edm.karras_sigmas`).
+        hash: fingerprint of the weight files, for reports.
         sampler: a function of `v3d.diffusion.edm`.
     """
 
@@ -110,13 +114,16 @@ class MiniModel:
         seed: int = 0,
         steps: int | None = None,
         guidance: float | None = None,
-        on_step: edm.OnStep | None = None,
+        on_step: OnStep | None = None,
     ) -> Views:
         """One framed photo -> the 18 views of its orbit.
 
         Args:
             rgba: [S, S, 4] straight-alpha photo in [0, 1], framed by `v3d.capture.photo`.
-            seed, steps, guidance, on_step: see `draw`.
+            seed: of the initial noise; the same seed gives the same views on the same machine.
+            steps: sampler steps; 0 leaves the guide as it is.
+            guidance: of classifier-free guidance (1: none).
+            on_step: called after every step.
 
         Returns:
             Views [18, size, size] with the generated alpha; view 0 is the photo itself wherever the model
@@ -124,16 +131,16 @@ class MiniModel:
         """
         photo = to_image(rgba, self.size)
         cameras = orbit(ORBIT_VIEWS, size=self.size)
-        drawn = self.draw(
+        generated = self.generate(
             photo[None], cameras[0], cameras, seed=seed, steps=steps, guidance=guidance, on_step=on_step
         )
-        return with_photo(as_views(drawn.images, cameras), (photo * 0.5 + 0.5).permute(1, 2, 0))
+        return photo_as_front(as_views(generated.images, cameras), (photo * 0.5 + 0.5).permute(1, 2, 0))
 
     @torch.no_grad()
     def above(self, rgba: Tensor) -> Views:
         """One framed photo -> 12 views from above and below its orbit, see `v3d.cameras.above_and_below`.
 
-        They are PixelNeRF's alone: the video model has seen orbits only.
+        They are PixelNeRF's alone: the video model was trained on orbits only.
 
         Args:
             rgba: [S, S, 4] straight-alpha photo in [0, 1], framed by `v3d.capture.photo`.
@@ -142,59 +149,60 @@ class MiniModel:
             Views [12, size, size]; some may be empty.
         """
         photo, cameras = to_image(rgba, self.size)[None], above_and_below(self.size)
-        images, _ = draw_views(
+        images, _ = render_views(
             self.pixelnerf, photo.to(self.dit.position.device), orbit(1, size=self.size), cameras
         )
-        return as_views(solid(images).cpu(), cameras)
+        return as_views(firm_alpha(images).cpu(), cameras)
 
     @torch.no_grad()
-    def draw(
+    def generate(
         self,
         photos: Tensor,
         photo_cameras: Cameras,
         cameras: Cameras,
         *,
-        drawn: int = 0,
+        n_generated: int = 0,
         seed: int = 0,
         steps: int | None = None,
         guidance: float | None = None,
-        on_step: edm.OnStep | None = None,
-    ) -> Drawn:
-        """Posed photos -> new views, drawn together.
+        on_step: OnStep | None = None,
+    ) -> GeneratedViews:
+        """Posed photos -> new views, generated together.
 
         Args:
             photos: [N, 4, size, size] in [-1, 1], colour on white, then alpha. Their order does not matter.
-            photo_cameras: theirs.
-            drawn: so many of them, the last, are views drawn before: the video model sees them, PixelNeRF does not.
+            photo_cameras: N cameras, in one world with `cameras`.
             cameras: of the V new views, square.
+            n_generated: so many of the photos, the last, are views generated before: the video model reads
+                them, PixelNeRF does not.
             seed: of the initial noise; the same seed gives the same views on the same machine.
             steps: sampler steps; 0 leaves the guide as it is.
-            guidance: classifier-free guidance (1: none).
-            on_step: called with (finished steps, all steps).
+            guidance: of classifier-free guidance (1: none).
+            on_step: called after every step.
         """
         device = self.dit.position.device
         photos = photos.to(device)
         steps = self.steps if steps is None else steps
         guidance = self.guidance if guidance is None else guidance
-        given = len(photos) - drawn
-        guide = draw_guide(
+        given = len(photos) - n_generated
+        guide = render_guide(
             self.pixelnerf, photos[:given], photo_cameras[:given], cameras, self.dit.config.warps
         )
         if steps == 0:
-            return Drawn(guide.images.cpu(), guide.images.cpu(), guide.depth.cpu())
+            return GeneratedViews(guide.images.cpu(), guide.images.cpu(), guide.depth.cpu())
 
-        seen = nearness(photo_cameras, cameras).sum(1).argsort(descending=True)[:MOST_SEEN]
+        read = camera_similarity(photo_cameras, cameras).sum(1).argsort(descending=True)[:MAX_PHOTOS]
         geometry = Geometry.of(
-            cat_cameras([photo_cameras[seen].resized(1, 1), cameras.resized(1, 1)]), self.dit.config.grid
+            cat_cameras([photo_cameras[read].resized(1, 1), cameras.resized(1, 1)]), self.dit.config.grid
         )
         noise = torch.randn(guide.images.shape, generator=torch.Generator().manual_seed(seed)).to(device)
         sigmas = edm.karras_sigmas(steps, self.sigma_min, self.sigma_max)
         denoise = partial(
-            self._denoise, photos=photos[seen], guide=guide, geometry=geometry.to(device), guidance=guidance
+            self._denoise, photos=photos[read], guide=guide, geometry=geometry.to(device), guidance=guidance
         )
         residual = self.sampler(denoise, noise[None], sigmas, on_step)[0]
-        images = paint(guide.images, residual, opaque=self.pixelnerf.config.opaque)
-        return Drawn(images.cpu(), guide.images.cpu(), guide.depth.cpu())
+        images = add_residual(guide.images, residual, opaque=self.pixelnerf.config.opaque)
+        return GeneratedViews(images.cpu(), guide.images.cpu(), guide.depth.cpu())
 
     def _denoise(
         self,
@@ -206,32 +214,33 @@ class MiniModel:
         geometry: Geometry,
         guidance: float,
     ) -> Tensor:
-        """Guided `D(x, sigma)` of the residual; the conditional and the unconditional half run as one batch."""
+        """Guided `D(x, sigma)` of the residual x [1, V, 4, S, S]; both halves of guidance are one batch."""
         keep = torch.tensor([True] if guidance == 1 else [True, False], device=x.device)
 
         def network(inputs: Tensor, c_noise: Tensor) -> Tensor:
-            seen = (t.expand(len(keep), *t.shape) for t in (photos, guide.images, guide.warped))
-            of_photos, of_guide, of_warped = seen
-            return self.dit(inputs, c_noise, of_photos, keep, geometry, of_guide, of_warped)
+            conditions = (photos, guide.images, guide.warped)
+            of_photos, images, warped = (t.expand(len(keep), *t.shape) for t in conditions)
+            output: Tensor = self.dit(inputs, c_noise, of_photos, keep, geometry, images, warped)
+            return output
 
         batch = x.expand(len(keep), *x.shape[1:])
-        edm_of = edm.Preconditioning(self.dit.config.sigma_data)
-        estimate = edm_of.denoise(network, batch, sigma.expand(len(keep)))
+        preconditioning = edm.Preconditioning(self.dit.config.sigma_data)
+        D_x = preconditioning.denoise(network, batch, sigma.expand(len(keep)))
         if guidance == 1:
-            return estimate
-        conditional, unconditional = estimate.chunk(2)
+            return D_x
+        conditional, unconditional = D_x.chunk(2)
         return unconditional + guidance * (conditional - unconditional)
 
 
 def as_views(images: Tensor, cameras: Cameras) -> Views:
-    """Images [V, 4, S, S] in [-1, 1], colour on white, then alpha, as the views of `cameras`."""
+    """Images [V, 4, S, S], about [-1, 1], colour on white, then alpha -> `Views` of V cameras, in [0, 1]."""
     x = (images / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
     return Views(x[..., :3].contiguous(), x[..., 3].contiguous(), cameras)
 
 
 def to_image(rgba: Tensor, size: int) -> Tensor:
-    """Straight-alpha RGBA [S, S, 4] in [0, 1] -> the networks' input [4, size, size] in [-1, 1]."""
-    alpha = rgba[..., 3:]
-    image = torch.cat([rgba[..., :3] * alpha + 1 - alpha, alpha], -1).permute(2, 0, 1)[None]
+    """Straight-alpha photo [S, S, 4] in [0, 1] -> [4, size, size] in [-1, 1], colour on white, then alpha."""
+    alpha = rgba[..., 3]
+    image = torch.cat([over_white(rgba[..., :3], alpha), alpha[..., None]], -1).permute(2, 0, 1)[None]
     image = F.interpolate(image, (size, size), mode="bilinear", antialias=True, align_corners=False)
     return image[0] * 2 - 1

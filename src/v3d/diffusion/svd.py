@@ -1,4 +1,4 @@
-"""The released model: Stable Video Diffusion as V3D tuned it for orbits (paper sec. 3.1), run as the original runs it.
+"""The released model: Stable Video Diffusion as V3D tuned it for orbits (paper sec. 3.1), run as there.
 
 Conditions: the photo's CLIP embedding by cross-attention, its latent joined to every frame, and three
 numbers (frames per second, motion bucket, noise augmentation) with the noise level.
@@ -19,9 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from v3d.callbacks import OnStep
 from v3d.cameras import ORBIT_VIEWS, orbit
 from v3d.capture.matting import soft_alpha
-from v3d.compositing import resize_rgba
+from v3d.compositing import over_white, resize_rgba
 from v3d.diffusion import edm
 from v3d.diffusion.conditions import (
     FPS,
@@ -32,7 +33,7 @@ from v3d.diffusion.conditions import (
     clip_pixels,
     run_unet,
 )
-from v3d.diffusion.front import with_photo
+from v3d.diffusion.front import photo_as_front
 from v3d.diffusion.official.networks import OfficialNetworks, load_networks
 from v3d.errors import V3DError
 from v3d.runtime import has_fast_bfloat16
@@ -55,14 +56,15 @@ class SVDModel:
             time; "low" keeps one network there at a time, guides in two passes and decodes frame by frame.
         views: frames of the orbit.
         size: pixels of a view's side.
-        sampler: `edm.euler` as in the paper; `edm.dpm_solver_2m` wants fewer steps (docs/official_weights.md).
+        sampler: `edm.euler` as in the paper; `edm.dpm_solver_2m` wants fewer steps
+            (docs/official_weights.md).
     """
 
     networks: OfficialNetworks
     device: torch.device
     hash: str
     agrees_in_colour: ClassVar[bool] = True
-    above: ClassVar[None] = None  # it draws orbits alone
+    above: ClassVar[None] = None  # it generates orbits alone
     memory: Literal["normal", "low"] = "normal"
     views: int = ORBIT_VIEWS
     size: int = 512
@@ -115,27 +117,35 @@ class SVDModel:
         seed: int = 0,
         steps: int | None = None,
         guidance: float | None = None,
-        on_step: edm.OnStep | None = None,
+        on_step: OnStep | None = None,
     ) -> Views:
         """One framed photo -> the views of its orbit.
 
         Args:
             rgba: [S, S, 4] straight-alpha photo in [0, 1], framed by `v3d.capture.photo`.
             seed: of all noise, drawn on the CPU, so that every device starts from the same.
-            steps: sampler steps from sigma 700 to 0.002; guidance: constant over frames, 3.5 to 4.5 in the paper.
+            steps: sampler steps from sigma 700 to 0.002, at least 1.
+            guidance: constant over frames, 3.5 to 4.5 in the paper.
+            on_step: called after every step.
 
         Returns:
             Views [views, size, size]; view 0 is the photo itself wherever the model kept its framing.
 
         Raises:
-            V3DError: the device's memory is too small.
+            V3DError: there is not one step, or the device's memory is too small.
         """
-        steps, guidance = steps or STEPS, GUIDANCE if guidance is None else guidance
+        steps = STEPS if steps is None else steps
+        guidance = GUIDANCE if guidance is None else guidance
+        if steps < 1:
+            raise V3DError(
+                f"The official weights cannot take {steps} steps; give 1 or more, or leave steps out for"
+                f" {STEPS}."
+            )
         if self.device.type == "cpu":
             minutes = self.estimate_seconds(steps) / 60
             _log.warning("The official weights will take about %.0f minutes on this CPU.", math.ceil(minutes))
         photo = resize_rgba(rgba.float().cpu(), self.size, self.size)
-        image = (photo[..., :3] * photo[..., 3:] + 1 - photo[..., 3:]).permute(2, 0, 1)[None] * 2 - 1
+        image = over_white(photo[..., :3], photo[..., 3]).permute(2, 0, 1)[None] * 2 - 1
         generator = torch.Generator().manual_seed(seed)
         with _clear_device_errors(self.device):
             conditions = self.condition(image, generator)
@@ -145,11 +155,14 @@ class SVDModel:
         rgb = (frames * 0.5 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).cpu()
         alpha = torch.from_numpy(np.stack([soft_alpha(frame) for frame in rgb.numpy()]))
         true = torch.cat([image[0].permute(1, 2, 0) * 0.5 + 0.5, photo[..., 3:]], -1)
-        return with_photo(Views(rgb, alpha, orbit(self.views, size=self.size)), true)
+        return photo_as_front(Views(rgb, alpha, orbit(self.views, size=self.size)), true)
 
     def condition(self, image: Tensor, generator: torch.Generator) -> Conditions:
-        """Conditions of photos [B, 3, S, S] in [-1, 1]: as in the original, the latent is a *sample* of the VAE's
-        posterior, and the augmentation noise is added to it (not to the photo)."""
+        """Conditions of photos [B, 3, S, S] in [-1, 1] (paper sec. 3.1).
+
+        As in the original code, the latent is a *sample* of the VAE's posterior, and the augmentation noise
+        is added to it, not to the photo.
+        """
         networks, image = self.networks, image.to(self.device)
         with self._resident(networks.image_encoder):
             weight = networks.image_encoder.visual_projection.weight
@@ -168,9 +181,16 @@ class SVDModel:
         noise: Tensor,
         steps: int = STEPS,
         guidance: float = GUIDANCE,
-        on_step: edm.OnStep | None = None,
+        on_step: OnStep | None = None,
     ) -> Tensor:
-        """Latents [B, V, 4, h, w] of orbits from standard normal `noise` of that shape, scaled for the UNet."""
+        """Sample orbits by classifier-free guidance.
+
+        Args:
+            noise: [B, V, 4, h, w] standard normal.
+
+        Returns:
+            Latents [B, V, 4, h, w], scaled for the UNet; see `decode`.
+        """
 
         def network(x: Tensor, c_noise: Tensor) -> Tensor:
             return self._guided(x, c_noise, conditions, guidance)
@@ -182,7 +202,7 @@ class SVDModel:
             return self.sampler(denoise, noise, edm.karras_sigmas(steps), on_step)
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Frames [V, 3, S, S] in [-1, 1] of one orbit's latents [V, 4, h, w]."""
+        """Frames [V, 3, S, S], about [-1, 1], of one orbit's latents [V, 4, h, w] (see `sample`)."""
         vae = self.networks.vae
         z = (latents / vae.config.scaling_factor).to(vae.decoder.conv_in.weight.dtype)
         with self._resident(vae):
@@ -191,8 +211,11 @@ class SVDModel:
 
     @torch.no_grad()
     def estimate_seconds(self, steps: int = STEPS) -> float:
-        """Time that one orbit will take here, from one measured pass of the UNet and the decoder on a part of the
-        frames. Almost all of the work is proportional to the number of frames."""
+        """Seconds that one orbit will take here, from one measured pass of UNet and decoder on a part of its
+        frames.
+
+        Almost all of the work is proportional to the number of frames.
+        """
         part = min(2, self.views)
         side = self.size // 2 ** (len(self.networks.vae.config.block_out_channels) - 1)
         x = torch.zeros(1, part, self.networks.vae.config.latent_channels, side, side, device=self.device)
@@ -207,7 +230,7 @@ class SVDModel:
         return steps * step + (time.perf_counter() - start) * self.views
 
     def _guided(self, x: Tensor, c_noise: Tensor, conditions: Conditions, guidance: float) -> Tensor:
-        """Classifier-free guidance on the raw network: D is affine in F, so it is the same as on D."""
+        """Classifier-free guidance of the raw network F; that of D is the same, since D is affine in F."""
         if guidance == 1:
             return run_unet(self.networks.unet, x, c_noise, conditions)
         dropped = conditions.dropped()
@@ -239,7 +262,8 @@ def _device_bytes(device: torch.device) -> float:
 
 
 def store_in_int8(unet: nn.Module) -> None:
-    """Keep every matrix of a UNet as 8-bit integers with a scale for each row, in place; arithmetic stays as it was.
+    """Keep every matrix of a UNet as 8-bit integers with a scale for each row, in place; arithmetic stays as
+    it was.
 
     Raises:
         V3DError: torchao is missing.
@@ -252,7 +276,7 @@ def store_in_int8(unet: nn.Module) -> None:
 
 
 class SingleTokenAttention:
-    """Cross-attention to one token: the softmax over one key is 1, so queries and keys need not be computed."""
+    """Cross-attention to one token: the softmax over one key is 1, so queries and keys are not computed."""
 
     def __call__(
         self,
@@ -261,7 +285,9 @@ class SingleTokenAttention:
         encoder_hidden_states: Tensor,
         attention_mask: Tensor | None = None,
     ) -> Tensor:
-        return attn.to_out[0](attn.to_v(encoder_hidden_states)).expand_as(hidden_states)
+        """The processor protocol of diffusers: [B, T, C] and one context token [B, 1, C] -> [B, T, C]."""
+        value: Tensor = attn.to_out[0](attn.to_v(encoder_hidden_states))
+        return value.expand_as(hidden_states)
 
 
 def use_single_token_attention(unet: nn.Module) -> None:
@@ -277,8 +303,8 @@ def _clear_device_errors(device: torch.device) -> Iterator[None]:
         yield
     except torch.cuda.OutOfMemoryError as error:
         raise V3DError(
-            f"The memory of {device} is too small for the official weights; close other programs that use it, load"
-            " them with memory='low', or run on the CPU (--device cpu)."
+            f"The memory of {device} is too small for the official weights; close other programs that use it,"
+            " load them with memory='low', or run on the CPU (--device cpu)."
         ) from error
     except (AssertionError, RuntimeError) as error:
         if device.type != "cuda" or torch.cuda.is_available():

@@ -33,7 +33,7 @@ from v3d.networks.perceptual import Perceptual
 from v3d.objects.build import BuildInputs
 from v3d.objects.presets import PRESETS, silhouettes_only
 from v3d.provenance import provenance
-from v3d.runtime import tune_malloc
+from v3d.runtime import pick_device, tune_malloc
 from v3d.views import Views
 
 _SHAPE = ("chamfer", "f_score", "normal_consistency", "iou", "front_iou")
@@ -110,12 +110,13 @@ class Bench:
         """Load the networks that the variants need."""
         drawn = replace(GENERATION, size=command.size or GENERATION.size)
         built = replace(RECONSTRUCTION, size=command.size or RECONSTRUCTION.size)
+        device = pick_device(command.device)
         wanted = any(v.choice.preset.perceptual for v in builds)
         return cls(
             command.settings,
             drawn,
             drawn if command.settings.orbit == "generated" else built,
-            cache(lambda name: Generator.from_pretrained(name, device=command.device)),
+            cache(lambda name: Generator.from_pretrained(name, device=device)),
             Perceptual.load(command.perceptual_network) if wanted else None,
             Perceptual.load("lpips") if generation else None,
         )

@@ -30,6 +30,7 @@ from v3d.networks.perceptual import Perceptual
 from v3d.objects import build
 from v3d.objects.build import BuildInputs
 from v3d.objects.presets import PRESETS, Preset, silhouettes_only
+from v3d.runtime import pick_device
 from v3d.surface.extract import extract_mesh
 from v3d.views import Views
 
@@ -61,7 +62,7 @@ def run(command: EvaluateGeneration, on_object: OnObject | None = None) -> dict[
     settings = command.settings
     generator: Generator | None = None
     if command.model != "none":
-        generator = Generator.from_pretrained(command.model, device=command.device)
+        generator = Generator.from_pretrained(command.model, device=pick_device(command.device))
     elif command.sheet:
         raise V3DError("A contact sheet shows generated views; name a --model.")
     nearest = None

@@ -8,7 +8,7 @@ side found.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from v3d.callbacks import OnStep
 from v3d.data.corpus import corpus_ids, load_corpus
 from v3d.data.orbits import OrbitVariant, render_orbit
 from v3d.errors import V3DError
@@ -53,7 +54,7 @@ class NearestObject:
         protocol: ObjectProtocol,
         *,
         exclude: Collection[str] = (),
-        on_step: Callable[[int, int], None] | None = None,
+        on_step: OnStep | None = None,
     ) -> NearestObject:
         """Read the index from `cache`, or render and write it (about 0.3 s an object).
 

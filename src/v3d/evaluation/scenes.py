@@ -18,7 +18,7 @@ from v3d.metrics import psnr, ssim
 from v3d.networks.perceptual import Perceptual
 from v3d.provenance import provenance
 from v3d.run import digest
-from v3d.runtime import tune_malloc
+from v3d.runtime import pick_device, tune_malloc
 from v3d.scene.draw import SceneDrawer, draw_path, spread
 from v3d.scene.fit import fit_scene
 from v3d.scene.model import SceneModel, SceneViews, square
@@ -38,7 +38,7 @@ def run(command: EvaluateScenes, on_object: OnObject | None = None) -> dict[str,
     protocol = SceneProtocol(sources=command.sources)
     model: SceneDrawer | None = None
     if command.model != "none":
-        model = SceneModel.load(command.model, command.device)
+        model = SceneModel.load(command.model, pick_device(command.device))
     networks = [Perceptual.load("lpips"), Perceptual.load("vae")]
     header = {
         "protocol": protocol.as_dict(),

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from tyro.conf import Positional
 
-from v3d.settings import PerceptualNetwork, Quality
+from v3d.settings import Device, PerceptualNetwork, Quality
 
 OnObject = Callable[[str, int, int], None]
 """Called with the name of the object just done, the number done and the number in all."""
@@ -169,7 +169,7 @@ class EvaluateGeneration:
     perceptual: PerceptualNetwork | None = "lpips"
     sheet: int = 0
     size: int | None = None
-    device: str = "cpu"
+    device: Device = "cpu"
 
     def run(self, on_object: OnObject | None = None) -> dict[str, Any]:
         """Measure and return the report; see `v3d.evaluation.generation.run`."""
@@ -197,7 +197,7 @@ class EvaluateAblation:
     settings: AblationSettings = field(default_factory=AblationSettings)
     perceptual_network: PerceptualNetwork = "vae"
     size: int | None = None
-    device: str = "cpu"
+    device: Device = "cpu"
 
     def run(self, on_object: OnObject | None = None) -> dict[str, Any]:
         """Measure and return the report; see `v3d.evaluation.ablation.run`."""
@@ -291,7 +291,7 @@ class EvaluateScenes:
     model: str = "mini-scene"
     sources: tuple[int, ...] = (1, 3, 6)
     limit: int = 0
-    device: str = "cpu"
+    device: Device = "cpu"
 
     def run(self, on_object: OnObject | None = None) -> dict[str, Any]:
         """Measure and return the report; see `v3d.evaluation.scenes.run`."""

@@ -1,1 +1,1 @@
-"""Networks that are no diffusion models."""
+"""Networks that are not diffusion models: PixelNeRF, the VAE, and frozen feature networks."""

@@ -1,7 +1,7 @@
-"""What networks that learned to name a million photos see in one: the frozen weights that V3D did not train.
+"""Semantic features of photos, of a network trained on ImageNet: frozen weights that V3D did not train.
 
-EfficientNet-Lite0 (Tan & Le 2019) without its classifier tells PixelNeRF what kind of thing a photo shows: 1,600
-training objects are too few to learn that from.
+EfficientNet-Lite0 (Tan & Le 2019) without its classifier tells PixelNeRF what kind of thing a photo shows:
+1,600 training objects are too few to learn that from.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ class EfficientNetLite0(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Images [B, 3, H, W] in [-1, 1] -> the output of every stage."""
-        x, found = self.stem(x), []
+        x, outputs = self.stem(x), []
         for stage in self.stages:
             x = stage(x)
-            found.append(x)
-        return found
+            outputs.append(x)
+        return outputs
 
 
 class InvertedResidual(nn.Module):
@@ -70,7 +70,7 @@ class InvertedResidual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, channels, H, W] -> [B, width, H / stride, W / stride]."""
-        y = self.project(self.depthwise(self.expand(x)))
+        y: Tensor = self.project(self.depthwise(self.expand(x)))
         return x + y if self.residual else y
 
 
@@ -92,6 +92,7 @@ class Convolution(nn.Module):
         self.bounded = bounded
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, channels, H, W] -> [B, width, ceil(H / stride), ceil(W / stride)]."""
         kernel, stride = self.conv.kernel_size[0], self.conv.stride[0]
         pad: list[int] = []
         for side in (x.shape[-1], x.shape[-2]):
@@ -103,11 +104,11 @@ class Convolution(nn.Module):
 
 @torch.no_grad()
 def semantic_features(images: Tensor, cells: int) -> Tensor:
-    """What photos show, in cells.
+    """Features of what photos show, in a grid of cells.
 
     Args:
         images: [B, 3, S, S] in [-1, 1].
-        cells: of a side.
+        cells: of the grid's side.
 
     Returns:
         [B, cells^2, CHANNELS], rows first; each stage's channels have mean 0 and variance 1 in every cell.
@@ -115,15 +116,16 @@ def semantic_features(images: Tensor, cells: int) -> Tensor:
     network = _efficientnet(images.device, images.dtype)
     x = F.interpolate(images, (SIZE, SIZE), mode="bilinear", align_corners=False)
     stages = network(x.contiguous(memory_format=torch.channels_last))
-    found = (
+    features = (
         F.interpolate(stages[k], (cells, cells), mode="bilinear", align_corners=False).flatten(2).mT
         for k in _READ
     )
-    return torch.cat([F.layer_norm(x, x.shape[-1:]) for x in found], -1)
+    return torch.cat([F.layer_norm(x, x.shape[-1:]) for x in features], -1)
 
 
 @functools.cache
 def _efficientnet(device: torch.device, dtype: torch.dtype) -> EfficientNetLite0:
     network = load_network(IMAGENET, "efficientnet_lite0", lambda config: EfficientNetLite0(**config))
     network = network.requires_grad_(False).eval().to(device, dtype)
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's types
+    return network

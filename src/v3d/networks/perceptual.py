@@ -1,8 +1,9 @@
 """The perceptual loss of Gaussian and texture fitting (section 2 of the method's reconstruction stage).
 
-Generated views disagree in detail, so pixels are compared through a frozen network: unit-normalised
-features of several layers, squared differences, averaged over the image (LPIPS, Zhang et al. 2018). Fits use the
-encoder of V3D's own VAE, measurements LPIPS's AlexNet; both ship. VGG16 can be had where its weights are on disk.
+Generated views disagree in detail, so pixels are compared through a frozen network: unit-normalised features
+of several layers, squared differences, averaged over the image (LPIPS, Zhang et al. 2018). Fits use the
+encoder of V3D's own VAE, measurements LPIPS's AlexNet; both ship. VGG16 can be had where its weights are on
+disk.
 """
 
 from __future__ import annotations
@@ -52,8 +53,8 @@ class Perceptual:
         """A network that can be asked for by name; `.name` says which it is.
 
         Args:
-            kind: "vae" (V3D's own, a good loss), "lpips" (AlexNet: the published metric, a poor loss, see docs/results.md)
-                or "vgg" (LPIPS with VGG16).
+            kind: "vae" (V3D's own, a good loss), "lpips" (AlexNet: the published metric, a poor loss, see
+                docs/results.md) or "vgg" (LPIPS with VGG16).
             vgg16: torchvision's VGG16 weights; else $V3D_VGG16; else torch hub's cache.
 
         Raises:
@@ -62,8 +63,8 @@ class Perceptual:
         if kind == "vae":
             from v3d.networks.vae import load_vae
 
-            # Alpha is given as 1 everywhere: renders come without one, and features with an alpha guessed from
-            # whiteness answer to noise on the ground far more than to a blur or a shift of the object.
+            # Alpha is given as 1 everywhere: renders come without one, and features with an alpha guessed
+            # from whiteness answer to noise on the ground far more than to a blur or a shift of the object.
             vae = load_vae(device=device)
             return Perceptual(
                 "vae-mini", lambda x: vae.features(F.pad(x, (0, 0, 0, 0, 0, 1), value=1.0) * 2 - 1)
@@ -77,7 +78,7 @@ class Perceptual:
         return Perceptual(name, network, list(network.heads), stride, least=LPIPSNetwork.LEAST)
 
     def prepare(self, images: Tensor) -> list[Features]:
-        """Cached targets: the normalised features of every image of [V, H, W, 3] in [0, 1], one item a view."""
+        """Targets to cache: normalised features of images [V, H, W, 3] in [0, 1], one item a view."""
         with torch.no_grad():
             layers = self._normalised(images)
         return [[layer[v] for layer in layers] for v in range(len(images))]
@@ -174,7 +175,8 @@ def _load_vgg16(path: str | Path | None) -> LPIPSNetwork:
     found = find_vgg16(path)
     if found is None:
         raise V3DError(
-            f"LPIPS with VGG16 needs torchvision's weights: set V3D_VGG16 to a copy of {VGG16_FILE}, or use AlexNet's."
+            f"LPIPS with VGG16 needs torchvision's weights: set V3D_VGG16 to a copy of {VGG16_FILE}, or use"
+            " AlexNet's."
         )
     state = {k.removeprefix("net."): v for k, v in _read_weights(found).items()}
     network = vgg16()
@@ -192,6 +194,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
             from safetensors.torch import load_file
 
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+        return state
     except Exception as error:  # the readers raise a dozen types for one cause: not a weight file
         raise V3DError(f"{path} cannot be read as a weight file.") from error

@@ -1,7 +1,7 @@
 """A small RGBA VAE: images to an 8x smaller grid of latents, and back.
 
-Its encoder's activations are the perceptual features that fits use by default (`v3d.networks.perceptual`): a better loss
-there than LPIPS's AlexNet (docs/results.md). The models that ship paint pixels, not its latents.
+Its encoder's activations are the perceptual features that fits use by default (`v3d.networks.perceptual`): a
+better loss there than LPIPS's AlexNet (docs/results.md). The models that ship generate pixels, not latents.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ class Residual(nn.Module):
         nn.init.zeros_(self.conv2.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv2(F.silu(self.conv1(F.silu(x))))
+        """[B, width, H, W] -> [B, width, H, W]."""
+        residual: Tensor = self.conv2(F.silu(self.conv1(F.silu(x))))
+        return x + residual
 
 
 class VAE(nn.Module):
@@ -97,12 +99,13 @@ class VAE(nn.Module):
         return mean, logvar.clamp(-20, 5)
 
     def encode(self, x: Tensor) -> Tensor:
-        """Standardised latents [B, C, H/8, W/8]: the posterior's mean, zero mean and unit variance over the data."""
+        """The posterior's mean [B, C, H/8, W/8], standardised: zero mean and unit variance over the data."""
         return (self.moments(x)[0] - self.mean[:, None, None]) / self.std[:, None, None]
 
     def decode(self, z: Tensor) -> Tensor:
         """Standardised latents -> images [B, 4, H, W], about [-1, 1] (not clamped)."""
-        return self.decoder(z * self.std[:, None, None] + self.mean[:, None, None])
+        images: Tensor = self.decoder(z * self.std[:, None, None] + self.mean[:, None, None])
+        return images
 
 
 def load_vae(folder: str | Path = MINI, device: torch.device | str = "cpu") -> VAE:

@@ -7,11 +7,12 @@ result on the same machine. Everything comes back on the CPU, whatever `device` 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from v3d.callbacks import OnStep
 from v3d.meshes.mesh import Mesh
 from v3d.networks.perceptual import Perceptual
 from v3d.objects.presets import Preset
@@ -28,9 +29,6 @@ from v3d.texture.project import project_views, register_photo
 from v3d.texture.refine import refine_texture
 from v3d.texture.unwrap import unwrap
 from v3d.views import Views, with_above
-
-OnStep = Callable[[int, int], None]
-"""Called with (steps done, steps in all)."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from v3d.callbacks import OnProgress
 from v3d.capture.images import existing
 from v3d.capture.readers import load_views
 from v3d.capture.video import views_from_video
@@ -29,7 +30,7 @@ from v3d.objects.stages import (
     surface_stage,
     views_stage,
 )
-from v3d.run import OnProgress, RunFolder, other_than, run_name
+from v3d.run import RunFolder, other_than, run_name
 from v3d.runtime import pick_device, tune_malloc
 from v3d.settings import GenerateSettings, ReconstructSettings
 from v3d.splats.gaussians import Splats
@@ -68,14 +69,14 @@ def generate(
 
     Args:
         force: compute finished stages anew.
-        on_progress: called as the stages go on, see `v3d.run.OnProgress`.
+        on_progress: called as the stages go on, see `v3d.callbacks.OnProgress`.
 
     Raises:
         V3DError: the photo, the weights or the folder cannot be used.
     """
     settings = settings or GenerateSettings()
     photo = existing(photo)
-    device = pick_device(settings)
+    device = pick_device(settings.device)
     tune_malloc()
     folder = other_than(photo.parent, Path(out) / photo.stem)
     run = RunFolder(folder, settings, force=force, on_progress=on_progress)
@@ -117,7 +118,7 @@ def reconstruct(
         V3DError: the views, the photo or the folder cannot be used.
     """
     settings = settings or ReconstructSettings()
-    device = pick_device(settings)
+    device = pick_device(settings.device)
     tune_malloc()
     if isinstance(views, Views):
         folder, posed = Path(out), views

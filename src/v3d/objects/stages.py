@@ -80,7 +80,7 @@ def generate_stage(
 
     return run.stage(
         "views",
-        version=1,
+        version=2,
         inputs=[key, generator.hash, seed, steps, guidance],
         files=["views", "transforms.json"],
         compute=compute,
@@ -99,7 +99,7 @@ def above_stage(run: RunFolder, generator: Generator, photo: Tensor, key: str) -
         return None, key
     return run.stage(
         "above",
-        version=1,
+        version=2,
         inputs=[key, generator.hash],
         files=["above"],
         compute=lambda stage: draw(photo),

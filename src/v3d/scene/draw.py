@@ -10,8 +10,8 @@ from typing import Protocol
 
 import torch
 
+from v3d.callbacks import OnStep
 from v3d.cameras import ORBIT_VIEWS, Cameras, poses
-from v3d.diffusion.edm import OnStep
 from v3d.scene.model import SceneViews, square, square_cameras
 from v3d.scene.paths import anchors_first
 from v3d.views import Views, cat_views

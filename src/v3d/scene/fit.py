@@ -6,7 +6,7 @@ stand where the given views agree and, where none of them looks, where depth map
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from v3d.callbacks import OnStep
 from v3d.cameras import Cameras
 from v3d.networks.perceptual import Perceptual
 from v3d.scene.sweep import sweep_depth
@@ -56,7 +57,7 @@ def fit_scene(
     settings: SceneFitSettings | None = None,
     *,
     perceptual: Perceptual | None = None,
-    on_step: Callable[[int, int], None] | None = None,
+    on_step: OnStep | None = None,
     seed: int = 0,
 ) -> Splats:
     """Fit Gaussians to all views of a scene. Alpha is not looked at: every pixel shows something.

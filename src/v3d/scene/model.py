@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from v3d.callbacks import OnStep
 from v3d.cameras import Cameras
-from v3d.diffusion.edm import OnStep
 from v3d.diffusion.mini import MiniModel
 from v3d.errors import V3DError
 from v3d.views import Views, cat_views
@@ -95,8 +95,14 @@ class SceneModel:
             photos = cat_views([photos, square(drawn).resized(self.size)])
         cameras = square_cameras(targets).resized(self.size, self.size)
         images = torch.cat([photos.rgb, torch.ones_like(photos.rgb[..., :1])], -1).permute(0, 3, 1, 2)
-        made = self.networks.draw(
-            images * 2 - 1, photos.cameras, cameras, drawn=before, seed=seed, steps=steps, on_step=on_step
+        made = self.networks.generate(
+            images * 2 - 1,
+            photos.cameras,
+            cameras,
+            n_generated=before,
+            seed=seed,
+            steps=steps,
+            on_step=on_step,
         )
         return SceneViews(_views(made.images, cameras), _views(made.guide, cameras), made.depth)
 

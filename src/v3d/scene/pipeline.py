@@ -16,13 +16,14 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from v3d.callbacks import OnProgress
 from v3d.cameras import Cameras
 from v3d.capture.posed import PosedPhoto
 from v3d.capture.readers import find_photos, read_photos, read_scene
 from v3d.errors import V3DError
 from v3d.files import atomic
 from v3d.preview import sheet_of_rows
-from v3d.run import OnProgress, RunFolder, Stage, file_digest, other_than, run_name, save_tensors
+from v3d.run import RunFolder, Stage, file_digest, other_than, run_name, save_tensors
 from v3d.runtime import pick_device, tune_malloc
 from v3d.scene.draw import SceneDrawer, draw_path
 from v3d.scene.fit import fit_scene
@@ -31,7 +32,7 @@ from v3d.scene.normalise import Normalisation, normalise
 from v3d.scene.path_files import read_path
 from v3d.scene.paths import dolly_path, orbit_path, spiral_path, through_path
 from v3d.scene.presets import SCENE_PRESETS, ScenePreset
-from v3d.settings import ReconstructSettings, SceneSettings
+from v3d.settings import SceneSettings
 from v3d.splats.files.ply import load_ply, save_ply
 from v3d.splats.gaussians import Splats
 from v3d.splats.rasterize import splat_renderer
@@ -83,14 +84,14 @@ def generate_scene(
         path: posed photos, in any format that `v3d.capture.readers` knows.
         model: in place of the one that the settings name, for example one that is already loaded.
         force: compute finished stages anew.
-        on_progress: called as the stages go on, see `v3d.run.OnProgress`.
+        on_progress: called as the stages go on, see `v3d.callbacks.OnProgress`.
 
     Raises:
         V3DError: the photos, the path, the weights or the folder cannot be used.
     """
     settings = settings or SceneSettings()
     path = Path(path)
-    device = pick_device(ReconstructSettings(device=settings.device))
+    device = pick_device(settings.device)
     preset = SCENE_PRESETS[settings.quality]
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 
 import torch
 from torch import Tensor
 
+from v3d.callbacks import OnStep
 from v3d.errors import V3DError
 from v3d.networks.perceptual import Perceptual
 from v3d.splats import cpu
@@ -52,7 +53,7 @@ def fit(
     *,
     shares: Sequence[float] | None = None,
     perceptual: Perceptual | None = None,
-    on_step: Callable[[int, int], None] | None = None,
+    on_step: OnStep | None = None,
     seed: int = 0,
 ) -> Splats:
     """Fit Gaussians to posed views by gradient descent; runs on the device of `initial`.

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from v3d.callbacks import OnStep
 from v3d.cameras import Cameras
 from v3d.runtime import tune_malloc
 from v3d.surface import regularize
@@ -95,7 +96,7 @@ def fit_surface(
     settings: SurfaceSettings | None = None,
     *,
     normals: Tensor | None = None,
-    on_step: Callable[[int, int], None] | None = None,
+    on_step: OnStep | None = None,
     seed: int = 0,
 ) -> Grid:
     """Fit a signed distance field to the views, starting from their hull.

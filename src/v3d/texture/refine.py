@@ -12,13 +12,13 @@ needs tuning.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from v3d.callbacks import OnStep
 from v3d.meshes.mesh import Mesh
 from v3d.meshes.rendering import rasterize_mesh, rasterize_uv
 from v3d.networks.perceptual import Perceptual
@@ -54,7 +54,7 @@ def refine_texture(
     *,
     perceptual: Perceptual | None = None,
     photo: Views | None = None,
-    on_step: Callable[[int, int], None] | None = None,
+    on_step: OnStep | None = None,
 ) -> Mesh:
     """Fit the texture of a textured mesh to views, starting from the texture it has.
 

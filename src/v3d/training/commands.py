@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional, arg, subcommand
 
 from v3d.data.settings import RenderScenesSettings, RenderSettings
+from v3d.settings import Device
 from v3d.training.recipe import PixelNeRFRecipe, SVDRecipe, VAERecipe, VideoRecipe
 
 Out = Annotated[Path, arg(aliases=["-o"])]
@@ -105,7 +106,7 @@ class Session:
     minutes: float | None = None
     init: str | None = None
     export: Path | None = None
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
     threads: int | None = None
 
 
@@ -176,7 +177,7 @@ class Resume:
     run: Positional[Path]
     minutes: float | None = None
     export: Path | None = None
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
     threads: int | None = None
 
 

@@ -22,7 +22,7 @@ from v3d.cameras import ORBIT_VIEWS, Cameras, orbit
 from v3d.data.orbit_shards import OrbitShards, check_cameras, recoloured
 from v3d.data.scene_shards import SceneShards
 from v3d.data.shards import UNREADABLE, Shard
-from v3d.diffusion.guide import Guide, draw_views, make_guide
+from v3d.diffusion.guide import Guide, make_guide, render_views
 from v3d.errors import V3DError
 from v3d.files import atomic
 from v3d.networks.pixelnerf import PixelNeRF
@@ -170,7 +170,7 @@ def draw_bytes(
     pixelnerf: PixelNeRF, photos: Tensor, photo_cameras: Cameras, cameras: Cameras
 ) -> tuple[Tensor, Tensor]:
     """PixelNeRF's views as uint8 [V, 4, S, S], and their depth as float16."""
-    images, depth = draw_views(pixelnerf, photos.to(pixelnerf.position.device), photo_cameras, cameras)
+    images, depth = render_views(pixelnerf, photos.to(pixelnerf.position.device), photo_cameras, cameras)
     return (images.add(1).mul(127.5).add(0.5).clamp(0, 255)).to(torch.uint8).cpu(), depth.half().cpu()
 
 

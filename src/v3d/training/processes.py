@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from v3d.errors import V3DError
-from v3d.runtime import has_fast_bfloat16
+from v3d.runtime import has_fast_bfloat16, pick_device
+from v3d.settings import Device
 
 _CPU = torch.device("cpu")
 
@@ -31,18 +32,14 @@ class Processes:
     _accelerator: Any = None
 
     @staticmethod
-    def open(device: str = "auto") -> Processes:
+    def open(device: Device = "auto") -> Processes:
         """Join the other processes, if there are any.
 
         Raises:
             V3DError: several processes were started but accelerate is not installed, or there is no such device.
         """
-        if device == "cuda" and not torch.cuda.is_available():
-            raise V3DError(
-                "There is no CUDA device here (or torch was installed without CUDA); use --device cpu."
-            )
+        chosen = pick_device(device)
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-            chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
             return Processes(device=torch.device(chosen))
         try:
             from accelerate import Accelerator
@@ -50,7 +47,7 @@ class Processes:
             raise V3DError(
                 "Training in several processes needs accelerate: pip install 'accelerate>=1.0'."
             ) from None
-        accelerator = Accelerator(cpu=device == "cpu" or not torch.cuda.is_available())
+        accelerator = Accelerator(cpu=chosen == "cpu")
         return Processes(
             accelerator.process_index, accelerator.num_processes, accelerator.device, accelerator
         )

@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 from v3d.errors import V3DError
 from v3d.files import clear_errors
 from v3d.runtime import tune_malloc
+from v3d.settings import Device
 from v3d.training import loop
 from v3d.training.checkpoint import FILE, Progress, read_recipe
 from v3d.training.loop import OnLine, Task
@@ -30,7 +31,7 @@ def train(
     minutes: float | None = None,
     init: str | Path | None = None,
     resume: bool = False,
-    device: str = "auto",
+    device: Device = "auto",
     threads: int | None = None,
     on_line: OnLine | None = None,
 ) -> Progress:
@@ -40,7 +41,7 @@ def train(
         minutes: stop cleanly after so much time.
         init: "mini" or "mini-scene" (the weights that ship) or a folder of weights to start from.
         resume: go on from `out`'s checkpoint; `resume_training` takes the recipe from there, too.
-        device: "auto", "cpu" or "cuda".
+        device: "auto" takes a CUDA device where there is one.
         threads: of torch on the CPU.
         on_line: called with every line of the log.
 
@@ -83,7 +84,7 @@ def resume_training(
     out: Path,
     *,
     minutes: float | None = None,
-    device: str = "auto",
+    device: Device = "auto",
     threads: int | None = None,
     on_line: OnLine | None = None,
 ) -> Progress:

@@ -1,7 +1,7 @@
 """How weights lie on disk: safetensors, large matrices as 8-bit integers with one scale a row.
 
-That halves what the package carries; rounding moves the networks' outputs by less than they move from one noise
-seed to the next (see `tests/diffusion/test_storage.py` for the bound on the matrices themselves).
+That halves what the package carries; rounding moves the networks' outputs by less than they move from one
+noise seed to the next (see `tests/diffusion/test_storage.py` for the bound on the matrices themselves).
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ _LARGE = 4096  # elements; smaller tensors stay float16
 
 
 def save_weights(weights: nn.Module | Mapping[str, Tensor], path: Path) -> None:
-    """Write a module's weights, or a state dict: matrices and kernels of 4096 elements or more in 8 bits, the rest in float16."""
+    """Write a module's weights, or a state dict.
+
+    Matrices and kernels of 4096 elements or more become 8-bit integers with one scale a row, others float16.
+    """
     state = weights.state_dict() if isinstance(weights, nn.Module) else weights
     tensors: dict[str, Tensor] = {}
     for name, tensor in state.items():
@@ -58,7 +61,12 @@ def load_weights(path: Path) -> dict[str, Tensor]:
 
 
 def load_network(folder: Path, name: str, make: Callable[[dict[str, Any]], Network]) -> Network:
-    """A network of a folder of weights: `make` of its part of `config.json`, with the weights of `<name>.safetensors`.
+    """A network of a folder of weights.
+
+    Args:
+        folder: with `config.json` and `<name>.safetensors`.
+        name: of the network.
+        make: the network of its part of `config.json`.
 
     Raises:
         V3DError: a file is missing, damaged or does not fit its configuration.

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import torch
 
+from v3d.callbacks import OnProgress
 from v3d.data.procedural.kinds import KINDS
 from v3d.data.procedural.paint import Painter
-from v3d.data.render_orbits import OnProgress, counted, worker_pool
+from v3d.data.render_orbits import counted, worker_pool
 from v3d.data.shapes import join, random_warp
 from v3d.errors import V3DError
 from v3d.meshes.glb import save_glb

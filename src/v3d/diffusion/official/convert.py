@@ -1,7 +1,7 @@
 """The released checkpoints -> one folder that V3D and diffusers both open.
 
-`V3D.ckpt` holds V3D's UNet, `svd_xt.safetensors` the VAE and the CLIP image tower it was trained with,
-both in the key layout of the original code (`v3d.diffusion.official.sgm`). `convert` reads them without running
+`V3D.ckpt` holds V3D's UNet, `svd_xt.safetensors` the VAE and the CLIP image tower it was trained with, both
+in the key layout of the original code (`v3d.diffusion.official.sgm`). `convert` reads them without running
 anything they contain, checks every key and shape against the networks, and writes float16 safetensors.
 """
 

@@ -108,9 +108,12 @@ def official_folder(source: str | Path) -> Path:
 
 
 def save_networks(unet: dict[str, Tensor], base: Path, out: Path) -> None:
-    """Write a folder that `load_networks` reads: these tensors of the UNet, everything else as in the folder `base`.
+    """Write a folder that `load_networks` reads: `unet` over the networks of the folder `base`.
 
-    The UNet is written in float16.
+    Args:
+        unet: tensors by name, which replace those of the UNet in `base`; the UNet is written in float16.
+        base: folder that everything else is copied from.
+        out: folder to write.
 
     Raises:
         V3DError: the folder cannot be written.
@@ -159,8 +162,8 @@ def _load(folder: Path, build: Callable[[dict[str, Any]], nn.Module], dtype: tor
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise V3DError(
-            f"{folder.parent} holds no official weights: {folder.name}/config.json is missing or damaged; make the"
-            " folder with `v3d convert` or give a Stable Video Diffusion folder."
+            f"{folder.parent} holds no official weights: {folder.name}/config.json is missing or damaged;"
+            " make the folder with `v3d convert` or give a Stable Video Diffusion folder."
         ) from error
     try:
         network = build(config)

@@ -48,7 +48,8 @@ class _SafetensorsFile(Mapping[str, Tensor]):
     def __getitem__(self, name: str) -> Tensor:
         if name not in self._names:
             raise KeyError(name)
-        return self._handle.get_tensor(name)
+        tensor: Tensor = self._handle.get_tensor(name)
+        return tensor
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
@@ -109,5 +110,6 @@ def check_keys(path: Path, what: str, state: Mapping[str, Tensor], expected: Map
 
 
 def shortened(keys: Sequence[str], shown: int = 3) -> str:
+    """The first few names, and how many more there are, for error messages."""
     rest = len(keys) - shown
     return ", ".join(keys[:shown]) + (f" and {rest} more" if rest > 0 else "")

@@ -15,7 +15,9 @@ from v3d.data.orbit_shards import OrbitShards, check_cameras, recoloured
 from v3d.data.scene_shards import SceneShards
 from v3d.errors import V3DError
 from v3d.networks.perceptual import Perceptual
-from v3d.networks.pixelnerf import PixelNeRF, PixelNeRFConfig, Rendered, Sources, load_pixelnerf, nearness
+from v3d.networks.pixelnerf import PixelNeRF, PixelNeRFConfig, load_pixelnerf
+from v3d.networks.sources import Sources, camera_similarity
+from v3d.networks.volume_rendering import Rendered
 from v3d.training.export import export_pixelnerf
 from v3d.training.loop import BatchShare
 from v3d.training.order import Order
@@ -163,7 +165,7 @@ class PixelNeRFTask:
         clip = self._draw(
             self.data, self.order[share.position + j], count, share.done < r.photos_only_after, g
         )
-        near = nearness(clip.source_cameras, clip.target_cameras)
+        near = camera_similarity(clip.source_cameras, clip.target_cameras)
         origins, directions, colours, depth = draw_rays(clip, r.pixels, r.rays, g)
         rays = torch.cat([origins, directions, torch.rand(len(origins), 1, generator=g)], -1)
         square = colours.new_zeros(0)
@@ -211,8 +213,8 @@ class PixelNeRFTask:
             clip = whole_clip(self._validation, i)
             half = clip.targets.shape[-1] // 2
             true = F.avg_pool2d(clip.targets, 2)
-            near = nearness(clip.source_cameras, clip.target_cameras)
-            images, _ = network.images(
+            near = camera_similarity(clip.source_cameras, clip.target_cameras)
+            images, _ = network.render_images(
                 Sources.of(clip.sources * 2 - 1, clip.source_cameras, near).to(device),
                 clip.target_cameras.resized(half, half),
             )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from v3d.cameras import ORBIT_VIEWS
 from v3d.diffusion.dit import Geometry, OrbitDiT, OrbitDiTConfig, load_dit
 from v3d.diffusion.edm import Denoiser, NoiseLaw, Preconditioning, expand
-from v3d.diffusion.guide import Guide, paint
+from v3d.diffusion.guide import Guide, add_residual
 from v3d.errors import V3DError
 from v3d.networks.perceptual import Perceptual
 from v3d.networks.pixelnerf import load_pixelnerf
@@ -164,7 +164,7 @@ class VideoTask:
 
     def drawn(self, batch: Batch, residual: Tensor) -> Tensor:
         """The views [B, V, 4, S, S] that the model would show, as `v3d.diffusion.mini` makes them."""
-        return paint(batch.guide.images, residual, opaque=self.pixelnerf.config.opaque)
+        return add_residual(batch.guide.images, residual, opaque=self.pixelnerf.config.opaque)
 
     def unlike(self, drawn: Tensor, true: Tensor, cut: list[int]) -> Tensor:
         """[B] LPIPS of colours [B, V, H, W, 3], without `cut` rows and columns at their top and left, others at bottom and right."""

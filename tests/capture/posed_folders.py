@@ -201,8 +201,14 @@ def pytorch3d_pose(pose: Pose) -> tuple[Array, Array]:
     return R, -pose.eye @ R
 
 
-def co3d_folder(root: Path, *, kind: str = "ndc_isotropic", others: int = 1) -> Path:
-    """hydrant/SEQUENCE with frames in disorder, among those of `others` sequences; returns the sequence's folder."""
+def co3d_folder(
+    root: Path, *, kind: str = "ndc_isotropic", others: int = 1, masks: Array | None = None
+) -> Path:
+    """hydrant/SEQUENCE with frames in disorder, among those of `others` sequences; returns the sequence's folder.
+
+    Args:
+        masks: [H, W] in [0, 1], of every photo; none by default.
+    """
     scale = np.array([min(W, H)] * 2 if kind == "ndc_isotropic" else [W, H]) / 2
     focal, principal = np.array([180.0, 187.0]) / scale, np.array([0.05, -0.03])
     entries: list[dict[str, Any]] = []
@@ -218,13 +224,18 @@ def co3d_folder(root: Path, *, kind: str = "ndc_isotropic", others: int = 1) -> 
                 "intrinsics_format": kind,
             }
             image = {"path": name, "size": [H, W]}
+            mask = None
+            if masks is not None:
+                mask = {"path": name.replace("images", "masks").replace("jpg", "png"), "mass": 1.0}
+                (root / mask["path"]).parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray((masks * 255).round().astype(np.uint8)).save(root / mask["path"])
             entries.append(
                 {
                     "sequence_name": f"seq{s}",
                     "frame_number": i,
                     "image": image,
                     "viewpoint": viewpoint,
-                    "mask": None,
+                    "mask": mask,
                 }
             )
             draw(root / name, pytorch3d_pixels(pose, focal, principal, scale), quality=97)

@@ -16,6 +16,8 @@ from v3d.errors import V3DError
 
 MAX_SIZE = 2048  # of a framed photo, and of what is cut out: larger photos are reduced before anything else
 MAX_PIXELS = 450_000_000  # of a file; decoding takes up to 4 bytes each
+# The decoders that are tried, whatever a file's name says: Pillow's others include programs that run scripts (EPS).
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP")
 _ORIENTATION = 0x0112
 
 
@@ -41,7 +43,7 @@ def image_size(path: str | Path, *, upright: bool = True) -> tuple[int, int]:
     """
     path = existing(path)
     try:
-        with _bomb_check_off(), Image.open(path) as file:
+        with _bomb_check_off(), Image.open(path, formats=FORMATS) as file:
             turned = upright and file.getexif().get(_ORIENTATION, 1) >= 5  # by a quarter
             return file.size[::-1] if turned else file.size
     except Exception as error:  # decoders raise whatever they like on broken files
@@ -65,7 +67,7 @@ def read_image(
     """
     path = existing(path)
     try:
-        with _bomb_check_off(), Image.open(path) as file:
+        with _bomb_check_off(), Image.open(path, formats=FORMATS) as file:
             image: Image.Image = file
             if max_side is not None:
                 file.draft(None, (max_side, max_side))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,6 +23,8 @@ Image = NDArray[np.float32]
 # Matting models whose weights may be used for any purpose (Apache-2.0 or MIT), best first. rembg's own default
 # is non-commercial, so a model is always named.
 MATTING_MODELS = ("birefnet-general", "isnet-general-use", "u2net", "u2netp", "silueta")
+
+CUT_OUT_VERSION = 1  # of our own code in this module: raise it when results change
 
 _ADVICE = (
     "for a better cut-out give a PNG with a transparent background, or install v3d[matting] and its weights"
@@ -72,6 +75,31 @@ def cut_out(rgb: Image) -> Cutout:
         f"The photo has no alpha and its background is not plain: the object was guessed with GrabCut; {_ADVICE}."
     )
     return _checked(Cutout(rgb, alpha, "GrabCut", tuple(warnings)))
+
+
+def method_key() -> str:
+    """What `cut_out` would use here: the matting model's name or `off`, and the version of our own code.
+
+    Results that depend on a cut-out are outdated when this changes. Never fails: a V3D_MATTING that cannot be used
+    counts as the model it names, since photos with alpha do not need it.
+    """
+    try:
+        model = installed_model() or "off"
+    except V3DError:
+        model = os.environ["V3D_MATTING"]
+    return f"{model}, version {CUT_OUT_VERSION}"
+
+
+def cut_out_plain(images: Sequence[Image]) -> list[Image]:
+    """Straight RGBA [H, W, 4] of several views, cut out by colour if none has alpha and all backgrounds are plain.
+
+    Otherwise the images come back as they are: one view's plain background says nothing about the others'.
+    """
+    if not all((image[..., 3] == 1).all() for image in images):
+        return list(images)
+    layers = [layers_on_plain(image[..., :3]) for image in images]
+    found = [np.dstack(layer) for layer in layers if layer is not None]
+    return found if len(found) == len(images) else list(images)
 
 
 def layers_on_plain(rgb: Image) -> tuple[Image, Image] | None:

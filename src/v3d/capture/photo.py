@@ -38,11 +38,6 @@ class Photo:
         """[size, size, 4], antialiased, straight alpha."""
         return resize_rgba(self.rgba, size, size)
 
-    def composited(self, size: int) -> Tensor:
-        """[size, size, 3] on white."""
-        rgba = self.resized(size)
-        return rgba[..., :3] * rgba[..., 3:] + 1 - rgba[..., 3:]
-
 
 def load_photo(path: str | Path, *, recentre: bool = True) -> Photo:
     """Read any common image file and frame its object.

@@ -1,4 +1,4 @@
-"""Raw photos -> posed photos, by structure from motion: the optional package pycolmap."""
+"""Raw photos -> `Capture`: their cameras, found by structure from motion (the optional package pycolmap)."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import tempfile
 from pathlib import Path
 
 from v3d.capture.colmap import read_colmap
-from v3d.capture.posed import PosedPhoto
+from v3d.capture.posed import Capture
 from v3d.errors import V3DError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
-_LEAST = 3
+_MIN_PHOTOS = 3
 
 
 def list_photos(folder: Path) -> list[Path]:
@@ -23,19 +23,19 @@ def list_photos(folder: Path) -> list[Path]:
     return []
 
 
-def pose_photos(folder: str | Path) -> list[PosedPhoto]:
-    """Find the cameras of a folder's photos; nothing is written into it. The world's axes and unit are arbitrary.
+def pose_photos(folder: str | Path) -> Capture:
+    """Find the cameras of a folder's photos; nothing is written into it.
 
-    Photos of one make and size are taken to share one lens (one focal length, one radial coefficient). Photos that
-    do not fit to the others are left out.
+    The world's axes and unit are arbitrary. Photos of one make and size are taken to share one lens (one focal
+    length, one radial coefficient). Photos that do not fit to the others are left out.
 
     Raises:
         V3DError: pycolmap is not installed, there are too few photos, or they do not fit together.
     """
     files = list_photos(Path(folder))
-    if len(files) < _LEAST:
+    if len(files) < _MIN_PHOTOS:
         raise V3DError(
-            f"{folder} has {len(files)} photos; at least {_LEAST} are needed to find their cameras."
+            f"{folder} has {len(files)} photos; at least {_MIN_PHOTOS} are needed to find their cameras."
         )
     try:
         import pycolmap
@@ -55,7 +55,7 @@ def pose_photos(folder: str | Path) -> list[PosedPhoto]:
             database, photos, image_names=names, camera_mode=pycolmap.CameraMode.AUTO, reader_options=reader
         )
         pycolmap.match_exhaustive(database)
-        options = pycolmap.IncrementalPipelineOptions(min_model_size=_LEAST)
+        options = pycolmap.IncrementalPipelineOptions(min_model_size=_MIN_PHOTOS)
         models = pycolmap.incremental_mapping(database, photos, work, options)
         if not models:
             raise V3DError(

@@ -1,7 +1,8 @@
 """Folders of posed photos in every format, written from the formats' own definitions.
 
-A camera is its eye and three unit vectors (right, up, forward); each format's axes are built from these. Photos show
-bright dots where known points are seen, so that what was read can be checked by projecting the points.
+A camera is its eye and three unit vectors (right, up, forward); each format's axes are built from these.
+Photos show bright dots where known points are seen, so that what was read can be checked by projecting the
+points.
 """
 
 from __future__ import annotations
@@ -189,7 +190,7 @@ def colmap_folder(
 
 
 def pytorch3d_pixels(pose: Pose, focal: Array, principal: Array, scale: Array) -> Array:
-    """PyTorch3D's projection: row vectors, x left and y up in the camera and in NDC, pixels from the top left."""
+    """PyTorch3D's projection: row vectors, x left and y up in camera and NDC, pixels from the top left."""
     R, T = pytorch3d_pose(pose)
     camera = POINTS @ R + T
     ndc = focal * camera[:, :2] / camera[:, 2:] + principal
@@ -204,10 +205,14 @@ def pytorch3d_pose(pose: Pose) -> tuple[Array, Array]:
 def co3d_folder(
     root: Path, *, kind: str = "ndc_isotropic", others: int = 1, masks: Array | None = None
 ) -> Path:
-    """hydrant/SEQUENCE with frames in disorder, among those of `others` sequences; returns the sequence's folder.
+    """hydrant/SEQUENCE with frames in disorder, among those of `others` sequences.
 
     Args:
+        kind: of the intrinsics.
         masks: [H, W] in [0, 1], of every photo; none by default.
+
+    Returns:
+        The folder of the first sequence.
     """
     scale = np.array([min(W, H)] * 2 if kind == "ndc_isotropic" else [W, H]) / 2
     focal, principal = np.array([180.0, 187.0]) / scale, np.array([0.05, -0.03])

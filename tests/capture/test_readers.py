@@ -203,7 +203,7 @@ def test_alpha_of_the_files_is_kept_on_white(tmp_path: Path) -> None:
 
 
 def test_orientation_tags_are_ignored_where_the_stored_pixels_fit(tmp_path: Path) -> None:
-    """COLMAP finds cameras for the pixels as stored; a turned photo that fits the stated size alone is turned."""
+    """COLMAP finds cameras for the pixels as stored; photos that fit only turned are turned."""
     colmap_folder(tmp_path / "stored")
     colmap_folder(tmp_path / "turned")
     exif = Image.Exif()

@@ -238,7 +238,7 @@ def test_anchors_of_nothing() -> None:
 def viewer_path(
     cameras: Cameras, transform: np.ndarray | None = None, scale: float = 1.0
 ) -> dict[str, object]:
-    """As nerfstudio's viewer exports it: OpenGL axes, row by row, in a world that was turned, moved and scaled."""
+    """As nerfstudio's viewer exports it: OpenGL axes, row by row, in a world turned, moved and scaled."""
     entries = []
     for c2w, K in zip(cameras.c2w.double().numpy(), cameras.K, strict=True):
         pose = c2w * np.array([1.0, -1.0, -1.0, 1.0])

@@ -1,7 +1,7 @@
 """CO3D: the sequences of frame_annotations.jgz -> `Capture`.
 
-Its cameras follow PyTorch3D: points are rows, `x_camera = x_world R + T`; the camera's x points left, y up,
-z forward; a point is seen at `ndc = focal * (x, y) / z + principal_point`, where x grows to the left and y up.
+Its cameras follow PyTorch3D: points are rows, `x_camera = x_world R + T`; the camera's x points left, y up, z
+forward; a point is seen at `ndc = focal * (x, y) / z + principal_point`, where x grows to the left and y up.
 """
 
 from __future__ import annotations

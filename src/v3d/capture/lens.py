@@ -84,15 +84,15 @@ class Lens:
             coefficients = np.array(self.distortion or (0.0,) * 4)
             none = np.zeros(3)  # no rotation, no translation
             distorted = cv2.projectPoints(at_one, none, none, self._matrix(), coefficients)[0][:, 0]
-        return distorted + 0.5
+        return np.asarray(distorted + 0.5, np.float64)
 
     def undistorted(self, image: NDArray[np.float32], *, fill: bool) -> tuple[NDArray[np.float32], Lens]:
         """The picture that a pinhole camera would have taken, and that camera's lens.
 
         Args:
             image: [H, W, C], H and W as the lens states them.
-            fill: parts that the lens did not see are 0; with `fill` the focal lengths, which are kept otherwise,
-                are enlarged (at most twice) until there are no such parts.
+            fill: parts that the lens did not see are 0; with `fill` the focal lengths, which are kept
+                otherwise, are enlarged (at most twice) until there are no such parts.
 
         Returns:
             The picture [H, W, C] and its lens, without distortion.

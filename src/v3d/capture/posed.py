@@ -39,9 +39,9 @@ class PosedPhoto:
     def size(self) -> tuple[int, int]:
         """Width and height in pixels as `read` gives them without `max_side`, from the file's first bytes.
 
-        Pixels are taken as they are stored: tools that find poses ignore a photo's orientation tag. Only where
-        the stated size fits the turned photo alone is it turned. A photo that was enlarged or reduced as a
-        whole is accepted.
+        Pixels are taken as they are stored: tools that find poses ignore a photo's orientation tag. Only
+        where the stated size fits the turned photo alone is it turned. A photo that was enlarged or reduced
+        as a whole is accepted.
 
         Raises:
             V3DError: the file is not an image, or its shape is not the stated one.

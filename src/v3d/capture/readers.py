@@ -35,8 +35,9 @@ ASPECT_TOLERANCE = 1.15  # the widest shape over the narrowest; more would lose 
 def load_views(folder: str | Path, *, max_size: int | None = None) -> Views:
     """Read all posed photos of an object as pinhole views of one size.
 
-    Reads transforms.json (nerfstudio's, instant-ngp's, ours), COLMAP and MVImgNet folders and CO3D sequences, and
-    folders of raw photos where pycolmap is installed. See `read_object_views` for what becomes of the pixels.
+    Reads transforms.json (nerfstudio's, instant-ngp's, ours), COLMAP and MVImgNet folders and CO3D sequences,
+    and folders of raw photos where pycolmap is installed. See `read_object_views` for what becomes of the
+    pixels.
 
     Args:
         folder: the capture's folder, or the path of a transforms.json itself.
@@ -75,12 +76,13 @@ def find_photos(path: str | Path) -> Capture:
         path: the capture's folder, or the path of a transforms.json itself.
 
     Returns:
-        The photos in the order of the file (transforms.json) or of their names. Listed photos that do not exist
-        are left out, which `Capture.notes` says: a few photos of a large capture are a common way to give one.
+        The photos in the order of the file (transforms.json) or of their names. Listed photos that do not
+        exist are left out, which `Capture.notes` says: a few photos of a large capture are a common way to
+        give one.
 
     Raises:
-        V3DError: nothing known is there, a file is broken, no photo exists, a camera model is not known, a pose
-            is not a rigid motion.
+        V3DError: nothing known is there, a file is broken, no photo exists, a camera model is not known, a
+            pose is not a rigid motion.
     """
     path = Path(path)
     if not path.exists():
@@ -97,10 +99,10 @@ def find_photos(path: str | Path) -> Capture:
 def read_object_views(photos: Sequence[PosedPhoto], *, max_size: int | None = None) -> Views:
     """Read photos of an object as views of one size, without lens distortion.
 
-    Alpha is that of the photos' masks where there are any, else the files' own. Where no photo has either and all
-    backgrounds are plain, the object is cut out of them; opaque photos in front of anything else keep alpha 1.
-    Parts that a lens did not see are empty. Photos that differ in size are cropped around their middle to the
-    median shape and reduced to the smallest one; nothing is enlarged.
+    Alpha is that of the photos' masks where there are any, else the files' own. Where no photo has either and
+    all backgrounds are plain, the object is cut out of them; opaque photos in front of anything else keep
+    alpha 1. Parts that a lens did not see are empty. Photos that differ in size are cropped around their
+    middle to the median shape and reduced to the smallest one; nothing is enlarged.
 
     Args:
         max_size: longer side of the views at most, in pixels; photos are reduced while they are read.
@@ -131,9 +133,10 @@ def read_object_views(photos: Sequence[PosedPhoto], *, max_size: int | None = No
 def read_scene_views(photos: Sequence[PosedPhoto], *, max_size: int | None = None) -> Views:
     """Read photos of a scene as views of one size, without lens distortion.
 
-    A scene has no outside: masks are ignored, backgrounds are kept, and focal lengths are enlarged until every
-    pixel was seen by the lens. Alpha is the files' own, and 1 where they have none. Photos that differ in size are
-    cropped around their middle to the median shape and reduced to the smallest one; nothing is enlarged.
+    A scene has no outside: masks are ignored, backgrounds are kept, and focal lengths are enlarged until
+    every pixel was seen by the lens. Alpha is the files' own, and 1 where they have none. Photos that differ
+    in size are cropped around their middle to the median shape and reduced to the smallest one; nothing is
+    enlarged.
 
     Args:
         max_size: longer side of the views at most, in pixels; photos are reduced while they are read.
@@ -203,8 +206,8 @@ def _read_cameras(path: Path) -> Capture:
     if list_photos(path):
         return pose_photos(path)
     raise V3DError(
-        f"{path} has no posed photos: give a folder with transforms.json, a COLMAP model (cameras and images, "
-        ".bin or .txt, there or in sparse/0), or a CO3D sequence."
+        f"{path} has no posed photos: give a folder with transforms.json, a COLMAP model (cameras and "
+        "images, .bin or .txt, there or in sparse/0), or a CO3D sequence."
     )
 
 
@@ -228,7 +231,8 @@ def _read_masked(photo: PosedPhoto, max_side: int) -> tuple[NDArray[np.float32],
         raise V3DError(f"The mask {photo.mask.name} and {photo.file} differ in shape.")
     if mask.shape != (height, width):
         larger = mask.shape[0] > height or mask.shape[1] > width
-        mask = cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA if larger else cv2.INTER_LINEAR)
+        interpolation = cv2.INTER_AREA if larger else cv2.INTER_LINEAR
+        mask = np.asarray(cv2.resize(mask, (width, height), interpolation=interpolation), np.float32)
     rgba[..., 3] = mask
     return rgba, lens
 
@@ -236,7 +240,11 @@ def _read_masked(photo: PosedPhoto, max_side: int) -> tuple[NDArray[np.float32],
 def _pinhole(
     layers: NDArray[np.float32], lens: Lens, width: int, height: int, *, fill: bool
 ) -> tuple[NDArray[np.float32], Lens]:
-    """[H, W, C] in [0, 1] without distortion, resized to cover `width` x `height` and cropped to their middle."""
+    """Undistort layers [H, W, C] in [0, 1], resize them to cover `width` x `height` and crop them to these.
+
+    Returns:
+        The layers [height, width, C] in [0, 1] and their lens, without distortion.
+    """
     layers, lens = lens.undistorted(layers, fill=fill)
     scale = max(width / lens.width, height / lens.height)
     w, h = max(width, round(lens.width * scale)), max(height, round(lens.height * scale))

@@ -26,8 +26,8 @@ def list_photos(folder: Path) -> list[Path]:
 def pose_photos(folder: str | Path) -> Capture:
     """Find the cameras of a folder's photos; nothing is written into it.
 
-    The world's axes and unit are arbitrary. Photos of one make and size are taken to share one lens (one focal
-    length, one radial coefficient). Photos that do not fit to the others are left out.
+    The world's axes and unit are arbitrary. Photos of one make and size are taken to share one lens (one
+    focal length, one radial coefficient). Photos that do not fit to the others are left out.
 
     Raises:
         V3DError: pycolmap is not installed, there are too few photos, or they do not fit together.
@@ -41,8 +41,8 @@ def pose_photos(folder: str | Path) -> Capture:
         import pycolmap
     except ImportError as error:
         raise V3DError(
-            f"{folder} has photos but no cameras: `pip install 'v3d[colmap]'` (pycolmap) to find them, or give "
-            "a transforms.json or a COLMAP model."
+            f"{folder} has photos but no cameras: `pip install 'v3d[colmap]'` (pycolmap) to find them, or "
+            "give a transforms.json or a COLMAP model."
         ) from error
     pycolmap.logging.minloglevel = 2  # errors only
     pycolmap.set_random_seed(0)
@@ -51,15 +51,17 @@ def pose_photos(folder: str | Path) -> Capture:
         database, photos = work / "database.db", files[0].parent
         names = [file.name for file in files]
         reader = pycolmap.ImageReaderOptions(camera_model="SIMPLE_RADIAL")
+        mode = pycolmap.CameraMode.AUTO
         pycolmap.extract_features(
-            database, photos, image_names=names, camera_mode=pycolmap.CameraMode.AUTO, reader_options=reader
+            database, photos, image_names=names, camera_mode=mode, reader_options=reader
         )
         pycolmap.match_exhaustive(database)
         options = pycolmap.IncrementalPipelineOptions(min_model_size=_MIN_PHOTOS)
         models = pycolmap.incremental_mapping(database, photos, work, options)
         if not models:
             raise V3DError(
-                f"The photos of {folder} do not fit together; take more of them, with more overlap and texture."
+                f"The photos of {folder} do not fit together; take more of them, with more overlap and "
+                "texture."
             )
         best = max(models.values(), key=lambda model: model.num_reg_images())
         best.write_binary(work)

@@ -1,7 +1,7 @@
 """transforms.json (nerfstudio's, instant-ngp's, ours) -> `Capture`.
 
-Its poses are camera-to-world matrices with OpenGL axes; focal lengths and distortion stand in each frame or, for
-all frames, in the file's own keys.
+Its poses are camera-to-world matrices with OpenGL axes; focal lengths and distortion stand in each frame or,
+for all frames, in the file's own keys.
 """
 
 from __future__ import annotations

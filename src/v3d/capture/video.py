@@ -23,8 +23,8 @@ def views_from_video(
 
     Args:
         path: a video file of any format FFmpeg reads.
-        cameras: one for each frame of the video; by default the paper's orbit, closed by the step after the last
-            frame, with frames padded to squares.
+        cameras: one for each frame of the video; by default the paper's orbit, closed by the step after the
+            last frame, with frames padded to squares.
         views: use at most this many frames, evenly spread.
 
     Raises:

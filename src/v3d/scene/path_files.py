@@ -1,4 +1,4 @@
-"""Camera paths from JSON files: a viewer's camera_path.json (nerfstudio), or a transforms.json without images."""
+"""Camera paths from JSON files: nerfstudio's camera_path.json, or a transforms.json without images."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from v3d.errors import V3DError
 def read_path(file: str | Path) -> Cameras:
     """The cameras of a path, in the world of the file and with its image size.
 
-    nerfstudio's viewer exports paths in its own, normalised world. Where the `dataparser_transforms.json` of that
-    training run lies beside the path, this is undone: the path then stands in the world of the COLMAP model, or
-    of the transforms.json that lies there too.
+    nerfstudio's viewer exports paths in its own, normalised world. Where the `dataparser_transforms.json` of
+    that training run lies beside the path, this is undone: the path then stands in the world of the COLMAP
+    model, or of the transforms.json that lies there too.
 
     Args:
         file: nerfstudio's camera_path.json, or a transforms.json whose images need not exist.
@@ -68,7 +68,8 @@ def _viewer_cameras(file: Path, meta: dict[str, Any]) -> Cameras:
 def _out_of_nerfstudio(cameras: Cameras, folder: Path) -> Cameras:
     """Cameras in the world of the COLMAP model or transforms.json that nerfstudio was trained on.
 
-    The viewer's positions are scale * (transform @ COLMAP's); a transforms.json has applied_transform @ COLMAP's.
+    The viewer's positions are scale * (transform @ COLMAP's); a transforms.json has applied_transform @
+    COLMAP's.
     """
     beside = folder / "dataparser_transforms.json"
     if not beside.is_file():

@@ -1,7 +1,7 @@
 """A few posed photos -> a scene: views along a camera path (the paper's third part), then Gaussians.
 
-photos -> normalised world -> views, clip by clip -> Gaussians of photos and views -> videos. Finished stages are
-kept in the run's folder, see `v3d.run.RunFolder`.
+photos -> normalised world -> views, clip by clip -> Gaussians of photos and views -> videos. Finished stages
+are kept in the run's folder, see `v3d.run.RunFolder`.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ class SceneAsset:
         given: the photos, without lens distortion.
         views: generated along the path; None for `--path none`.
         splats: Gaussians of the scene.
-        report: what `report.json` says; `report["stages"]["read"]["normalisation"]` maps the photos' own world
-            to the normalised one.
+        report: what `report.json` says; `report["stages"]["read"]["normalisation"]` maps the photos' own
+            world to the normalised one.
     """
 
     folder: Path

@@ -104,7 +104,7 @@ def radial(*k: float) -> Callable[[Array], Array]:
 
     def bend(x: Array) -> Array:
         r2 = (x**2).sum(-1, keepdims=True)
-        return x * (1 + sum(c * r2 ** (i + 1) for i, c in enumerate(k)))
+        return np.asarray(x * (1 + sum(c * r2 ** (i + 1) for i, c in enumerate(k))))
 
     return bend
 
@@ -115,7 +115,7 @@ def opencv(k1: float, k2: float, p1: float, p2: float) -> Callable[[Array], Arra
         r2 = u * u + v * v
         du = 2 * p1 * u * v + p2 * (r2 + 2 * u * u)
         dv = 2 * p2 * u * v + p1 * (r2 + 2 * v * v)
-        return radial(k1, k2)(x) + np.stack([du, dv], -1)
+        return np.asarray(radial(k1, k2)(x) + np.stack([du, dv], -1))
 
     return bend
 
@@ -126,7 +126,7 @@ def fisheye(*k: float) -> Callable[[Array], Array]:
     def bend(x: Array) -> Array:
         r = np.linalg.norm(x, axis=-1, keepdims=True)
         angle = np.arctan(r)
-        return x / r * angle * (1 + sum(c * angle ** (2 * i + 2) for i, c in enumerate(k)))
+        return np.asarray(x / r * angle * (1 + sum(c * angle ** (2 * i + 2) for i, c in enumerate(k))))
 
     return bend
 
@@ -231,7 +231,7 @@ def co3d_folder(
             image = {"path": name, "size": [H, W]}
             mask = None
             if masks is not None:
-                mask = {"path": name.replace("images", "masks").replace("jpg", "png"), "mass": 1.0}
+                mask = {"path": name.replace("images", "masks").replace("jpg", "png")}
                 (root / mask["path"]).parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray((masks * 255).round().astype(np.uint8)).save(root / mask["path"])
             entries.append(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,21 +34,21 @@ def no_matting_model(monkeypatch: pytest.MonkeyPatch) -> None:
 def disc(height: int = 120, width: int = 160, radius: float = 35.0) -> np.ndarray:
     """Antialiased coverage of a disc in the middle."""
     y, x = np.mgrid[:height, :width] + 0.5
-    return np.clip(radius + 0.5 - np.hypot(x - width / 2, y - height / 2), 0, 1)
+    return np.asarray(np.clip(radius + 0.5 - np.hypot(x - width / 2, y - height / 2), 0, 1))
 
 
 def scene(background: np.ndarray | float = 1.0, colour: tuple[int, int, int] = RED) -> np.ndarray:
     a = disc()[..., None]
     rgb = a * np.array(colour) / 255 + (1 - a) * background
-    return np.clip(rgb * 255, 0, 255).round().astype(np.uint8)
+    return np.asarray(np.clip(rgb * 255, 0, 255).round(), np.uint8)
 
 
-def save(path: Path, array: np.ndarray, **options: object) -> Path:
+def save(path: Path, array: np.ndarray, **options: Any) -> Path:
     Image.fromarray(array).save(path, **options)
     return path
 
 
-def save_png(path: Path, width: int, height: int, rows: bytes | None = None) -> Path:
+def save_png(path: Path, width: int, height: int, rows: Sequence[bytes] | None = None) -> Path:
     """A grey PNG written by hand, row after row, so that tests can state sizes nobody wants in memory."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
@@ -65,7 +67,7 @@ def save_png(path: Path, width: int, height: int, rows: bytes | None = None) -> 
 
 def middle(photo: Photo) -> np.ndarray:
     size = photo.rgba.shape[0]
-    return photo.rgba[size // 2, size // 2, :3].numpy()
+    return np.asarray(photo.rgba[size // 2, size // 2, :3])
 
 
 # Formats

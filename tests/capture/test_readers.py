@@ -249,7 +249,7 @@ def as_transforms(photos: Sequence[PosedPhoto], folder: Path) -> Path:
 def disc(width: int = W, height: int = H) -> np.ndarray:
     """Coverage of an object in the middle, soft at its edge."""
     rows, columns = np.mgrid[:height, :width] + 0.5
-    return np.clip(0.3 * height - np.hypot(columns - width / 2, rows - height / 2), 0, 1)
+    return np.asarray(np.clip(0.3 * height - np.hypot(columns - width / 2, rows - height / 2), 0, 1))
 
 
 def alpha_of_its_own(file: Path) -> None:
@@ -522,7 +522,8 @@ def test_cameras_of_raw_photos_are_found(tmp_path: Path) -> None:
             torch.nn.functional.grid_sample(wall.expand(count, -1, -1, -1), grid, align_corners=False)
         )
         depths.append(torch.where(depth > 0, depth, torch.inf))
-    photos = torch.where((depths[0] < depths[1])[:, None], *layers).permute(0, 2, 3, 1)
+    nearer = torch.where((depths[0] < depths[1])[:, None], layers[0], layers[1])
+    photos = nearer.permute(0, 2, 3, 1)
     for i, photo in enumerate(photos):
         Image.fromarray((photo * 255).byte().numpy()).save(tmp_path / f"{i}.png")
     found = find_photos(tmp_path).photos

@@ -44,7 +44,8 @@ def ring(count: int = 8, *, height: float = 1.0, radius: float = 2.0, arc: float
 
 
 def distances(cameras: Cameras) -> Tensor:
-    return cameras.centers.norm(dim=-1)
+    lengths: Tensor = cameras.centers.norm(dim=-1)
+    return lengths
 
 
 @pytest.mark.parametrize("arc", [60.0, 150.0, 360.0])

@@ -37,7 +37,8 @@ ONE = cameras_at([[1.2, 0.5, 0.4]])
 def steps(path: Cameras, *, closed: bool = False) -> Tensor:
     p = path.centers.double()
     p = torch.cat([p, p[:1]]) if closed else p
-    return (p[1:] - p[:-1]).norm(dim=-1)
+    lengths: Tensor = (p[1:] - p[:-1]).norm(dim=-1)
+    return lengths
 
 
 def angles(a: Tensor, b: Tensor) -> Tensor:

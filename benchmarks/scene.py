@@ -1,8 +1,8 @@
 """New views of a scene a second, memory, and share of the matrix-product peak: python benchmarks/scene.py.
 
-The shipped scene model draws a clip of 18 views from random photos (what they show changes no time). CPU time on one thread, so
-that other work on the machine matters little. PixelNeRF's time is mostly interpolation in its volumes, which are not matrix
-products; its share says so.
+The shipped scene model draws a clip of 18 views from random photos (what they show changes no time). CPU time
+on one thread, so that other work on the machine matters little. PixelNeRF's time is mostly interpolation in
+its volumes, which are not matrix products; its share says so.
 """
 
 from __future__ import annotations
@@ -21,6 +21,13 @@ VIEWS = 18
 
 
 def main(sources: tuple[int, ...] = (1, 3, 6), steps: tuple[int, ...] = (0, 1, 6), repeats: int = 3) -> None:
+    """Print a table of seconds, views a second, GFLOP and memory.
+
+    Args:
+        sources: numbers of photos.
+        steps: numbers of sampler steps.
+        repeats: runs of each; the fastest counts.
+    """
     print(alone())
     model = SceneModel.load()
     dtype = model.networks.dit.position.dtype

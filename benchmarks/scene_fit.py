@@ -1,4 +1,4 @@
-"""Held-out PSNR of Gaussians of a rendered room: where they start, how many views there are, and whether these agree.
+"""Held-out PSNR of Gaussians of a rendered room, by start, number of views and their agreement.
 
     python benchmarks/scene_fit.py [--iterations 300]
 
@@ -16,15 +16,17 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests/scene"))
-from room_scene import ring, seen
+from room_scene import rendered, ring
 
 from v3d.evaluation.protocol import perturb
 from v3d.metrics import psnr, ssim
 from v3d.scene import fit as scene_fit
 from v3d.scene.fit import SceneFitSettings, fit_scene
 from v3d.splats.rasterize import rasterize
+from v3d.views import Views
 
 HELD_OUT = [2, 6, 10, 14, 18, 22]
 FEW = [0, 8, 16, 23]
@@ -33,12 +35,13 @@ REST = [i for i in MANY if i not in FEW]
 
 
 def main() -> None:
+    """Print a table of PSNR, SSIM, Gaussians and CPU seconds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--iterations", type=int, default=300)
     parser.add_argument("--points", type=int, default=6000)
     parser.add_argument("--size", type=int, default=96)
     arguments = parser.parse_args()
-    views, depth = seen(ring(24, arguments.size))
+    views, depth = rendered(ring(24, arguments.size))
     # As a network has it: coarse, and unknown where a cell shows sky.
     coarse = F.avg_pool2d(depth[:, None], 4)[:, 0] * (
         F.avg_pool2d((depth > 0).float()[:, None], 4)[:, 0] > 0.99
@@ -47,9 +50,15 @@ def main() -> None:
     basis = SceneFitSettings(points=arguments.points)
     basis = replace(basis, fit=replace(basis.fit, iterations=arguments.iterations))
 
-    def measure(name: str, *inputs: object, settings: SceneFitSettings = basis) -> None:
+    def measure(
+        name: str,
+        given: Views,
+        generated: Views | None = None,
+        depth: Tensor | None = None,
+        settings: SceneFitSettings = basis,
+    ) -> None:
         start = time.process_time()
-        splats = fit_scene(*inputs, settings=settings)  # type: ignore[arg-type]
+        splats = fit_scene(given, generated, depth, settings)
         seconds = time.process_time() - start
         with torch.no_grad():
             rgb = rasterize(splats, truth.cameras).over(1.0).clamp(0, 1)

@@ -186,9 +186,10 @@ def test_lens_distortion_is_removed(tmp_path: Path) -> None:
 
 
 def test_missing_folder_and_missing_transforms(tmp_path: Path) -> None:
-    for path in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(V3DError, match=r"no transforms\.json"):
-            load_views(path)
+    with pytest.raises(V3DError, match=r"no posed photos: give a folder with transforms\.json"):
+        load_views(tmp_path)
+    with pytest.raises(V3DError, match="nowhere does not exist"):
+        load_views(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"frames": 3}', '{"frames": []}', "{}"])
@@ -221,10 +222,16 @@ def test_stated_size_is_wrong(tmp_path: Path) -> None:
 
 
 def test_images_differ_in_size(tmp_path: Path) -> None:
-    save_views(ball_views(2), tmp_path)
-    edit(tmp_path, w=None, h=None)
+    """Other sizes come to the smallest one with their cameras; other shapes cannot."""
+    views = ball_views(2)
+    save_views(views, tmp_path)
+    edit(tmp_path, w=None, h=None, cx=None, cy=None, fl_x=None, fl_y=None, camera_angle_x=math.radians(60))
     Image.open(tmp_path / "views/001.png").resize((40, 40)).save(tmp_path / "views/001.png")
-    with pytest.raises(V3DError, match="differ in size"):
+    loaded, reference = load_views(tmp_path), views.resized(40)
+    assert (loaded.alpha - reference.alpha).abs().mean() < 0.01
+    torch.testing.assert_close(loaded.cameras.K, reference.cameras.K)
+    Image.open(tmp_path / "views/001.png").resize((40, 30)).save(tmp_path / "views/001.png")
+    with pytest.raises(V3DError, match="differ in shape"):
         load_views(tmp_path)
 
 

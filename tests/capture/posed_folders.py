@@ -1,7 +1,8 @@
 """Folders of posed photos in every format, written from the formats' own definitions.
 
-A camera is its eye and three unit vectors (right, up, forward); each format's axes are built from these. Photos show
-bright dots where known points are seen, so that what was read can be checked by projecting the points.
+A camera is its eye and three unit vectors (right, up, forward); each format's axes are built from these.
+Photos show bright dots where known points are seen, so that what was read can be checked by projecting the
+points.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ def radial(*k: float) -> Callable[[Array], Array]:
 
     def bend(x: Array) -> Array:
         r2 = (x**2).sum(-1, keepdims=True)
-        return x * (1 + sum(c * r2 ** (i + 1) for i, c in enumerate(k)))
+        return np.asarray(x * (1 + sum(c * r2 ** (i + 1) for i, c in enumerate(k))))
 
     return bend
 
@@ -114,7 +115,7 @@ def opencv(k1: float, k2: float, p1: float, p2: float) -> Callable[[Array], Arra
         r2 = u * u + v * v
         du = 2 * p1 * u * v + p2 * (r2 + 2 * u * u)
         dv = 2 * p2 * u * v + p1 * (r2 + 2 * v * v)
-        return radial(k1, k2)(x) + np.stack([du, dv], -1)
+        return np.asarray(radial(k1, k2)(x) + np.stack([du, dv], -1))
 
     return bend
 
@@ -125,7 +126,7 @@ def fisheye(*k: float) -> Callable[[Array], Array]:
     def bend(x: Array) -> Array:
         r = np.linalg.norm(x, axis=-1, keepdims=True)
         angle = np.arctan(r)
-        return x / r * angle * (1 + sum(c * angle ** (2 * i + 2) for i, c in enumerate(k)))
+        return np.asarray(x / r * angle * (1 + sum(c * angle ** (2 * i + 2) for i, c in enumerate(k))))
 
     return bend
 
@@ -189,7 +190,7 @@ def colmap_folder(
 
 
 def pytorch3d_pixels(pose: Pose, focal: Array, principal: Array, scale: Array) -> Array:
-    """PyTorch3D's projection: row vectors, x left and y up in the camera and in NDC, pixels from the top left."""
+    """PyTorch3D's projection: row vectors, x left and y up in camera and NDC, pixels from the top left."""
     R, T = pytorch3d_pose(pose)
     camera = POINTS @ R + T
     ndc = focal * camera[:, :2] / camera[:, 2:] + principal
@@ -201,8 +202,18 @@ def pytorch3d_pose(pose: Pose) -> tuple[Array, Array]:
     return R, -pose.eye @ R
 
 
-def co3d_folder(root: Path, *, kind: str = "ndc_isotropic", others: int = 1) -> Path:
-    """hydrant/SEQUENCE with frames in disorder, among those of `others` sequences; returns the sequence's folder."""
+def co3d_folder(
+    root: Path, *, kind: str = "ndc_isotropic", others: int = 1, masks: Array | None = None
+) -> Path:
+    """hydrant/SEQUENCE with frames in disorder, among those of `others` sequences.
+
+    Args:
+        kind: of the intrinsics.
+        masks: [H, W] in [0, 1], of every photo; none by default.
+
+    Returns:
+        The folder of the first sequence.
+    """
     scale = np.array([min(W, H)] * 2 if kind == "ndc_isotropic" else [W, H]) / 2
     focal, principal = np.array([180.0, 187.0]) / scale, np.array([0.05, -0.03])
     entries: list[dict[str, Any]] = []
@@ -218,13 +229,18 @@ def co3d_folder(root: Path, *, kind: str = "ndc_isotropic", others: int = 1) -> 
                 "intrinsics_format": kind,
             }
             image = {"path": name, "size": [H, W]}
+            mask = None
+            if masks is not None:
+                mask = {"path": name.replace("images", "masks").replace("jpg", "png")}
+                (root / mask["path"]).parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray((masks * 255).round().astype(np.uint8)).save(root / mask["path"])
             entries.append(
                 {
                     "sequence_name": f"seq{s}",
                     "frame_number": i,
                     "image": image,
                     "viewpoint": viewpoint,
-                    "mask": None,
+                    "mask": mask,
                 }
             )
             draw(root / name, pytorch3d_pixels(pose, focal, principal, scale), quality=97)

@@ -1,21 +1,25 @@
+"""Photos of any format -> framed objects: `v3d.capture.images`, `matting`, `photo`."""
+
 from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageCms
+from PIL import EpsImagePlugin, Image, ImageCms
 
 from v3d.capture import matting
-from v3d.capture.images import read_image
+from v3d.capture.images import image_size, read_image
 from v3d.capture.matting import plain_background, soft_alpha, unmix
 from v3d.capture.photo import Photo, load_photo
-from v3d.compositing import resize_rgba
+from v3d.compositing import over_white, resize_rgba
 from v3d.errors import V3DError
 from v3d.framing import BORDER_RATIO, frame_photo, visible_box
 
@@ -30,21 +34,21 @@ def no_matting_model(monkeypatch: pytest.MonkeyPatch) -> None:
 def disc(height: int = 120, width: int = 160, radius: float = 35.0) -> np.ndarray:
     """Antialiased coverage of a disc in the middle."""
     y, x = np.mgrid[:height, :width] + 0.5
-    return np.clip(radius + 0.5 - np.hypot(x - width / 2, y - height / 2), 0, 1)
+    return np.asarray(np.clip(radius + 0.5 - np.hypot(x - width / 2, y - height / 2), 0, 1))
 
 
 def scene(background: np.ndarray | float = 1.0, colour: tuple[int, int, int] = RED) -> np.ndarray:
     a = disc()[..., None]
     rgb = a * np.array(colour) / 255 + (1 - a) * background
-    return np.clip(rgb * 255, 0, 255).round().astype(np.uint8)
+    return np.asarray(np.clip(rgb * 255, 0, 255).round(), np.uint8)
 
 
-def save(path: Path, array: np.ndarray, **options: object) -> Path:
+def save(path: Path, array: np.ndarray, **options: Any) -> Path:
     Image.fromarray(array).save(path, **options)
     return path
 
 
-def save_png(path: Path, width: int, height: int, rows: bytes | None = None) -> Path:
+def save_png(path: Path, width: int, height: int, rows: Sequence[bytes] | None = None) -> Path:
     """A grey PNG written by hand, row after row, so that tests can state sizes nobody wants in memory."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
@@ -63,7 +67,7 @@ def save_png(path: Path, width: int, height: int, rows: bytes | None = None) -> 
 
 def middle(photo: Photo) -> np.ndarray:
     size = photo.rgba.shape[0]
-    return photo.rgba[size // 2, size // 2, :3].numpy()
+    return np.asarray(photo.rgba[size // 2, size // 2, :3])
 
 
 # Formats
@@ -209,6 +213,22 @@ def test_truncated_files(tmp_path: Path, suffix: str, part: float) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_only_the_formats_we_mean_are_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A PostScript file starts no interpreter, whatever its name is."""
+
+    def ghostscript(*_: object, **__: object) -> None:
+        raise AssertionError("Ghostscript was started")
+
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", ghostscript)
+    for suffix, kind in (("png", "EPS"), ("jpg", "PPM"), ("webp", "ICO")):
+        path = tmp_path / f"photo.{suffix}"
+        Image.fromarray(scene()).save(path, format=kind)
+        assert Image.open(path).format == kind
+        for read in (load_photo, image_size):
+            with pytest.raises(V3DError, match="is not an image that can be read"):
+                read(path)
+
+
 def test_one_pixel_photo(tmp_path: Path) -> None:
     with pytest.raises(V3DError, match="too small"):
         load_photo(save(tmp_path / "dot.png", np.full((1, 1, 3), 7, np.uint8)))
@@ -318,7 +338,8 @@ def test_unmix_takes_the_background_out_of_the_edge() -> None:
 
 def test_cut_out_on_white_composites_back_to_the_photo(tmp_path: Path) -> None:
     photo = load_photo(save(tmp_path / "photo.png", scene()), recentre=False)
-    back = photo.composited(160)[20:140].numpy()
+    rgba = photo.resized(160)[20:140]
+    back = over_white(rgba[..., :3], rgba[..., 3]).numpy()
     assert np.abs(back * 255 - scene()).max() < 12  # colours within 3 % of white count as white
     assert np.abs(back * 255 - scene()).mean() < 0.1
 
@@ -332,6 +353,22 @@ def test_named_matting_model_must_be_there(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setenv("V3D_MATTING", "bria-rmbg")
     with pytest.raises(V3DError, match="not known"):
         matting.installed_model()
+
+
+def test_method_key_changes_with_the_matting_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("U2NET_HOME", str(tmp_path))
+    monkeypatch.setattr(matting, "find_spec", lambda name: object())
+    keys = [matting.method_key()]
+    monkeypatch.delenv("V3D_MATTING")
+    for model in ("silueta", "u2net", "birefnet-general"):  # better and better
+        (tmp_path / f"{model}.onnx").touch()
+        keys.append(matting.method_key())
+        assert model in keys[-1]
+    monkeypatch.setenv("V3D_MATTING", "bria-rmbg")  # cannot be used, which matters only to who cuts out
+    keys.append(matting.method_key())
+    monkeypatch.setattr(matting, "CUT_OUT_VERSION", matting.CUT_OUT_VERSION + 1)
+    keys.append(matting.method_key())
+    assert len(set(keys)) == len(keys)
 
 
 # Framing
@@ -387,6 +424,7 @@ def test_resizing_does_not_bleed_hidden_colours() -> None:
     seen = small[..., 3] > 0.01
     assert small[seen][:, 1].max() < 1e-4
     assert small[..., 3].mean() == pytest.approx(0.25, abs=0.01)
-    composited = Photo(rgba).composited(13)
+    composited = over_white(small[..., :3], small[..., 3])
     assert composited.shape == (13, 13, 3)
     assert composited[0, 0].min() == 1
+    assert torch.equal(Photo(rgba).resized(13), small)

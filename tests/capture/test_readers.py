@@ -1,10 +1,15 @@
+"""Posed photos of every format: `v3d.capture.readers` and the formats' own modules."""
+
 from __future__ import annotations
 
 import gzip
 import json
 import struct
 import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,22 +29,37 @@ from posed_folders import (
     transforms_folder,
 )
 
-from v3d.cameras import Cameras, intrinsics, look_at
+from v3d.cameras import OPENCV_OPENGL, Cameras, intrinsics, look_at
 from v3d.capture import co3d
-from v3d.capture.readers import common_size, find_photos, read_photos, read_scene
+from v3d.capture.posed import PosedPhoto
+from v3d.capture.readers import (
+    common_size,
+    find_photos,
+    load_scene_views,
+    load_views,
+    read_object_views,
+    read_scene_views,
+)
+from v3d.compositing import off_white
 from v3d.errors import V3DError
-from v3d.views import save_views
+from v3d.views import Views, save_views
 
 EXACT = 0.12  # pixels: what the dots' drawing and resampling leave
 
 
 def check(path: Path, tolerance: float = EXACT, max_size: int | None = None) -> None:
-    views = read_scene(path, max_size=max_size)
+    views = load_scene_views(path, max_size=max_size)
     assert len(views) == 3
     torch.testing.assert_close(views.cameras.centers, torch.tensor(EYES).float(), atol=1e-5, rtol=0)
     assert offsets(views).max() < tolerance
     assert bool((views.alpha == 1).all())
     assert float(views.rgb[:, 0, 0].max()) < 0.2  # the plain background was not cut out
+
+
+def shown(views: Views) -> Views:
+    """Views whose dots are bright on dark also where they were cut out of the plain background."""
+    cut = bool((views.alpha == 0).any())
+    return replace(views, rgb=views.alpha[..., None].expand_as(views.rgb)) if cut else views
 
 
 # Every format: known points are seen where the cameras that were read see them.
@@ -106,9 +126,9 @@ def test_reconstruction_written_by_colmap(tmp_path: Path) -> None:
 
 
 def test_saved_views_come_back(tmp_path: Path) -> None:
-    views = read_scene(transforms_folder(tmp_path / "a"), max_size=None)
+    views = load_scene_views(transforms_folder(tmp_path / "a"), max_size=None)
     save_views(views, tmp_path / "b")
-    again = read_scene(tmp_path / "b", max_size=None)
+    again = load_scene_views(tmp_path / "b", max_size=None)
     assert (again.rgb - views.rgb).abs().max() < 0.5001 / 255
     assert torch.equal(again.alpha, views.alpha)
     assert torch.equal(again.cameras.c2w, views.cameras.c2w) and torch.equal(again.cameras.K, views.cameras.K)
@@ -120,7 +140,7 @@ def test_saved_views_come_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize("model", ["PINHOLE", "OPENCV"])
 def test_reading_at_a_smaller_size(tmp_path: Path, model: str) -> None:
     colmap_folder(tmp_path, model)
-    views = read_scene(tmp_path, max_size=80)
+    views = load_scene_views(tmp_path, max_size=80)
     assert views.rgb.shape == (3, 60, 80, 3)
     assert offsets(views).max() < 0.15
 
@@ -130,12 +150,13 @@ def test_the_camera_follows_photos_that_were_reduced(tmp_path: Path) -> None:
     for file in (tmp_path / "images").iterdir():
         image = Image.open(file)
         image.resize((W // 2, H // 2), Image.Resampling.BOX).save(file)
-    views = read_scene(tmp_path, max_size=None)
+    views = load_scene_views(tmp_path, max_size=None)
     assert views.rgb.shape == (3, H // 2, W // 2, 3)
     assert offsets(views).max() < EXACT
 
 
-def test_sizes_and_lenses_of_their_own(tmp_path: Path) -> None:
+@pytest.mark.parametrize("load", [load_views, load_scene_views])
+def test_sizes_and_lenses_of_their_own(tmp_path: Path, load: Callable[[Path], Views]) -> None:
     """Photos of nearly one shape come to a common size and keep their points."""
     transforms_folder(tmp_path)
     meta = json.loads((tmp_path / "transforms.json").read_text())
@@ -144,9 +165,9 @@ def test_sizes_and_lenses_of_their_own(tmp_path: Path) -> None:
         draw(tmp_path / f"images/{i}.png", pose.plane(POINTS) * focal + (w / 2, h / 2), w, h)
         meta["frames"][i] |= {"w": w, "h": h, "fl_x": focal}
     (tmp_path / "transforms.json").write_text(json.dumps(meta))
-    views = read_scene(tmp_path, max_size=None)
+    views = load(tmp_path)
     assert views.rgb.shape == (3, 120, 160, 3)
-    assert offsets(views).max() < 0.15
+    assert offsets(shown(views)).max() < 0.15
     assert len({round(f, 3) for f in views.cameras.K[:, 0, 0].tolist()}) == 3
 
 
@@ -165,7 +186,7 @@ def test_what_a_pincushion_lens_did_not_see_is_left_out(tmp_path: Path) -> None:
     cameras.write_text(cameras.read_text().replace("-0.3", "0.6"))
     for file in (tmp_path / "images").iterdir():
         Image.new("RGB", (W, H), (200, 200, 200)).save(file)
-    views = read_scene(tmp_path, max_size=None)
+    views = load_scene_views(tmp_path, max_size=None)
     assert float(views.rgb.min()) > 0.78
     assert float(views.cameras.K[0, 0, 0]) > 178.5
 
@@ -176,13 +197,13 @@ def test_alpha_of_the_files_is_kept_on_white(tmp_path: Path) -> None:
         image = Image.open(file).convert("RGBA")
         image.paste((255, 0, 0, 0), (0, 0, W, 40))
         image.save(file)
-    views = read_scene(tmp_path, max_size=None)
+    views = load_scene_views(tmp_path, max_size=None)
     assert bool((views.rgb[:, :40] == 1).all()) and bool((views.alpha[:, :40] == 0).all())
     assert bool((views.alpha[:, 40:] == 1).all())
 
 
 def test_orientation_tags_are_ignored_where_the_stored_pixels_fit(tmp_path: Path) -> None:
-    """COLMAP finds cameras for the pixels as stored; a turned photo that fits the stated size alone is turned."""
+    """COLMAP finds cameras for the pixels as stored; photos that fit only turned are turned."""
     colmap_folder(tmp_path / "stored")
     colmap_folder(tmp_path / "turned")
     exif = Image.Exif()
@@ -197,10 +218,115 @@ def test_orientation_tags_are_ignored_where_the_stored_pixels_fit(tmp_path: Path
 
 
 def test_photos_can_be_chosen_before_they_are_read(tmp_path: Path) -> None:
-    photos = find_photos(colmap_folder(tmp_path))
+    photos = find_photos(colmap_folder(tmp_path)).photos
     (tmp_path / "images/1.png").unlink()
-    views = read_photos([photos[2], photos[0]], max_size=64)
+    views = read_scene_views([photos[2], photos[0]], max_size=64)
     torch.testing.assert_close(views.cameras.centers, torch.tensor(EYES[[2, 0]]).float())
+
+
+# Objects: every format gives the views of the same photos in a transforms.json.
+
+
+def as_transforms(photos: Sequence[PosedPhoto], folder: Path) -> Path:
+    """The photos, as they are, listed in a transforms.json."""
+    frames = []
+    for photo in photos:
+        lens, matrix = photo.lens, photo.c2w @ OPENCV_OPENGL
+        frame = {
+            "file_path": str(photo.file),
+            "transform_matrix": matrix.tolist(),
+            "w": lens.width,
+            "h": lens.height,
+        }
+        frame |= {"fl_x": lens.fx, "fl_y": lens.fy, "cx": lens.cx, "cy": lens.cy}
+        frame |= dict(zip(("k1", "k2", "p1", "p2"), lens.distortion, strict=False))
+        frames.append(frame if photo.mask is None else frame | {"mask_path": str(photo.mask)})
+    folder.mkdir()
+    (folder / "transforms.json").write_text(json.dumps({"frames": frames}))
+    return folder
+
+
+def disc(width: int = W, height: int = H) -> np.ndarray:
+    """Coverage of an object in the middle, soft at its edge."""
+    rows, columns = np.mgrid[:height, :width] + 0.5
+    return np.asarray(np.clip(0.3 * height - np.hypot(columns - width / 2, rows - height / 2), 0, 1))
+
+
+def alpha_of_its_own(file: Path) -> None:
+    rgb = np.asarray(Image.open(file).convert("RGB"))
+    Image.fromarray(np.dstack([rgb, (disc() * 255).round().astype(np.uint8)])).save(file)
+
+
+@pytest.mark.parametrize("max_size", [None, 80])
+@pytest.mark.parametrize("model", ["PINHOLE", "OPENCV"])
+def test_objects_of_colmap(tmp_path: Path, model: str, max_size: int | None) -> None:
+    folder = colmap_folder(tmp_path / "colmap", model)
+    for file in (folder / "images").iterdir():
+        alpha_of_its_own(file)
+    views = load_views(folder, max_size=max_size)
+    same(views, load_views(as_transforms(find_photos(folder).photos, tmp_path / "t"), max_size=max_size))
+    assert views.alpha.amax() == 1 and views.alpha.amin() == 0
+    assert abs(float(views.alpha.mean()) - disc().mean()) < 0.01
+    assert bool((views.rgb[views.alpha == 0] == 1).all())
+
+
+def test_objects_of_co3d_have_its_masks(tmp_path: Path) -> None:
+    folder = co3d_folder(tmp_path, masks=disc())
+    views = load_views(folder)
+    same(views, load_views(as_transforms(find_photos(folder).photos, tmp_path / "t")))
+    assert np.abs(views.alpha.numpy() - disc()).max() <= 0.5001 / 255
+    assert bool((load_scene_views(folder).alpha == 1).all())  # a scene has no outside
+    next((folder / "masks").iterdir()).unlink()
+    with pytest.raises(V3DError, match=r"There is no photo .*frame\d+\.png"):
+        load_views(folder)
+
+
+def same(a: Views, b: Views) -> None:
+    for left, right in ((a.rgb, b.rgb), (a.alpha, b.alpha), (a.cameras.K, b.cameras.K)):
+        assert torch.equal(left, right)
+    torch.testing.assert_close(a.cameras.c2w, b.cameras.c2w, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("factor", [0.5, 2.0])
+def test_masks_of_another_size(tmp_path: Path, factor: float) -> None:
+    """A mask may be smaller or larger than its photo, if it has the photo's shape."""
+    folder = transforms_folder(tmp_path, mask_path="mask.png")
+    mask = Image.fromarray((disc() * 255).round().astype(np.uint8))
+    mask.resize((round(W * factor), round(H * factor)), Image.Resampling.BILINEAR).save(folder / "mask.png")
+    for max_size, truth in ((None, disc()), (80, disc(80, 60))):
+        alpha = load_views(folder, max_size=max_size).alpha.numpy()
+        assert np.abs(alpha - truth).max() < 0.4 and np.abs(alpha - truth).mean() < 0.01
+    mask.resize((W, H + 9)).save(folder / "mask.png")
+    with pytest.raises(V3DError, match=r"mask\.png and .* differ in shape"):
+        load_views(folder)
+
+
+def test_a_plain_background_is_cut_out_before_distortion_is_removed(tmp_path: Path) -> None:
+    """Rims that a lens did not see are empty, and do not make the photo one with alpha of its own."""
+    folder = colmap_folder(tmp_path, "SIMPLE_RADIAL", binary=False)
+    cameras = folder / "sparse/0/cameras.txt"
+    cameras.write_text(cameras.read_text().replace("-0.3", "0.6"))
+    inside = disc()[..., None]
+    for file in (folder / "images").iterdir():
+        Image.fromarray((255 - inside * (55, 200, 200)).astype(np.uint8)).save(file)
+    views = load_views(folder)
+    assert bool((views.alpha[:, :4] == 0).all()) and bool((views.rgb[:, :4] == 1).all())
+    assert bool((views.alpha[:, H // 2, W // 2] == 1).all())
+    assert float(views.cameras.K[0, 0, 0]) == 178.0
+
+
+def test_hidden_colours_do_not_bleed_where_distortion_is_removed(tmp_path: Path) -> None:
+    """An even red object on hidden green stays red up to its edge."""
+    folder = colmap_folder(tmp_path, "SIMPLE_RADIAL")
+    inside = disc()[..., None] > 0.5
+    rgba = np.where(inside, (255, 0, 0, 255), (0, 255, 0, 0)).astype(np.uint8)
+    for file in (folder / "images").iterdir():
+        Image.fromarray(rgba).save(file)
+    views = load_views(folder)
+    edge = (views.alpha > 0.2) & (views.alpha < 0.8)
+    straight = off_white(views.rgb, views.alpha)[edge]
+    assert len(straight) > 50
+    torch.testing.assert_close(straight, torch.tensor([1.0, 0, 0]).expand_as(straight), atol=1e-4, rtol=0)
 
 
 # What is broken is said in one sentence.
@@ -208,9 +334,9 @@ def test_photos_can_be_chosen_before_they_are_read(tmp_path: Path) -> None:
 
 def test_folders_without_anything(tmp_path: Path) -> None:
     with pytest.raises(V3DError, match="does not exist"):
-        read_scene(tmp_path / "nowhere", max_size=None)
+        load_scene_views(tmp_path / "nowhere", max_size=None)
     with pytest.raises(V3DError, match="no posed photos: give"):
-        read_scene(tmp_path, max_size=None)
+        load_scene_views(tmp_path, max_size=None)
 
 
 def test_photos_without_cameras(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,37 +345,51 @@ def test_photos_without_cameras(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     for file in (tmp_path / "sparse/0").iterdir():
         file.unlink()
     with pytest.raises(V3DError, match=r"v3d\[colmap\].*pycolmap"):
-        read_scene(tmp_path, max_size=None)
+        load_scene_views(tmp_path, max_size=None)
     (tmp_path / "images/0.png").unlink()
     with pytest.raises(V3DError, match="at least 3"):
-        read_scene(tmp_path, max_size=None)
+        load_scene_views(tmp_path, max_size=None)
 
 
 @pytest.mark.parametrize("make", [transforms_folder, colmap_folder, co3d_folder])
-def test_missing_photos(tmp_path: Path, make: object) -> None:
-    assert callable(make)
+def test_missing_photos_are_left_out_with_a_note(tmp_path: Path, make: Callable[[Path], Path]) -> None:
     folder = make(tmp_path)
     files = sorted((folder / "images").iterdir())
+    assert find_photos(folder).notes == ()
     files[1].unlink()
-    with pytest.warns(
-        UserWarning, match=f"1 of the 3 photos .* do not exist and are left out, {files[1].name}"
-    ):
-        views = read_scene(folder, max_size=None)
-    torch.testing.assert_close(views.cameras.centers, torch.tensor(EYES[[0, 2]]).float(), atol=1e-5, rtol=0)
-    assert offsets(views).max() < EXACT
+    capture = find_photos(folder)
+    (note,) = capture.notes
+    assert f"1 of the 3 listed photos do not exist and are left out, {files[1].name} among them" in note
+    for read in (read_object_views, read_scene_views):
+        views = shown(read(capture.photos))
+        eyes = torch.tensor(EYES[[0, 2]]).float()
+        torch.testing.assert_close(views.cameras.centers, eyes, atol=1e-5, rtol=0)
+        assert offsets(views).max() < EXACT
     for file in files[::2]:
         file.unlink()
     with pytest.raises(V3DError, match=f"None of the 3 photos .*{files[0].name}"):
-        read_scene(folder, max_size=None)
+        find_photos(folder)
+
+
+@pytest.mark.parametrize("load", [load_views, load_scene_views])
+@pytest.mark.parametrize("make", [transforms_folder, colmap_folder, co3d_folder])
+def test_whole_folders_have_no_missing_photo(
+    tmp_path: Path, make: Callable[[Path], Path], load: Callable[[Path], Views]
+) -> None:
+    """What returns no notes may leave nothing out: a run that lost a view must not go on with the others."""
+    folder = make(tmp_path)
+    lost = sorted((folder / "images").iterdir())[1]
+    lost.unlink()
+    with pytest.raises(V3DError, match=f"{lost.name}.* does not exist"):
+        load(folder)
 
 
 @pytest.mark.parametrize("make", [transforms_folder, colmap_folder])
-def test_wrong_size(tmp_path: Path, make: object) -> None:
-    assert callable(make)
+def test_wrong_size(tmp_path: Path, make: Callable[[Path], Path]) -> None:
     make(tmp_path)
     Image.new("RGB", (100, 90)).save(tmp_path / "images/1.png")
     with pytest.raises(V3DError, match=r"100 x 90 pixels; its camera is for 160 x 120"):
-        read_scene(tmp_path, max_size=None)
+        load_scene_views(tmp_path, max_size=None)
 
 
 @pytest.mark.parametrize("name", ["cameras.bin", "images.bin"])
@@ -259,10 +399,10 @@ def test_binary_files_cut_anywhere(tmp_path: Path, name: str) -> None:
     for length in range(0, len(whole), 7):
         file.write_bytes(whole[:length])
         with pytest.raises(V3DError):
-            read_scene(tmp_path, max_size=None)
+            load_scene_views(tmp_path, max_size=None)
     file.write_bytes(b"")
     with pytest.raises(V3DError, match="cut short"):
-        read_scene(tmp_path, max_size=None)
+        load_scene_views(tmp_path, max_size=None)
 
 
 @pytest.mark.parametrize("name", ["cameras.txt", "images.txt"])
@@ -270,22 +410,22 @@ def test_binary_files_cut_anywhere(tmp_path: Path, name: str) -> None:
 def test_text_files_that_are_none(tmp_path: Path, name: str, text: str) -> None:
     (colmap_folder(tmp_path, binary=False) / "sparse/0" / name).write_text(text)
     with pytest.raises(V3DError):
-        read_scene(tmp_path, max_size=None)
+        load_scene_views(tmp_path, max_size=None)
 
 
 def test_unknown_camera_models(tmp_path: Path) -> None:
     cameras = colmap_folder(tmp_path / "text", binary=False) / "sparse/0/cameras.txt"
     cameras.write_text(f"7 THIN_PRISM_FISHEYE {W} {H} " + "1 " * 12)
     with pytest.raises(V3DError, match=r"THIN_PRISM_FISHEYE is not known.*image_undistorter"):
-        read_scene(tmp_path / "text", max_size=None)
+        load_scene_views(tmp_path / "text", max_size=None)
     file = colmap_folder(tmp_path / "binary") / "sparse/0/cameras.bin"
     for number in (-1, 7, 11, 99):
         file.write_bytes(struct.pack("<QIiQQ", 1, 7, number, W, H) + bytes(96))
         with pytest.raises(V3DError, match="not known"):
-            read_scene(tmp_path / "binary", max_size=None)
+            load_scene_views(tmp_path / "binary", max_size=None)
     transforms_folder(tmp_path / "transforms", camera_model="EQUIRECTANGULAR")
     with pytest.raises(V3DError, match="EQUIRECTANGULAR is not known"):
-        read_scene(tmp_path / "transforms", max_size=None)
+        load_scene_views(tmp_path / "transforms", max_size=None)
 
 
 @pytest.mark.parametrize("numbers", ["nan 180 80 60", "0 180 80 60", "-1 180 80 60", "180 180 80 inf"])
@@ -293,7 +433,7 @@ def test_senseless_lenses(tmp_path: Path, numbers: str) -> None:
     cameras = colmap_folder(tmp_path, binary=False) / "sparse/0/cameras.txt"
     cameras.write_text(f"7 PINHOLE {W} {H} {numbers}\n")
     with pytest.raises(V3DError, match="PINHOLE camera is not usable"):
-        read_scene(tmp_path, max_size=None)
+        load_scene_views(tmp_path, max_size=None)
 
 
 @pytest.mark.parametrize("pose", ["0 0 0 0 1 1 1", "nan 0 0 0 1 1 1", "1 0 0 0 1 nan 1", "2 1 0 0 0 0 0"])
@@ -301,12 +441,11 @@ def test_senseless_poses_of_colmap(tmp_path: Path, pose: str) -> None:
     images = colmap_folder(tmp_path, binary=False) / "sparse/0/images.txt"
     images.write_text(f"1 {pose} 7 0.png\n\n")
     with pytest.raises(V3DError, match=r"pose of 0\.png"):
-        read_scene(tmp_path, max_size=None)
+        load_scene_views(tmp_path, max_size=None)
 
 
-def rewrite(folder: Path, change: object) -> None:
-    """Every annotation, changed."""
-    assert callable(change)
+def rewrite(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change every annotation."""
     file = folder.parent / "frame_annotations.jgz"
     with gzip.open(file, "rt") as stream:
         entries = json.load(stream)
@@ -329,17 +468,19 @@ def rewrite(folder: Path, change: object) -> None:
         (lambda e: e.update(sequence_name="another"), "no frame of the sequence seq0"),
     ],
 )
-def test_senseless_annotations(tmp_path: Path, change: object, sentence: str) -> None:
+def test_senseless_annotations(
+    tmp_path: Path, change: Callable[[dict[str, Any]], object], sentence: str
+) -> None:
     folder = co3d_folder(tmp_path)
     rewrite(folder, change)
     with pytest.raises(V3DError, match=sentence):
-        read_scene(folder, max_size=None)
+        load_scene_views(folder, max_size=None)
 
 
 def test_broken_annotations(tmp_path: Path) -> None:
     folder = co3d_folder(tmp_path)
     with pytest.raises(V3DError, match="several sequences"):
-        read_scene(folder.parent, max_size=None)
+        load_scene_views(folder.parent, max_size=None)
     file = folder.parent / "frame_annotations.jgz"
     whole = file.read_bytes()
     for broken in (
@@ -352,10 +493,10 @@ def test_broken_annotations(tmp_path: Path) -> None:
     ):
         file.write_bytes(broken)
         with pytest.raises(V3DError, match=r"frame_annotations\.jgz"):
-            read_scene(folder, max_size=None)
+            load_scene_views(folder, max_size=None)
     file.write_bytes(gzip.compress(gzip.decompress(whole)[:-300]))
     with pytest.raises(V3DError, match="cut short"):
-        read_scene(folder, max_size=None)
+        load_scene_views(folder, max_size=None)
 
 
 @pytest.mark.slow
@@ -381,10 +522,11 @@ def test_cameras_of_raw_photos_are_found(tmp_path: Path) -> None:
             torch.nn.functional.grid_sample(wall.expand(count, -1, -1, -1), grid, align_corners=False)
         )
         depths.append(torch.where(depth > 0, depth, torch.inf))
-    photos = torch.where((depths[0] < depths[1])[:, None], *layers).permute(0, 2, 3, 1)
+    nearer = torch.where((depths[0] < depths[1])[:, None], layers[0], layers[1])
+    photos = nearer.permute(0, 2, 3, 1)
     for i, photo in enumerate(photos):
         Image.fromarray((photo * 255).byte().numpy()).save(tmp_path / f"{i}.png")
-    found = find_photos(tmp_path)
+    found = find_photos(tmp_path).photos
     assert [photo.file.name for photo in found] == [f"{i}.png" for i in range(count)]
     a = torch.stack([photo.c2w for photo in found])
     turn = truth.c2w[:, :3, :3].double() @ a[:, :3, :3].mT  # one turn for all

@@ -69,7 +69,7 @@ class Oracle:
         sources: Views,
         targets: Cameras,
         *,
-        drawn: Views | None = None,
+        generated: Views | None = None,
         seed: int = 0,
         steps: int | None = None,
         on_step: OnStep | None = None,

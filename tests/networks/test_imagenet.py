@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from v3d.capture.photo import load_photo
+from v3d.compositing import over_white
 from v3d.networks import imagenet
 from v3d.networks.imagenet import Convolution, EfficientNetLite0, InvertedResidual, semantic_features
 
@@ -74,7 +75,8 @@ def test_it_knows_a_thing_from_another_side() -> None:
         return semantic_features(image[None], 4)[0].mean(0)
 
     names = ("bob.png", "chest.png", "strawberry.jpg")
-    photos = [load_photo(EXAMPLES / name).composited(128).permute(2, 0, 1) * 2 - 1 for name in names]
+    photos = [load_photo(EXAMPLES / name).resized(128) for name in names]
+    photos = [over_white(rgba[..., :3], rgba[..., 3]).permute(2, 0, 1) * 2 - 1 for rgba in photos]
     for i, photo in enumerate(photos):
         mirrored = seen(photo.flip(2))
         similar = [float(F.cosine_similarity(mirrored, seen(other), dim=0)) for other in photos]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from v3d.capture.readers import load_views
 from v3d.errors import V3DError
 from v3d.files import write_json
 from v3d.meshes.rendering import render
-from v3d.objects import pipeline
+from v3d.objects import pipeline, stages
 from v3d.objects.presets import PRESETS, preset_of
 from v3d.placement import place
 from v3d.settings import GenerateSettings, ReconstructSettings
@@ -313,3 +314,31 @@ def test_a_damaged_stage_is_made_again(folder: Path, tmp_path: Path) -> None:
     again = pipeline.reconstruct(folder, tmp_path, settings)
     assert reused(again) == {"views": False, "hull": True, "splats": False, "export": True, "preview": True}
     assert ply.read_bytes() == whole
+
+
+def test_another_way_to_cut_out_makes_the_photo_anew(
+    photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = GenerateSettings(until="views", steps=0)
+    pipeline.generate(photo, tmp_path / "out", settings)
+    monkeypatch.setattr(stages, "method_key", lambda: "a matting model that was installed since")
+    again = pipeline.generate(photo, tmp_path / "out", settings)
+    assert reused(again) == {"photo": False, "views": False, "preview": False}
+
+
+def test_other_steps_keep_what_does_not_depend_on_them(photo: Path, tmp_path: Path) -> None:
+    """Views from above are PixelNeRF's alone, so another number of sampler steps leaves them as they are."""
+    settings = GenerateSettings(until="splats", steps=0, formats=("ply",))
+    pipeline.generate(photo, tmp_path / "out", settings)
+    again = pipeline.generate(photo, tmp_path / "out", replace(settings, steps=1))
+    assert reused(again)["above"] and not reused(again)["views"]
+
+
+def test_photos_that_do_not_exist_are_left_out_with_a_warning(folder: Path, tmp_path: Path) -> None:
+    capture = tmp_path / "given/ball"
+    shutil.copytree(folder, capture)
+    (capture / "views/003.png").unlink()
+    asset = pipeline.reconstruct(capture, tmp_path / "out", ReconstructSettings(until="views"))
+    assert len(asset.views) == len(load_views(folder)) - 1
+    (warning,) = asset.report["warnings"]
+    assert "003.png" in warning

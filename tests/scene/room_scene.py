@@ -1,4 +1,4 @@
-"""A small textured world, rendered by our own renderer: ground, two walls, two boxes and a ball, open to the sky."""
+"""A small textured world, rendered by our own renderer: ground, two walls, two boxes and a ball."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def ring(
     )
 
 
-def seen(cameras: Cameras) -> tuple[Views, torch.Tensor]:
-    """What cameras see, in front of a plain blue sky, and the depth [V, H, W] (0 in the sky)."""
+def rendered(cameras: Cameras) -> tuple[Views, torch.Tensor]:
+    """The room in front of a plain blue sky, and its depth [V, H, W] (0 in the sky)."""
     image = render(room(), cameras, light=Light(torch.tensor([1.0, -0.6, 1.2]), 0.7), supersample=3)
     sky = torch.tensor([0.55, 0.7, 0.95])
     rgb = image.rgb + (1 - image.alpha)[..., None] * (sky - 1)

@@ -21,7 +21,7 @@ def of_poses(c2w: Tensor) -> Cameras:
 
 
 def moved(cameras: Cameras, seed: int = 0, scale: float = 3.7) -> Cameras:
-    """The same cameras in a world of other axes, origin and unit."""
+    """The cameras in a world of other axes, origin and unit."""
     R = torch.from_numpy(Rotation.random(random_state=seed).as_matrix())
     c2w = cameras.c2w.clone()
     c2w[:, :3, :3] = R @ c2w[:, :3, :3]
@@ -44,17 +44,18 @@ def ring(count: int = 8, *, height: float = 1.0, radius: float = 2.0, arc: float
 
 
 def distances(cameras: Cameras) -> Tensor:
-    return cameras.centers.norm(dim=-1)
+    lengths: Tensor = cameras.centers.norm(dim=-1)
+    return lengths
 
 
 @pytest.mark.parametrize("arc", [60.0, 150.0, 360.0])
 def test_any_world_comes_out_the_same(arc: float) -> None:
     """Up is found from a part of a ring that looks down, where the mean of the cameras' ups is tilted."""
     truth = ring(height=1.5, arc=arc)
-    ours, _ = normalise(moved(truth))
-    torch.testing.assert_close(ours.centers[:, 2], truth.centers[:, 2] * 1.5 / 2.5, atol=1e-9, rtol=0)
-    torch.testing.assert_close(distances(ours), torch.full((8,), 1.5).double(), atol=1e-9, rtol=0)
-    turned = ours.c2w[:, :3, :3] @ truth.c2w[:, :3, :3].mT  # one turn around z for all
+    normalised, _ = normalise(moved(truth))
+    torch.testing.assert_close(normalised.centers[:, 2], truth.centers[:, 2] * 1.5 / 2.5, atol=1e-9, rtol=0)
+    torch.testing.assert_close(distances(normalised), torch.full((8,), 1.5).double(), atol=1e-9, rtol=0)
+    turned = normalised.c2w[:, :3, :3] @ truth.c2w[:, :3, :3].mT  # one turn around z for all
     torch.testing.assert_close(turned, turned[:1].expand_as(turned), atol=1e-9, rtol=0)
     torch.testing.assert_close(turned[0, 2], torch.tensor([0.0, 0.0, 1.0]).double(), atol=1e-9, rtol=0)
 
@@ -85,9 +86,9 @@ def test_a_world_that_is_y_down_is_turned() -> None:
     c2w[:, :3, 3] = shifts
     up = up_direction(of_poses(c2w))
     torch.testing.assert_close(up, torch.tensor([0.0, -1.0, 0.0]).double(), atol=1e-6, rtol=0)
-    ours, _ = normalise(of_poses(c2w))
+    normalised, _ = normalise(of_poses(c2w))
     torch.testing.assert_close(
-        -ours.c2w[:, :3, 1], torch.tensor([0.0, 0, 1]).double().expand(4, 3), atol=1e-6, rtol=0
+        -normalised.c2w[:, :3, 1], torch.tensor([0.0, 0, 1]).double().expand(4, 3), atol=1e-6, rtol=0
     )
 
 
@@ -119,18 +120,18 @@ def test_ups_that_cancel_leave_the_world_as_it_is() -> None:
 def test_upside_down_worlds_are_turned_over() -> None:
     c2w = ring(6).c2w.clone()
     c2w[:, :3] = torch.diag(torch.tensor([1.0, -1.0, -1.0])).double() @ c2w[:, :3]
-    ours, _ = normalise(of_poses(c2w))
-    assert bool((-ours.c2w[:, 2, 1] > 0.5).all())
-    assert torch.linalg.det(ours.c2w[:, :3, :3]).min() > 0.999
+    normalised, _ = normalise(of_poses(c2w))
+    assert bool((-normalised.c2w[:, 2, 1] > 0.5).all())
+    assert torch.linalg.det(normalised.c2w[:, :3, :3]).min() > 0.999
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_there_and_back(seed: int) -> None:
-    theirs = moved(ring(7, arc=200.0), seed)
-    ours, n = normalise(theirs)
-    torch.testing.assert_close(n.invert().apply(ours).c2w, theirs.c2w, atol=1e-9, rtol=0)
-    points = torch.randn(20, 3).double()
-    torch.testing.assert_close(n.invert().apply_points(n.apply_points(points)), points, atol=1e-9, rtol=0)
+    own = moved(ring(7, arc=200.0), seed)
+    normalised, n = normalise(own)
+    back = Normalisation(torch.linalg.inv(n.matrix))
+    torch.testing.assert_close(back.apply(normalised).c2w, own.c2w, atol=1e-9, rtol=0)
+    assert back.scale == pytest.approx(1 / n.scale)
     saved = json.loads(json.dumps(n.to_json()))
     torch.testing.assert_close(
         Normalisation(torch.tensor(saved["matrix"]).double()).matrix, n.matrix, rtol=1e-6, atol=1e-6
@@ -140,23 +141,23 @@ def test_there_and_back(seed: int) -> None:
 
 def test_pictures_do_not_change() -> None:
     """A point is seen at the same pixel in both worlds, and its depth scales."""
-    theirs = moved(ring(5))
-    ours, n = normalise(theirs)
+    own = moved(ring(5))
+    normalised, n = normalise(own)
     points = (
         torch.tensor([3.0, -5.0, 2.0])
         + torch.randn(30, 3, generator=torch.Generator().manual_seed(0)).double()
     )
-    a, depth_a = theirs.project(points)
-    b, depth_b = ours.project(n.apply_points(points))
+    a, depth_a = own.project(points)
+    b, depth_b = normalised.project(points @ n.matrix[:3, :3].mT + n.matrix[:3, 3])
     torch.testing.assert_close(b, a, atol=1e-7, rtol=1e-7)
     torch.testing.assert_close(depth_b, depth_a * n.scale, atol=1e-9, rtol=1e-9)
 
 
 def test_our_own_world_stays() -> None:
     cameras = orbit(6, radius=1.5)
-    ours, _ = normalise(cameras)
-    torch.testing.assert_close(ours.c2w, cameras.c2w, atol=1e-6, rtol=0)
-    assert ours.c2w.dtype == torch.float32
+    normalised, _ = normalise(cameras)
+    torch.testing.assert_close(normalised.c2w, cameras.c2w, atol=1e-6, rtol=0)
+    assert normalised.c2w.dtype == torch.float32
     again, _ = normalise(normalise(moved(ring(6)))[0])
     torch.testing.assert_close(again.c2w, normalise(moved(ring(6)))[0].c2w, atol=1e-9, rtol=0)
 
@@ -166,33 +167,33 @@ def test_our_own_world_stays() -> None:
 
 def test_one_camera() -> None:
     """Its origin lies 1.5 ahead of it; the unit stays."""
-    theirs = cameras_at(torch.tensor([[5.0, 1.0, 3.0]]), (2.0, 2.0, 2.0))
-    ours, n = normalise(theirs)
+    own = cameras_at(torch.tensor([[5.0, 1.0, 3.0]]), (2.0, 2.0, 2.0))
+    normalised, n = normalise(own)
     assert n.scale == pytest.approx(1.0)
-    assert float(distances(ours)) == pytest.approx(1.5)
-    torch.testing.assert_close(ours.c2w[0, :3, 2], -ours.centers[0] / 1.5, atol=1e-9, rtol=0)
+    assert float(distances(normalised)) == pytest.approx(1.5)
+    torch.testing.assert_close(normalised.c2w[0, :3, 2], -normalised.centers[0] / 1.5, atol=1e-9, rtol=0)
 
 
 def test_two_cameras() -> None:
-    ours, _ = normalise(moved(cameras_at(torch.tensor([[2.0, 0, 0.5], [0, 1.0, 0.5]]))))
-    assert float(distances(ours).max()) == pytest.approx(1.5)
-    torch.testing.assert_close(focus(ours), torch.zeros(3).double(), atol=1e-9, rtol=0)
-    torch.testing.assert_close(ours.c2w[:, 2, 0], torch.zeros(2).double(), atol=1e-9, rtol=0)  # level
+    normalised, _ = normalise(moved(cameras_at(torch.tensor([[2.0, 0, 0.5], [0, 1.0, 0.5]]))))
+    assert float(distances(normalised).max()) == pytest.approx(1.5)
+    torch.testing.assert_close(focus(normalised), torch.zeros(3).double(), atol=1e-9, rtol=0)
+    torch.testing.assert_close(normalised.c2w[:, 2, 0], torch.zeros(2).double(), atol=1e-9, rtol=0)  # level
 
 
 def test_parallel_cameras() -> None:
     c2w = ring(1).c2w.repeat(4, 1, 1)
     c2w[:, :3, 3] += torch.tensor([[0.0, 0, 0], [0, 1, 0], [0, 0, 1], [0, 1, 1]])
-    ours, _ = normalise(of_poses(c2w))
-    torch.testing.assert_close(ours.centers.mean(0), torch.zeros(3).double(), atol=1e-9, rtol=0)
-    assert float(distances(ours).max()) == pytest.approx(1.5)
-    assert float(focus(ours) @ ours.c2w[0, :3, 2]) == pytest.approx(1.5)  # ahead, by their spread
+    normalised, _ = normalise(of_poses(c2w))
+    torch.testing.assert_close(normalised.centers.mean(0), torch.zeros(3).double(), atol=1e-9, rtol=0)
+    assert float(distances(normalised).max()) == pytest.approx(1.5)
+    assert float(focus(normalised) @ normalised.c2w[0, :3, 2]) == pytest.approx(1.5)  # ahead, by their spread
 
 
 def test_cameras_that_look_outward_are_centred_among_themselves() -> None:
     c2w = ring(6, height=0.0, radius=0.5).c2w @ torch.diag(torch.tensor([-1.0, 1.0, -1.0, 1.0])).double()
-    ours, _ = normalise(moved(of_poses(c2w)))
-    torch.testing.assert_close(distances(ours), torch.full((6,), 1.5).double(), atol=1e-9, rtol=0)
+    normalised, _ = normalise(moved(of_poses(c2w)))
+    torch.testing.assert_close(distances(normalised), torch.full((6,), 1.5).double(), atol=1e-9, rtol=0)
 
 
 def test_cameras_in_one_place() -> None:
@@ -200,7 +201,7 @@ def test_cameras_in_one_place() -> None:
     c2w = ring(6, height=0.0).c2w.clone()
     c2w[:, :3, 3] = torch.tensor([4.0, 5.0, 6.0])
     for poses in (c2w, c2w[:1].repeat(3, 1, 1)):
-        ours, n = normalise(of_poses(poses))
+        normalised, n = normalise(of_poses(poses))
         assert n.scale == pytest.approx(1.0)
-        assert float(distances(ours).max()) < 1e-9
-        assert bool(torch.isfinite(focus(ours)).all())
+        assert float(distances(normalised).max()) < 1e-9
+        assert bool(torch.isfinite(focus(normalised)).all())

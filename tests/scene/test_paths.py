@@ -37,7 +37,8 @@ ONE = cameras_at([[1.2, 0.5, 0.4]])
 def steps(path: Cameras, *, closed: bool = False) -> Tensor:
     p = path.centers.double()
     p = torch.cat([p, p[:1]]) if closed else p
-    return (p[1:] - p[:-1]).norm(dim=-1)
+    lengths: Tensor = (p[1:] - p[:-1]).norm(dim=-1)
+    return lengths
 
 
 def angles(a: Tensor, b: Tensor) -> Tensor:
@@ -238,7 +239,7 @@ def test_anchors_of_nothing() -> None:
 def viewer_path(
     cameras: Cameras, transform: np.ndarray | None = None, scale: float = 1.0
 ) -> dict[str, object]:
-    """As nerfstudio's viewer exports it: OpenGL axes, row by row, in a world that was turned, moved and scaled."""
+    """As nerfstudio's viewer exports it: OpenGL axes, row by row, in a world turned, moved and scaled."""
     entries = []
     for c2w, K in zip(cameras.c2w.double().numpy(), cameras.K, strict=True):
         pose = c2w * np.array([1.0, -1.0, -1.0, 1.0])

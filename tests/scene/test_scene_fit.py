@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from room_scene import ring, seen
+from room_scene import rendered, ring
 from torch import Tensor
 
 from v3d.metrics import psnr
@@ -22,7 +22,7 @@ FEW = SceneFitSettings(points=2500, fit=FitSettings(iterations=150, opacity=0.0,
 @pytest.fixture(scope="module")
 def shots() -> tuple[Views, Tensor]:
     """Nine views of 48 px along the ring and their depths."""
-    return seen(ring(9, 48))
+    return rendered(ring(9, 48))
 
 
 def score(splats: Splats, truth: Views) -> float:
@@ -41,14 +41,14 @@ def test_sweep_finds_the_depth_where_photos_agree(shots: tuple[Views, Tensor]) -
     assert swept.amax() <= FAR * 1.2
 
 
-def test_sweep_knows_nothing_of_photos_of_different_things(shots: tuple[Views, Tensor]) -> None:
+def test_sweep_finds_little_depth_in_photos_of_different_things(shots: tuple[Views, Tensor]) -> None:
     views, _ = shots
     noise = torch.rand(views.rgb.shape, generator=torch.Generator().manual_seed(0))
-    known = [
+    has_depth = [
         float((sweep_depth(replace(views, rgb=x), near=NEAR, far=FAR) > 0).float().mean())
         for x in (views.rgb, noise)
     ]
-    assert known[1] < 0.6 * known[0]
+    assert has_depth[1] < 0.6 * has_depth[0]
 
 
 def test_first_gaussians_stand_on_the_surfaces(shots: tuple[Views, Tensor]) -> None:
@@ -78,7 +78,7 @@ def test_nothing_stands_before_a_lens(shots: tuple[Views, Tensor]) -> None:
 
 
 def test_what_photos_see_is_not_taken_from_generated_depth(shots: tuple[Views, Tensor]) -> None:
-    """Points outside of all photos, or behind what they show, are hidden; those in front of it or on it are not."""
+    """Points outside of all photos or behind their surfaces are hidden; others are not."""
     views, depth = shots
     photos, z = views[[0, 4]], depth[[0, 4]]
     origins, directions = photos.cameras.rays()
@@ -94,7 +94,7 @@ def test_what_photos_see_is_not_taken_from_generated_depth(shots: tuple[Views, T
     # A model that puts everything at half its depth leaves nothing in the air before the photos.
     given, rest = [2, 4, 6], [0, 1, 3, 5, 7, 8]
     start = initial_scene(views[given], views[rest], 0.5 * depth[rest], 20_000)
-    alone = initial_scene(views[given], count=20_000)
+    photos_only = initial_scene(views[given], count=20_000)
     fooled = initial_scene(views[4:5], views[rest], 0.5 * depth[rest], 20_000)
 
     def floating(splats: Splats) -> int:
@@ -104,8 +104,8 @@ def test_what_photos_see_is_not_taken_from_generated_depth(shots: tuple[Views, T
         inside = ((at > 0) & (at < 47)).all(-1) & (distance > 0)
         return int((inside & (shown > 0) & (distance < 0.7 * shown)).any(0).sum())
 
-    assert len(start) > len(alone)
-    assert floating(start) < floating(alone) + 0.1 * (floating(fooled) - floating(alone))
+    assert len(start) > len(photos_only)
+    assert floating(start) < floating(photos_only) + 0.1 * (floating(fooled) - floating(photos_only))
 
 
 def test_depth_and_agreement_beat_points_anywhere(shots: tuple[Views, Tensor]) -> None:
@@ -126,9 +126,9 @@ def test_depth_and_agreement_beat_points_anywhere(shots: tuple[Views, Tensor]) -
 
 
 def test_generated_views_count_no_more_than_two_photos(shots: tuple[Views, Tensor]) -> None:
-    """What they get wrong, here the light, is mended the better the more photos there are; photos may be larger."""
+    """Their errors, here in brightness, are mended better by more photos, which may be larger."""
     views, depth = shots
-    large, _ = seen(ring(9, 96))
+    large, _ = rendered(ring(9, 96))
     wrong = replace(views, rgb=views.rgb * 0.6)
 
     def fitted(photos: list[int]) -> float:

@@ -1,4 +1,4 @@
-"""The whole of `v3d scene` on small renders of a room, with a model that knows the truth in place of the network."""
+"""The whole of `v3d scene` on small renders of a room, with a model that renders the truth."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from room_scene import ring, seen
+from room_scene import rendered, ring
 
 from v3d import cli
 from v3d.callbacks import OnStep
@@ -17,7 +17,7 @@ from v3d.errors import V3DError
 from v3d.files import write_json
 from v3d.metrics import psnr
 from v3d.scene import pipeline
-from v3d.scene.draw import CLIP, MOST_ANCHORS, draw_path, spread
+from v3d.scene.draw import CLIP, MAX_ANCHORS, draw_path, spread
 from v3d.scene.model import SceneViews
 from v3d.scene.normalise import Normalisation, normalise
 from v3d.scene.presets import SCENE_PRESETS
@@ -29,15 +29,20 @@ SIZE = 32
 WIDE = 44  # photos are wider than the model's squares
 
 
+def inverse(normalisation: Normalisation) -> Normalisation:
+    """The way from the normalised world to the capture's own."""
+    return Normalisation(torch.linalg.inv(normalisation.matrix))
+
+
 class Oracle:
-    """Draws what is really there; its guide is darker. Keeps what it was asked."""
+    """A scene model that renders the true views; its guide is darker. Keeps its calls."""
 
     size = SIZE
     hash = "oracle"
 
     def __init__(self, normalisation: Normalisation) -> None:
-        self.back = normalisation.invert()
-        self.asked: list[tuple[Views, Cameras, int]] = []
+        self.back = inverse(normalisation)
+        self.calls: list[tuple[Views, Cameras, int]] = []
         self.beside: list[Views | None] = []
 
     def __call__(
@@ -45,14 +50,14 @@ class Oracle:
         sources: Views,
         targets: Cameras,
         *,
-        drawn: Views | None = None,
+        generated: Views | None = None,
         seed: int = 0,
         steps: int | None = None,
         on_step: OnStep | None = None,
     ) -> SceneViews:
-        self.asked.append((sources, targets, seed))
-        self.beside.append(drawn)
-        views, depth = seen(self.back.apply(targets))
+        self.calls.append((sources, targets, seed))
+        self.beside.append(generated)
+        views, depth = rendered(self.back.apply(targets))
         if on_step:
             on_step(1, 1)
         depth = depth[:, ::4, ::4].contiguous() / self.back.scale
@@ -72,7 +77,7 @@ def cameras() -> Cameras:
 @pytest.fixture(scope="module")
 def folder(cameras: Cameras, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("captures") / "room"
-    save_views(seen(cameras)[0], folder)
+    save_views(rendered(cameras)[0], folder)
     transforms = json.loads((folder / "transforms.json").read_text())
     transforms["frames"].append(transforms["frames"][0] | {"file_path": "views/lost.png"})
     write_json(folder / "transforms.json", transforms)
@@ -113,7 +118,7 @@ def test_photos_become_views_and_gaussians(folder: Path, oracle: Oracle, tmp_pat
     assert asset.views.rgb.shape == (6, SIZE, SIZE, 3)
     assert asset.given.rgb.shape == (10, SIZE, WIDE, 3)
     assert float(asset.given.cameras.centers.norm(dim=-1).max()) == pytest.approx(1.5, abs=1e-4)
-    assert [len(sources) for sources, _, _ in oracle.asked] == [3]
+    assert [len(sources) for sources, _, _ in oracle.calls] == [3]
 
     drawn = splat_renderer(asset.splats)(asset.given.cameras)
     assert psnr(drawn, asset.given.rgb).mean() > 15
@@ -124,7 +129,7 @@ def test_photos_become_views_and_gaussians(folder: Path, oracle: Oracle, tmp_pat
     (warning,) = report["warnings"]
     assert "lost.png" in warning
     matrix = torch.tensor(report["stages"]["read"]["normalisation"]["matrix"], dtype=torch.float64)
-    back = Normalisation(matrix).invert().apply(asset.given.cameras)
+    back = inverse(Normalisation(matrix)).apply(asset.given.cameras)
     torch.testing.assert_close(back.c2w, ring(10).c2w, atol=1e-4, rtol=0)
 
 
@@ -134,7 +139,7 @@ def test_a_second_run_loads_and_a_changed_setting_costs_what_depends_on_it(
     settings = SceneSettings(path="spiral", frames=3)
     first = pipeline.generate_scene(folder, tmp_path, settings, model=oracle)
     second = pipeline.generate_scene(folder, tmp_path, settings, model=oracle)
-    assert all(reused(second).values()) and len(oracle.asked) == 1
+    assert all(reused(second).values()) and len(oracle.calls) == 1
     assert torch.equal(first.splats.means, second.splats.means)
     assert first.views is not None and second.views is not None
     assert torch.equal(first.views.rgb, second.views.rgb)
@@ -153,10 +158,21 @@ def test_photos_alone(folder: Path, tmp_path: Path) -> None:
     assert psnr(splat_renderer(asset.splats)(asset.given.cameras), asset.given.rgb).mean() > 15
 
 
+def test_a_damaged_stage_is_computed_again(folder: Path, oracle: Oracle, tmp_path: Path) -> None:
+    """A run that lost a view must not go on with the others."""
+    settings = SceneSettings(path="spiral", frames=3)
+    pipeline.generate_scene(folder, tmp_path, settings, model=oracle)
+    (tmp_path / "room/given/views/004.png").unlink()
+    (tmp_path / "room/views/001.png").unlink()
+    again = pipeline.generate_scene(folder, tmp_path, settings, model=oracle)
+    assert reused(again) == {"read": False, "views": False, "splats": True, "video": True}
+    assert again.views is not None and (len(again.given), len(again.views)) == (10, 3)
+
+
 def test_a_path_from_a_file_is_in_the_world_of_the_photos(
     folder: Path, cameras: Cameras, oracle: Oracle, tmp_path: Path
 ) -> None:
-    save_views(seen(cameras[[2, 3]])[0], tmp_path / "path")
+    save_views(rendered(cameras[[2, 3]])[0], tmp_path / "path")
     settings = SceneSettings(path=str(tmp_path / "path/transforms.json"))
     asset = pipeline.generate_scene(folder, tmp_path / "out", settings, model=oracle)
     assert asset.views is not None
@@ -164,21 +180,21 @@ def test_a_path_from_a_file_is_in_the_world_of_the_photos(
 
 
 def test_long_paths_are_drawn_anchors_first(oracle: Oracle) -> None:
-    """Every clip between anchors sees those next to it beside the photos, and the path comes back in order."""
+    """Clips between anchors are given those next to them beside the photos; the path comes back in order."""
     placed = Cameras(ring(10, SIZE).c2w, ring(10, SIZE).K, SIZE, SIZE)
-    path = oracle.back.invert().apply(ring(40, 8))
-    photos = replace(seen(placed)[0], cameras=oracle.back.invert().apply(placed))
+    path = inverse(oracle.back).apply(ring(40, 8))
+    photos = replace(rendered(placed)[0], cameras=inverse(oracle.back).apply(placed))
     drawn = draw_path(oracle, photos, path, seed=5)
     torch.testing.assert_close(drawn.views.cameras.c2w, path.c2w)
     assert len(drawn.depth) == len(drawn.guide) == len(drawn.views) == 40
-    assert len(oracle.asked) > 2
-    assert all(len(sources) == 10 and len(targets) <= CLIP for sources, targets, _ in oracle.asked)
-    assert len(oracle.asked[0][1]) == CLIP and oracle.beside[0] is None
+    assert len(oracle.calls) > 2
+    assert all(len(sources) == 10 and len(targets) <= CLIP for sources, targets, _ in oracle.calls)
+    assert len(oracle.calls[0][1]) == CLIP and oracle.beside[0] is None
     for beside in oracle.beside[1:]:
-        assert beside is not None and 0 < len(beside) <= MOST_ANCHORS
+        assert beside is not None and 0 < len(beside) <= MAX_ANCHORS
         apart = (beside.cameras.centers[:, None] - path.centers).norm(dim=-1)
         assert float(apart.amin(1).max()) < 1e-5
-    assert len({seed for _, _, seed in oracle.asked}) == len(oracle.asked)  # no noise is used twice
+    assert len({seed for _, _, seed in oracle.calls}) == len(oracle.calls)  # no noise is used twice
 
 
 def test_sources_that_differ_most() -> None:
@@ -195,7 +211,7 @@ def test_sources_that_differ_most() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "sentence"),
     [
         (SceneSettings(path="helix"), "no path 'helix'"),
         (SceneSettings(frames=0), "at least one frame"),
@@ -204,14 +220,14 @@ def test_sources_that_differ_most() -> None:
         (SceneSettings(path="nowhere.json"), "nowhere.json"),
     ],
 )
-def test_unusable_settings(folder: Path, tmp_path: Path, settings: SceneSettings, told: str) -> None:
-    with pytest.raises(V3DError, match=told) as caught:
+def test_unusable_settings(folder: Path, tmp_path: Path, settings: SceneSettings, sentence: str) -> None:
+    with pytest.raises(V3DError, match=sentence) as caught:
         pipeline.generate_scene(folder, tmp_path, settings)
     assert "\n" not in str(caught.value)
 
 
 def test_one_photo(folder: Path, cameras: Cameras, tmp_path: Path) -> None:
-    save_views(seen(cameras[[4]])[0], tmp_path / "one")
+    save_views(rendered(cameras[[4]])[0], tmp_path / "one")
     with pytest.raises(V3DError, match="One photo alone"):
         pipeline.generate_scene(tmp_path / "one", tmp_path / "out", SceneSettings(path="none"))
     oracle = Oracle(normalise(cameras[[4]])[1])
@@ -229,5 +245,5 @@ def test_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert cli.main(["scene", str(tmp_path / "none"), "-o", str(tmp_path)]) == 2
     write_json(tmp_path / "empty/transforms.json", {"frames": []})
     assert cli.main(["scene", str(tmp_path / "empty"), "-o", str(tmp_path / "x")]) == 2
-    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("v3d:")]
-    assert len(told) == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("v3d:")]
+    assert len(errors) == 2

@@ -1,1 +1,1 @@
-"""Any photos, videos and posed captures -> `Photo`, `Views`."""
+"""Photos, videos and posed captures of any format -> `Photo` and `Views`."""

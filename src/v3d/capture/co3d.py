@@ -1,7 +1,7 @@
-"""CO3D: the sequences of frame_annotations.jgz -> `PosedPhoto`s.
+"""CO3D: the sequences of frame_annotations.jgz -> `Capture`.
 
-Its cameras follow PyTorch3D: points are rows, `x_camera = x_world R + T`; the camera's x points left, y up,
-z forward; a point is seen at `ndc = focal * (x, y) / z + principal_point`, where x grows to the left and y up.
+Its cameras follow PyTorch3D: points are rows, `x_camera = x_world R + T`; the camera's x points left, y up, z
+forward; a point is seen at `ndc = focal * (x, y) / z + principal_point`, where x grows to the left and y up.
 """
 
 from __future__ import annotations
@@ -10,14 +10,15 @@ import gzip
 import json
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from v3d.capture.lens import Lens, checked
-from v3d.capture.posed import PosedPhoto, absent, rigid
+from v3d.capture.lens import Lens
+from v3d.capture.posed import Capture, PosedPhoto, rigid_motion
 from v3d.errors import V3DError
 
 ANNOTATIONS = "frame_annotations.jgz"
@@ -31,25 +32,38 @@ def find_annotations(folder: Path) -> Path | None:
     return next((f for f in (folder / ANNOTATIONS, folder.parent / ANNOTATIONS) if f.is_file()), None)
 
 
-def read_co3d(folder: Path, missing: list[Path] | None = None) -> list[PosedPhoto]:
-    """The photos of one sequence in the order of their frame numbers.
+def read_co3d(folder: Path) -> Capture:
+    """The posed photos of one sequence with their masks, in the order of their frame numbers.
 
     Args:
         folder: CATEGORY/SEQUENCE, beside the category's frame_annotations.jgz; the category itself if the
             file has one sequence only.
-        missing: takes the photos that do not exist, which are then left out.
 
     Raises:
-        V3DError: the annotations are broken or have no such sequence, a pose is not a rigid motion; a photo
-            does not exist and `missing` is not given.
+        V3DError: the annotations are broken or have no such sequence, a pose is not a rigid motion.
     """
     file = find_annotations(folder)
     if file is None:
         raise V3DError(f"{folder} has no {ANNOTATIONS}.")
+    roots = (file.parent.parent, file.parent)  # names begin with the category
+    photos, missing = [], []
+    for entry in sorted((_entry(file, frame) for frame in _frames(file, folder)), key=lambda e: e.number):
+        image = next((root / entry.image for root in roots if (root / entry.image).is_file()), None)
+        if image is None:
+            missing.append(roots[0] / entry.image)
+            continue
+        root = image.parents[len(Path(entry.image).parts) - 1]
+        mask = None if entry.mask is None else root / entry.mask
+        photos.append(PosedPhoto(image, entry.c2w, entry.lens, mask))
+    return Capture(tuple(photos), tuple(missing))
+
+
+def _frames(file: Path, folder: Path) -> list[dict[str, Any]]:
+    """The annotations of the sequence in `folder`, in the order of the file."""
     category = file.parent
     wanted = folder.name if folder != category else None
     frames, sequences = [], set()
-    for frame in _entries(file):
+    for frame in _annotations(file):
         sequence = frame.get("sequence_name") if isinstance(frame, dict) else None
         sequences.add(sequence)
         if wanted in (None, sequence):
@@ -58,35 +72,39 @@ def read_co3d(folder: Path, missing: list[Path] | None = None) -> list[PosedPhot
             raise V3DError(f"{category} has several sequences; give one of its folders.")
     if not frames:
         raise V3DError(f"{file} has no frame of the sequence {folder.name}.")
-    photos = []
-    for _, name, c2w, lens in sorted((_entry(file, frame) for frame in frames), key=lambda entry: entry[0]):
-        roots = (file.parent.parent, file.parent)  # names begin with the category
-        image = next((root / name for root in roots if (root / name).is_file()), None)
-        if image is not None:
-            photos.append(PosedPhoto(image, c2w, lens))
-        else:
-            absent(roots[0] / name, file, missing)
-    return photos
+    return frames
 
 
-def _entry(file: Path, frame: dict[str, Any]) -> tuple[int, str, Tensor, Lens]:
-    """Frame number, name of the photo, c2w and lens of one annotation."""
+@dataclass(frozen=True)
+class _Entry:
+    """One annotation: frame number, names of the photo and its mask, camera."""
+
+    number: int
+    image: str
+    mask: str | None
+    c2w: Tensor
+    lens: Lens
+
+
+def _entry(file: Path, frame: dict[str, Any]) -> _Entry:
+    """The annotation's numbers, in our conventions."""
     try:
         number, name = int(frame["frame_number"]), str(frame["image"]["path"])
         height, width = (int(side) for side in frame["image"]["size"])
+        mask = (frame.get("mask") or {}).get("path")
         view = frame["viewpoint"]
         kind = view.get("intrinsics_format", "ndc_norm_image_bounds")
         x, y = _half_units(kind, width, height)
         (fx, fy), (px, py) = view["focal_length"], view["principal_point"]
         # ndc grows to the left and up, pixels to the right and down, and the middle is (0, 0).
-        lens = checked(Lens(width, height, fx * x, fy * y, width / 2 - px * x, height / 2 - py * y))
-        where = f"{file.name}, {name}: the viewpoint"
+        lens = Lens(width, height, fx * x, fy * y, width / 2 - px * x, height / 2 - py * y).validated()
         R = torch.tensor(view["R"], dtype=torch.float64).reshape(3, 3)
         T = torch.tensor(view["T"], dtype=torch.float64).reshape(3)
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise V3DError(f"{file} has a frame without a usable image and viewpoint ({error}).") from error
-    c2w = rigid(torch.cat([R @ _FLIP, -(R @ T)[:, None]], 1), where)
-    return number, name, c2w, lens
+    where = f"{file.name}, {name}: the viewpoint"
+    c2w = rigid_motion(torch.cat([R @ _FLIP, -(R @ T)[:, None]], 1), where)
+    return _Entry(number, name, None if mask is None else str(mask), c2w, lens)
 
 
 def _half_units(kind: str, width: int, height: int) -> tuple[float, float]:
@@ -98,7 +116,7 @@ def _half_units(kind: str, width: int, height: int) -> tuple[float, float]:
     raise ValueError(f"its intrinsics format {kind} is not known")
 
 
-def _entries(file: Path) -> Iterator[Any]:
+def _annotations(file: Path) -> Iterator[Any]:
     """The elements of the JSON array one by one: a category's file is too large to hold as a whole."""
     decode = json.JSONDecoder().raw_decode
     text, at, ended = "", 0, False

@@ -1,4 +1,4 @@
-"""COLMAP models (also MVImgNet's): cameras and images, .bin or .txt -> `PosedPhoto`s.
+"""COLMAP models (also MVImgNet's): cameras and images, .bin or .txt -> `Capture`.
 
 COLMAP's cameras have OpenCV axes and pixels whose first centre is (0.5, 0.5), as ours; its poses are
 world-to-camera quaternions (w, x, y, z) and translations.
@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from v3d.capture.lens import Lens, checked
-from v3d.capture.posed import PosedPhoto, absent, rigid
+from v3d.capture.lens import Lens
+from v3d.capture.posed import Capture, PosedPhoto, rigid_motion
 from v3d.errors import V3DError
 
 _MODELS = ("", "sparse", "sparse/0", "colmap/sparse/0")
@@ -23,32 +23,33 @@ _MODELS = ("", "sparse", "sparse/0", "colmap/sparse/0")
 
 @dataclass(frozen=True)
 class _Model:
-    """A camera model: number of focal lengths, then cx cy, then the coefficients' places in `Lens.distortion`."""
+    """A camera model: the numbers of its cameras are focal lengths, then cx and cy, then coefficients.
+
+    Attributes:
+        focals: how many focal lengths: 1 or 2.
+        places: where each coefficient stands in `Lens.distortion`.
+        fisheye: whether they belong to OpenCV's fisheye model.
+    """
 
     focals: int
     places: tuple[int, ...] = ()
     fisheye: bool = False
 
     def lens(self, width: int, height: int, numbers: list[float]) -> Lens:
-        """Raises ValueError where the count is wrong or a number is senseless."""
+        """The lens of a camera's numbers.
+
+        Raises:
+            ValueError: there are too few or too many, or one is senseless.
+        """
         if len(numbers) != self.focals + 2 + len(self.places):
             raise ValueError(f"{self.focals + 2 + len(self.places)} numbers belong to it, not {len(numbers)}")
         cx, cy = numbers[self.focals : self.focals + 2]
         distortion = [0.0] * max(4, len(self.places))
         for place, value in zip(self.places, numbers[self.focals + 2 :], strict=True):
             distortion[place] = value
-        return checked(
-            Lens(
-                width,
-                height,
-                numbers[0],
-                numbers[self.focals - 1],
-                cx,
-                cy,
-                tuple(distortion) if self.places else (),
-                self.fisheye,
-            )
-        )
+        fx, fy = numbers[0], numbers[self.focals - 1]
+        coefficients = tuple(distortion) if self.places else ()
+        return Lens(width, height, fx, fy, cx, cy, coefficients, self.fisheye).validated()
 
 
 # In COLMAP's order: its binary files hold the index.
@@ -77,24 +78,24 @@ def find_model(folder: Path) -> Path | None:
     return None
 
 
-def read_colmap(model: Path, root: Path | None = None, missing: list[Path] | None = None) -> list[PosedPhoto]:
-    """The photos of a model in the order of their names.
+def read_colmap(model: Path, root: Path | None = None) -> Capture:
+    """The posed photos of a model, in the order of their names.
 
     Args:
         model: the folder with cameras and images, .bin (preferred) or .txt.
-        root: where the photos are, in `images/` or as they are; by default around `model`, up to three folders up.
-        missing: takes the photos that do not exist, which are then left out.
+        root: the folder that has the photos, in `images/` or directly; by default `model` or one of the three
+            folders above it.
 
     Raises:
-        V3DError: a file is broken or cut short, a camera model is not known, a pose is not a rigid motion; a
-            photo does not exist and `missing` is not given.
+        V3DError: a file is broken or cut short, a camera model is not known, a pose is not a rigid motion, no
+            photo is listed.
     """
     binary = (model / "cameras.bin").is_file() and (model / "images.bin").is_file()
     suffix = ".bin" if binary else ".txt"
     cameras_file, images_file = model / f"cameras{suffix}", model / f"images{suffix}"
     lenses = dict((_binary_cameras if binary else _text_cameras)(cameras_file))
     around = [root] if root is not None else [model, *model.resolve().parents[:3]]
-    photos = []
+    photos, missing = [], []
     for name, camera, numbers in sorted((_binary_images if binary else _text_images)(images_file)):
         if camera not in lenses:
             raise V3DError(
@@ -106,14 +107,14 @@ def read_colmap(model: Path, root: Path | None = None, missing: list[Path] | Non
         if file is not None:
             photos.append(PosedPhoto(file, c2w, lenses[camera]))
         else:
-            absent(around[0] / "images" / name, images_file, missing)
+            missing.append(around[0] / "images" / name)
     if not photos and not missing:
         raise V3DError(f"{images_file} lists no posed photo.")
-    return photos
+    return Capture(tuple(photos), tuple(missing))
 
 
 def _c2w(numbers: tuple[float, ...], where: str) -> Tensor:
-    """[4, 4] from a quaternion and a translation, world to camera."""
+    """Camera to world [4, 4] from a quaternion and a translation of the world-to-camera motion."""
     q, t = torch.tensor(numbers[:4], dtype=torch.float64), torch.tensor(numbers[4:], dtype=torch.float64)
     if not abs(float(q.norm()) - 1) < 0.01:
         raise V3DError(f"{where} has no unit quaternion.")
@@ -126,7 +127,7 @@ def _c2w(numbers: tuple[float, ...], where: str) -> Tensor:
         ],
         dtype=torch.float64,
     )
-    return rigid(torch.cat([R.T, -R.T @ t[:, None]], 1), where)
+    return rigid_motion(torch.cat([R.T, -R.T @ t[:, None]], 1), where)
 
 
 def _lens(file: Path, model: str, width: int, height: int, numbers: list[float]) -> Lens:

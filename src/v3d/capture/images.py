@@ -10,17 +10,19 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from v3d.errors import V3DError
 
 MAX_SIZE = 2048  # of a framed photo, and of what is cut out: larger photos are reduced before anything else
 MAX_PIXELS = 450_000_000  # of a file; decoding takes up to 4 bytes each
+# The decoders that are tried, whatever a file's name says. Pillow has others, and one runs scripts (EPS).
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP")
 _ORIENTATION = 0x0112
 
 
 def existing(path: str | Path) -> Path:
-    """The path of a photo.
+    """The path of a photo, if it is a file.
 
     Raises:
         V3DError: there is no such file.
@@ -34,14 +36,17 @@ def existing(path: str | Path) -> Path:
 
 
 def image_size(path: str | Path, *, upright: bool = True) -> tuple[int, int]:
-    """Width and height of what `read_image` gives without `max_side`, from the file's first bytes.
+    """Width and height in pixels as `read_image` returns them without `max_side`, from a file's first bytes.
+
+    Args:
+        upright: of the photo turned as its orientation tag says; otherwise as it is stored.
 
     Raises:
         V3DError: the file is missing or not an image.
     """
     path = existing(path)
     try:
-        with _bomb_check_off(), Image.open(path) as file:
+        with _bomb_check_off(), Image.open(path, formats=FORMATS) as file:
             turned = upright and file.getexif().get(_ORIENTATION, 1) >= 5  # by a quarter
             return file.size[::-1] if turned else file.size
     except Exception as error:  # decoders raise whatever they like on broken files
@@ -53,19 +58,22 @@ def image_size(path: str | Path, *, upright: bool = True) -> tuple[int, int]:
 def read_image(
     path: str | Path, max_side: int | None = MAX_SIZE, *, upright: bool = True
 ) -> tuple[NDArray[np.float32], tuple[str, ...]]:
-    """Any image file -> sRGB [H, W, 4] float32 in [0, 1] (straight alpha), and warnings.
+    """Read an image file as sRGB [H, W, 4] float32 in [0, 1] (straight alpha).
 
     Args:
         max_side: larger images are reduced by a whole factor, while they are decoded, so that memory stays
             bounded; None keeps every pixel.
         upright: turn the photo as its orientation tag says; otherwise leave it as it is stored.
 
+    Returns:
+        The image, and warnings, one sentence each.
+
     Raises:
         V3DError: the file is missing, not an image, broken, or has more than 450 million pixels.
     """
     path = existing(path)
     try:
-        with _bomb_check_off(), Image.open(path) as file:
+        with _bomb_check_off(), Image.open(path, formats=FORMATS) as file:
             image: Image.Image = file
             if max_side is not None:
                 file.draft(None, (max_side, max_side))
@@ -82,7 +90,7 @@ def read_image(
             image, warnings = _srgb(_eight_bit(image), profile)
     except V3DError:
         raise
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise V3DError(
             f"{path.name} is not an image that can be read; give a PNG, JPEG, WebP, TIFF or GIF file."
         ) from error
@@ -102,7 +110,10 @@ def read_image(
 
 
 def _reduced(image: Image.Image, max_side: int) -> Image.Image:
-    """At most `max_side` a side (premultiplied where there is alpha); whole factors go by strips, which bounds memory."""
+    """The image at no more than `max_side` pixels a side; colours are weighted with alpha where there is any.
+
+    Whole factors are taken strip by strip, so that memory stays bounded.
+    """
     factor = max(image.size) // max_side
     convert = {"P": "RGBA", "PA": "RGBA", "1": "L", "I;16": "I", "I;16L": "I", "I;16B": "I"}
     if factor >= 2:
@@ -120,7 +131,7 @@ def _reduced(image: Image.Image, max_side: int) -> Image.Image:
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
-    """Integer and float images of more than 8 bits -> L; palettes -> RGBA; the rest as it is."""
+    """Integer and float images of more than 8 bits as L, palettes as RGBA, any other mode as it is."""
     if image.mode.startswith("I") or image.mode == "F":
         values = np.nan_to_num(np.asarray(image, np.float32))
         top = float(values.max(initial=0))
@@ -133,7 +144,7 @@ def _eight_bit(image: Image.Image) -> Image.Image:
 
 
 def _srgb(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, tuple[str, ...]]:
-    """RGBA in sRGB. A profile that cannot be applied is left out with a warning."""
+    """The image as RGBA in sRGB, and warnings: a profile that cannot be applied is left out with one."""
     alpha = image.getchannel("A") if image.mode in ("RGBA", "LA") else None
     colour = image.convert({"RGBA": "RGB", "LA": "L", "RGBX": "RGB"}.get(image.mode, image.mode))
     warnings: tuple[str, ...] = ()

@@ -1,9 +1,11 @@
-"""What a lens does to a picture: intrinsics, distortion, and the pinhole camera that remains."""
+"""`Lens`: what a lens does to a picture, and the pinhole camera that remains when its distortion is removed.
+
+The one home of intrinsics and distortion, for all formats of posed photos (`v3d.capture.posed`).
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -23,9 +25,10 @@ class Lens:
 
     Attributes:
         width, height: of the photo that the numbers are for, in pixels.
-        fx, fy, cx, cy: in pixels; the centre of the first pixel is (0.5, 0.5).
+        fx, fy: focal lengths in pixels.
+        cx, cy: principal point in pixels; the centre of the first pixel is (0.5, 0.5).
         distortion: OpenCV's coefficients: k1 k2 p1 p2 [k3 [k4 k5 k6]], or k1 k2 k3 k4 of its fisheye model.
-        fisheye: which of the two.
+        fisheye: whether `distortion` belongs to OpenCV's fisheye model.
     """
 
     width: int
@@ -37,45 +40,64 @@ class Lens:
     distortion: tuple[float, ...] = ()
     fisheye: bool = False
 
+    @property
+    def is_pinhole(self) -> bool:
+        """Whether the lens has no distortion."""
+        return not self.fisheye and not any(self.distortion)
+
+    def validated(self) -> Lens:
+        """The lens itself, if its numbers make sense.
+
+        Raises:
+            ValueError: a focal length is not positive, a number is not finite, or the image has no pixels.
+        """
+        numbers = (self.fx, self.fy, self.cx, self.cy, *self.distortion)
+        if not all(math.isfinite(value) for value in numbers) or min(self.fx, self.fy) <= 0:
+            raise ValueError("a focal length is not a positive number, or another number is not finite")
+        if min(self.width, self.height) < 1:
+            raise ValueError("the image has no pixels")
+        return self
+
     def camera(self, c2w: Tensor) -> Cameras:
-        """A batch of one: the pinhole camera with these focal lengths at `c2w` [4, 4], float32."""
+        """The pinhole camera with these intrinsics at `c2w` [4, 4]: a batch of one, float32."""
         K = torch.tensor([[[self.fx, 0.0, self.cx], [0.0, self.fy, self.cy], [0.0, 0.0, 1.0]]])
         return Cameras(c2w[None].float(), K, self.width, self.height)
 
-    @property
-    def straight(self) -> bool:
-        """Whether this is a pinhole camera."""
-        return not self.fisheye and not any(self.distortion)
-
     def resized(self, width: int, height: int) -> Lens:
-        """The same lens in front of an image of another size."""
+        """The lens of the photo after it was resized to `width` x `height` pixels."""
         x, y = width / self.width, height / self.height
         return replace(
             self, width=width, height=height, fx=self.fx * x, fy=self.fy * y, cx=self.cx * x, cy=self.cy * y
         )
 
     def cropped(self, left: int, top: int, width: int, height: int) -> Lens:
-        """The same lens where only a part of the image is kept."""
+        """The lens of the photo after only the `width` x `height` pixels from (left, top) were kept."""
         return replace(self, width=width, height=height, cx=self.cx - left, cy=self.cy - top)
 
     def pixels(self, directions: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Where points (x, y) [P, 2] of the plane z = 1 are seen [P, 2], in pixels."""
+        """Pixels [P, 2] where the points (x, y) [P, 2] of the plane z = 1 in front of the camera appear."""
         points = directions.reshape(1, -1, 2)
         if self.fisheye:
-            seen = cv2.fisheye.distortPoints(points, self._matrix(), np.array(self.distortion))[0]
+            distorted = cv2.fisheye.distortPoints(points, self._matrix(), np.array(self.distortion))[0]
         else:
             at_one = np.concatenate([points[0], np.ones((points.shape[1], 1))], -1)
             coefficients = np.array(self.distortion or (0.0,) * 4)
-            seen = cv2.projectPoints(at_one, np.zeros(3), np.zeros(3), self._matrix(), coefficients)[0][:, 0]
-        return seen + 0.5
+            none = np.zeros(3)  # no rotation, no translation
+            distorted = cv2.projectPoints(at_one, none, none, self._matrix(), coefficients)[0][:, 0]
+        return np.asarray(distorted + 0.5, np.float64)
 
     def undistorted(self, image: NDArray[np.float32], *, fill: bool) -> tuple[NDArray[np.float32], Lens]:
-        """The picture [H, W, C] that a pinhole camera would have taken, and that camera.
+        """The picture that a pinhole camera would have taken, and that camera's lens.
 
-        Focal lengths and centre are kept. Parts that the lens did not see are 0; with `fill` the focal lengths
-        are enlarged (at most twice) until there are none.
+        Args:
+            image: [H, W, C], H and W as the lens states them.
+            fill: parts that the lens did not see are 0; with `fill` the focal lengths, which are kept
+                otherwise, are enlarged (at most twice) until there are no such parts.
+
+        Returns:
+            The picture [H, W, C] and its lens, without distortion.
         """
-        if self.straight:
+        if self.is_pinhole:
             return image, self
         zoom = self._zoom() if fill else 1.0
         pinhole = replace(self, fx=self.fx * zoom, fy=self.fy * zoom, distortion=(), fisheye=False)
@@ -115,17 +137,3 @@ class Lens:
             middle = (low + high) / 2
             low, high = (middle, high) if unseen(middle) else (low, middle)
         return high
-
-
-def checked(lens: Lens) -> Lens:
-    """The lens, if its numbers make sense.
-
-    Raises:
-        ValueError: they do not.
-    """
-    numbers: Sequence[float] = (lens.fx, lens.fy, lens.cx, lens.cy, *lens.distortion)
-    if not all(math.isfinite(value) for value in numbers) or min(lens.fx, lens.fy) <= 0:
-        raise ValueError("a focal length is not a positive number, or another number is not finite")
-    if min(lens.width, lens.height) < 1:
-        raise ValueError("the image has no pixels")
-    return lens

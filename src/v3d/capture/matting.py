@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,9 +20,11 @@ from v3d.errors import V3DError
 
 Image = NDArray[np.float32]
 
-# Matting models whose weights may be used for any purpose (Apache-2.0 or MIT), best first. rembg's own default
-# is non-commercial, so a model is always named.
+# Matting models whose weights may be used for any purpose (Apache-2.0 or MIT), best first. rembg's own
+# default is non-commercial, so a model is always named.
 MATTING_MODELS = ("birefnet-general", "isnet-general-use", "u2net", "u2netp", "silueta")
+
+CUT_OUT_VERSION = 1  # of our own code in this module: raise it when results change
 
 _ADVICE = (
     "for a better cut-out give a PNG with a transparent background, or install v3d[matting] and its weights"
@@ -69,9 +72,35 @@ def cut_out(rgb: Image) -> Cutout:
         return _checked(Cutout(*layers, "soft alpha on a plain background", tuple(warnings)))
     alpha = grabcut(rgb)
     warnings.append(
-        f"The photo has no alpha and its background is not plain: the object was guessed with GrabCut; {_ADVICE}."
+        "The photo has no alpha and its background is not plain: the object was guessed with GrabCut; "
+        f"{_ADVICE}."
     )
     return _checked(Cutout(rgb, alpha, "GrabCut", tuple(warnings)))
+
+
+def method_key() -> str:
+    """What `cut_out` would use here: the matting model's name or `off`, and the version of our own code.
+
+    Results that depend on a cut-out are outdated when this changes. Never fails: a V3D_MATTING that cannot be
+    used counts as the model it names, since photos with alpha do not need it.
+    """
+    try:
+        model = installed_model() or "off"
+    except V3DError:
+        model = os.environ["V3D_MATTING"]
+    return f"{model}, version {CUT_OUT_VERSION}"
+
+
+def cut_out_plain(images: Sequence[Image]) -> list[Image]:
+    """Cut the object out of straight RGBA images [H, W, 4], if all are opaque and all backgrounds are plain.
+
+    Otherwise all images come back as they are: in a scene, some views may have a plain background by chance.
+    """
+    if not all((image[..., 3] == 1).all() for image in images):
+        return list(images)
+    layers = [layers_on_plain(image[..., :3]) for image in images]
+    found = [np.dstack(layer) for layer in layers if layer is not None]
+    return found if len(found) == len(images) else list(images)
 
 
 def layers_on_plain(rgb: Image) -> tuple[Image, Image] | None:
@@ -105,7 +134,9 @@ def soft_alpha(rgb: Image, background: Image | float = 1.0) -> Image:
 
 
 def plain_background(rgb: Image) -> Image | None:
-    """The background [H, W, 3] (a quadratic in x and y, so smooth studio gradients count as plain), or None.
+    """The plain background [H, W, 3] of a photo [H, W, 3], or None if it is not plain.
+
+    It is a quadratic in x and y, so smooth studio gradients count as plain.
 
     It is fitted to the border of the photo; parts of the object that touch the border are left out as
     outliers as long as they are less than 30 % of it.
@@ -134,11 +165,14 @@ def plain_background(rgb: Image) -> Image | None:
     background = fit[3] * y[:, None, None] * x[:, None]
     background += along_x
     background += along_y[:, None]
-    return np.clip(background, 0, 1, out=background)
+    return np.asarray(np.clip(background, 0, 1, out=background), np.float32)
 
 
 def unmix(rgb: Image, alpha: Image, background: Image | float) -> Image:
-    """The object's own colour F from rgb = alpha F + (1 - alpha) background; `rgb` where alpha is near zero."""
+    """The object's own colour F [H, W, 3] from rgb = alpha F + (1 - alpha) background.
+
+    Where alpha [H, W] is near zero, `rgb` is kept.
+    """
     edge = (alpha > 0.02) & (alpha < 1)
     a = alpha[edge][:, None]
     own = rgb.copy()

@@ -1,7 +1,7 @@
-"""The photo: any image file -> the object, cut out and framed as the training orbits are.
+"""`Photo`: an object, cut out of any image file and framed as the training orbits are.
 
-The framing law: the box around alpha > 0.5 stands in the middle of a square and its longer side is
-`1 - BORDER_RATIO` of the square's.
+The framing law (`v3d.framing`): the box around alpha > 0.5 stands in the middle of a square and its longer
+side is `1 - BORDER_RATIO` of the square's.
 """
 
 from __future__ import annotations
@@ -35,20 +35,15 @@ class Photo:
     foreground: str = "alpha of the file"
 
     def resized(self, size: int) -> Tensor:
-        """[size, size, 4], antialiased, straight alpha."""
+        """The photo at `size` x `size` pixels: straight RGBA [size, size, 4], antialiased."""
         return resize_rgba(self.rgba, size, size)
-
-    def composited(self, size: int) -> Tensor:
-        """[size, size, 3] on white."""
-        rgba = self.resized(size)
-        return rgba[..., :3] * rgba[..., 3:] + 1 - rgba[..., 3:]
 
 
 def load_photo(path: str | Path, *, recentre: bool = True) -> Photo:
     """Read any common image file and frame its object.
 
-    Orientation and colour profile are applied. The foreground is the file's alpha where it says
-    something, else it is found by `v3d.capture.matting.cut_out`.
+    Orientation and colour profile are applied. The foreground is the file's alpha if that leaves anything
+    out, else it is found by `v3d.capture.matting.cut_out`.
 
     Args:
         recentre: apply the framing law; otherwise keep the photo's framing, padded to a square.
@@ -61,8 +56,8 @@ def load_photo(path: str | Path, *, recentre: bool = True) -> Photo:
     if min(rgba.shape[:2]) < MIN_SIDE:
         height, width = rgba.shape[:2]
         raise V3DError(
-            f"{name} is too small or too thin ({width} x {height} pixels where {MIN_SIDE} are needed each way); "
-            "give another photo."
+            f"{name} is too small or too thin ({width} x {height} pixels where {MIN_SIDE} are needed each "
+            "way); give another photo."
         )
     foreground = "alpha of the file"
     alpha = rgba[..., 3]

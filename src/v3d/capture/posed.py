@@ -1,6 +1,7 @@
-"""`PosedPhoto`: an image file and the camera that took it, before its pixels are read.
+"""Photos with known cameras, before their pixels are read: what every format of posed photos becomes.
 
-Every format of posed photos (`v3d.capture.transforms`, `colmap`, `co3d`, `sfm`) becomes a list of these.
+`v3d.capture.transforms`, `colmap`, `co3d` and `sfm` each read one description of a capture and return a
+`Capture` of `PosedPhoto`s; `v3d.capture.readers` chooses among them and reads the pixels.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ class PosedPhoto:
     """An image file and the camera that took it.
 
     Attributes:
-        file: exists.
-        c2w: [4, 4] float64 rigid motion, OpenCV axes.
-        lens: for the size that the format states.
-        mask: a file that says where the object is, if the format names one.
+        file: the image; it exists.
+        c2w: [4, 4] float64 rigid motion, camera to world, OpenCV axes.
+        lens: the intrinsics and distortion, for the image size that the format states.
+        mask: an image whose first channel says where the object is, if the format names one.
     """
 
     file: Path
@@ -36,50 +37,80 @@ class PosedPhoto:
     mask: Path | None = None
 
     def size(self) -> tuple[int, int]:
-        """Width and height as `read` gives them without `max_side`, from the file's first bytes.
+        """Width and height in pixels as `read` gives them without `max_side`, from the file's first bytes.
 
-        Pixels are taken as they are stored: tools that find poses ignore a photo's orientation tag. Only where
-        the stated size fits the turned photo alone is it turned. A photo that was enlarged or reduced as a
-        whole is accepted.
+        Pixels are taken as they are stored: tools that find poses ignore a photo's orientation tag. Only
+        where the stated size fits the turned photo alone is it turned. A photo that was enlarged or reduced
+        as a whole is accepted.
 
         Raises:
             V3DError: the file is not an image, or its shape is not the stated one.
         """
-        return self._size()[0]
+        return self._size_and_turn()[0]
 
-    def _size(self) -> tuple[tuple[int, int], bool]:
-        """What `size` says, and whether the photo is turned upright for it."""
+    def read(self, max_side: int | None = None) -> tuple[NDArray[np.float32], Lens]:
+        """The pixels, straight RGBA [H, W, 4] float32 in [0, 1], and the lens for an image of their size.
+
+        Args:
+            max_side: larger images are reduced to this many pixels on the longer side while they are decoded.
+
+        Raises:
+            V3DError: the file is broken, or its shape is not the stated one.
+        """
+        image, _ = read_image(self.file, max_side, upright=self._size_and_turn()[1])
+        height, width = image.shape[:2]
+        return image, self.lens.resized(width, height)
+
+    def _size_and_turn(self) -> tuple[tuple[int, int], bool]:
+        """What `size` returns, and whether the photo is turned upright for it."""
         stated = (self.lens.width, self.lens.height)
         for upright in (False, True):
             size = image_size(self.file, upright=upright)
-            if _same_shape(size, stated):
+            if same_shape(size, stated):
                 return size, upright
         raise V3DError(
             f"{self.file} has {size[0]} x {size[1]} pixels; its camera is for {stated[0]} x {stated[1]}."
         )
 
-    def read(self, max_side: int | None = None) -> tuple[NDArray[np.float32], Lens]:
-        """Straight RGBA [H, W, 4] float32 in [0, 1] and the lens for it; larger images are reduced to `max_side`.
 
-        Raises:
-            V3DError: the file is broken, or its shape is not the stated one (see `size`).
-        """
-        image, _ = read_image(self.file, max_side, upright=self._size()[1])
-        height, width = image.shape[:2]
-        return image, self.lens.resized(width, height)
+@dataclass(frozen=True)
+class Capture:
+    """The posed photos that one description (a transforms.json, a COLMAP model, a CO3D sequence) lists.
+
+    Attributes:
+        photos: those whose files exist, in the order of the format.
+        missing: listed files that do not exist.
+    """
+
+    photos: tuple[PosedPhoto, ...]
+    missing: tuple[Path, ...] = ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know, one sentence each: that photos were left out."""
+        if not self.missing:
+            return ()
+        listed = len(self.missing) + len(self.photos)
+        return (
+            f"{len(self.missing)} of the {listed} listed photos do not exist and are left out, "
+            f"{self.missing[0].name} among them.",
+        )
 
 
-def _same_shape(a: tuple[int, int], b: tuple[int, int]) -> bool:
-    """Whether one size is the other, scaled and rounded to whole pixels."""
+def same_shape(a: tuple[int, int], b: tuple[int, int]) -> bool:
+    """Whether one size (width, height) is the other, scaled and rounded to whole pixels."""
     small, large = sorted((a, b))
     return abs(small[0] * large[1] / large[0] - small[1]) <= 1
 
 
-def rigid(matrix: Any, where: str) -> Tensor:
+def rigid_motion(matrix: Any, where: str) -> Tensor:
     """[4, 4] float64 from 3 or 4 rows of numbers.
 
+    Args:
+        where: begins the sentence of an error, for example "transforms.json, 3.png: the transform_matrix".
+
     Raises:
-        V3DError: it is not a rotation and a position; the sentence starts with `where`.
+        V3DError: the numbers are not a rotation and a position.
     """
     try:
         pose = torch.as_tensor(matrix, dtype=torch.float64)
@@ -94,14 +125,3 @@ def rigid(matrix: Any, where: str) -> Tensor:
     if not orthogonal or not bool(torch.isfinite(c2w).all()) or float(torch.linalg.det(R)) < 0:
         raise V3DError(f"{where} is not a rotation and a position.")
     return c2w
-
-
-def absent(photo: Path, listed: Path, missing: list[Path] | None) -> None:
-    """Note a photo that does not exist in `missing`.
-
-    Raises:
-        V3DError: there is no such list.
-    """
-    if missing is None:
-        raise V3DError(f"{photo}, listed in {listed.name}, does not exist.")
-    missing.append(photo)

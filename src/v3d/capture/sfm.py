@@ -1,4 +1,4 @@
-"""Raw photos -> posed photos, by structure from motion: the optional package pycolmap."""
+"""Raw photos -> `Capture`: their cameras, found by structure from motion (the optional package pycolmap)."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import tempfile
 from pathlib import Path
 
 from v3d.capture.colmap import read_colmap
-from v3d.capture.posed import PosedPhoto
+from v3d.capture.posed import Capture
 from v3d.errors import V3DError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
-_LEAST = 3
+_MIN_PHOTOS = 3
 
 
 def list_photos(folder: Path) -> list[Path]:
@@ -23,26 +23,26 @@ def list_photos(folder: Path) -> list[Path]:
     return []
 
 
-def pose_photos(folder: str | Path) -> list[PosedPhoto]:
-    """Find the cameras of a folder's photos; nothing is written into it. The world's axes and unit are arbitrary.
+def pose_photos(folder: str | Path) -> Capture:
+    """Find the cameras of a folder's photos; nothing is written into it.
 
-    Photos of one make and size are taken to share one lens (one focal length, one radial coefficient). Photos that
-    do not fit to the others are left out.
+    The world's axes and unit are arbitrary. Photos of one make and size are taken to share one lens (one
+    focal length, one radial coefficient). Photos that do not fit to the others are left out.
 
     Raises:
         V3DError: pycolmap is not installed, there are too few photos, or they do not fit together.
     """
     files = list_photos(Path(folder))
-    if len(files) < _LEAST:
+    if len(files) < _MIN_PHOTOS:
         raise V3DError(
-            f"{folder} has {len(files)} photos; at least {_LEAST} are needed to find their cameras."
+            f"{folder} has {len(files)} photos; at least {_MIN_PHOTOS} are needed to find their cameras."
         )
     try:
         import pycolmap
     except ImportError as error:
         raise V3DError(
-            f"{folder} has photos but no cameras: `pip install 'v3d[colmap]'` (pycolmap) to find them, or give "
-            "a transforms.json or a COLMAP model."
+            f"{folder} has photos but no cameras: `pip install 'v3d[colmap]'` (pycolmap) to find them, or "
+            "give a transforms.json or a COLMAP model."
         ) from error
     pycolmap.logging.minloglevel = 2  # errors only
     pycolmap.set_random_seed(0)
@@ -51,15 +51,17 @@ def pose_photos(folder: str | Path) -> list[PosedPhoto]:
         database, photos = work / "database.db", files[0].parent
         names = [file.name for file in files]
         reader = pycolmap.ImageReaderOptions(camera_model="SIMPLE_RADIAL")
+        mode = pycolmap.CameraMode.AUTO
         pycolmap.extract_features(
-            database, photos, image_names=names, camera_mode=pycolmap.CameraMode.AUTO, reader_options=reader
+            database, photos, image_names=names, camera_mode=mode, reader_options=reader
         )
         pycolmap.match_exhaustive(database)
-        options = pycolmap.IncrementalPipelineOptions(min_model_size=_LEAST)
+        options = pycolmap.IncrementalPipelineOptions(min_model_size=_MIN_PHOTOS)
         models = pycolmap.incremental_mapping(database, photos, work, options)
         if not models:
             raise V3DError(
-                f"The photos of {folder} do not fit together; take more of them, with more overlap and texture."
+                f"The photos of {folder} do not fit together; take more of them, with more overlap and "
+                "texture."
             )
         best = max(models.values(), key=lambda model: model.num_reg_images())
         best.write_binary(work)

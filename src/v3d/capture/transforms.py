@@ -1,7 +1,7 @@
-"""Photos with known cameras, before their pixels are read: `Lens`, `PosedPhoto`, and transforms.json.
+"""transforms.json (nerfstudio's, instant-ngp's, ours) -> `Capture`.
 
-Every format of posed photos (transforms.json here; COLMAP and CO3D in `v3d.scene`) becomes a list of
-`PosedPhoto`; what a lens does to a picture has one home, `Lens`.
+Its poses are camera-to-world matrices with OpenGL axes; focal lengths and distortion stand in each frame or,
+for all frames, in the file's own keys.
 """
 
 from __future__ import annotations
@@ -16,24 +16,47 @@ from torch import Tensor
 
 from v3d.cameras import OPENCV_OPENGL
 from v3d.capture.images import image_size
-from v3d.capture.lens import Lens, checked
-from v3d.capture.posed import PosedPhoto, absent, rigid
+from v3d.capture.lens import Lens
+from v3d.capture.posed import Capture, PosedPhoto, rigid_motion
 from v3d.errors import V3DError
 
 _PINHOLE = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "PERSPECTIVE")
 _SUFFIXES = ("", ".png", ".jpg", ".jpeg")
 
 
-def transforms_file(path: Path) -> Path | None:
-    """The transforms.json that `path` is or holds."""
+def find_transforms(path: Path) -> Path | None:
+    """The transforms.json (or transforms_train.json) that `path` is or holds."""
     if path.is_file():
         return path
     names = ("transforms.json", "transforms_train.json")
     return next((path / name for name in names if (path / name).is_file()), None)
 
 
+def read_transforms(path: Path) -> Capture:
+    """The posed photos of a transforms.json, in the order of its frames.
+
+    Raises:
+        V3DError: the file is broken, a pose is not a rigid motion, a camera model is not known.
+    """
+    photos, missing = [], []
+    for frame in transforms_frames(path):
+        name = frame.get("file_path")
+        if not isinstance(name, str):
+            raise V3DError(f"A frame of {path} has no file_path.")
+        file = next((f for suffix in _SUFFIXES if (f := path.parent / (name + suffix)).is_file()), None)
+        where = f"{path.name}, {name}"
+        c2w = frame_pose(frame, where)
+        if file is None:
+            missing.append(path.parent / name)
+            continue
+        lens = frame_lens(frame, image_size(file, upright=False), where)
+        mask = frame.get("mask_path")
+        photos.append(PosedPhoto(file, c2w, lens, path.parent / mask if isinstance(mask, str) else None))
+    return Capture(tuple(photos), tuple(missing))
+
+
 def transforms_frames(path: Path) -> list[dict[str, Any]]:
-    """The frames of a transforms.json, each with the file's own keys added.
+    """The frames of a transforms.json, each with the file's own keys added where it has none of that name.
 
     Raises:
         V3DError: the file is not one, or lists no frames.
@@ -48,43 +71,27 @@ def transforms_frames(path: Path) -> list[dict[str, Any]]:
     return frames
 
 
-def read_transforms(path: Path, missing: list[Path] | None = None) -> list[PosedPhoto]:
-    """The photos of a transforms.json: ours, nerfstudio's or instant-ngp's.
+def frame_pose(frame: Mapping[str, Any], where: str) -> Tensor:
+    """Camera to world [4, 4] float64, OpenCV axes, from a frame's transform_matrix, which has OpenGL axes.
 
     Args:
-        missing: takes the files that do not exist, whose frames are then left out.
+        where: begins the sentence of an error.
 
     Raises:
-        V3DError: the file is broken, a pose is not a rigid motion, a camera is unknown; an image does not
-            exist and `missing` is not given.
+        V3DError: the matrix is missing or is not a rigid motion.
     """
-    photos = []
-    for frame in transforms_frames(path):
-        name = frame.get("file_path")
-        if not isinstance(name, str):
-            raise V3DError(f"A frame of {path} has no file_path.")
-        file = next((f for suffix in _SUFFIXES if (f := path.parent / (name + suffix)).is_file()), None)
-        where = f"{path.name}, {name}"
-        c2w = frame_pose(frame, where)
-        if file is not None:
-            lens = frame_lens(frame, image_size(file, upright=False), where)
-            mask = frame.get("mask_path")
-            photos.append(PosedPhoto(file, c2w, lens, path.parent / mask if isinstance(mask, str) else None))
-        else:
-            absent(path.parent / name, path, missing)
-    return photos
-
-
-def frame_pose(frame: Mapping[str, Any], where: str) -> Tensor:
-    """c2w [4, 4] float64 with OpenCV axes from a frame's transform_matrix, which has OpenGL axes."""
-    return rigid(frame.get("transform_matrix"), f"{where}: the transform_matrix") @ OPENCV_OPENGL
+    return rigid_motion(frame.get("transform_matrix"), f"{where}: the transform_matrix") @ OPENCV_OPENGL
 
 
 def frame_lens(frame: Mapping[str, Any], size: tuple[int, int], where: str) -> Lens:
-    """The lens from focal lengths, or from the full angles of view; `size` where the frame states none.
+    """The lens of a frame, from its focal lengths or its full angles of view.
+
+    Args:
+        size: width and height in pixels for frames that state none.
+        where: begins the sentence of an error.
 
     Raises:
-        V3DError: a number is missing or senseless, or the camera model is unknown.
+        V3DError: a number is missing or senseless, or the camera model is not known.
     """
     model = frame.get("camera_model", "OPENCV")
     fisheye = model == "OPENCV_FISHEYE" or bool(frame.get("is_fisheye"))
@@ -104,6 +111,6 @@ def frame_lens(frame: Mapping[str, Any], size: tuple[int, int], where: str) -> L
         if "fl_y" not in frame and "camera_angle_y" in frame:
             fy = 0.5 * height / math.tan(0.5 * float(frame["camera_angle_y"]))
         cx, cy = float(frame.get("cx", width / 2)), float(frame.get("cy", height / 2))
-        return checked(Lens(width, height, fx, fy, cx, cy, distortion, fisheye))
+        return Lens(width, height, fx, fy, cx, cy, distortion, fisheye).validated()
     except (ValueError, TypeError, ZeroDivisionError) as error:
         raise V3DError(f"{where}: there is no usable camera ({error}).") from error

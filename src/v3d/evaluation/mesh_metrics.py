@@ -126,7 +126,7 @@ def volume_iou(a: Mesh, b: Mesh, *, points: int = 2**17, directions: int = 36, s
     """
     both = torch.cat([a.vertices, b.vertices])
     low, high = both.amin(0), both.amax(0)
-    sobol = torch.quasirandom.SobolEngine(3)  # type: ignore[no-untyped-call]  # torch has no types here
+    sobol = torch.quasirandom.SobolEngine(3)
     x = low + (high - low) * sobol.draw(points)
     in_a = visible_solid(a, x, directions=directions, size=size)
     in_b = visible_solid(b, x, directions=directions, size=size)

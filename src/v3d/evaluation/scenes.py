@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -134,7 +135,7 @@ def load_scenes(paths: Sequence[Path], ids: Sequence[str], protocol: SceneProtoc
     Raises:
         V3DError: a capture cannot be read.
     """
-    from v3d.capture.readers import find_photos, read_photos
+    from v3d.capture.readers import find_photos, read_scene_views
     from v3d.data.scene_shards import SceneShards
     from v3d.scene.normalise import normalise
 
@@ -148,9 +149,11 @@ def load_scenes(paths: Sequence[Path], ids: Sequence[str], protocol: SceneProtoc
                 views = Views(rgb.float() / 255, torch.ones(rgb.shape[:3]), cameras)
                 views = views[_evenly(len(views), protocol.views)]
             else:
-                photos = find_photos(path)
-                photos = [photos[i] for i in _evenly(len(photos), protocol.views)]
-                views = square(read_photos(photos, max_size=4 * protocol.size))
+                capture = find_photos(path)
+                for note in capture.notes:
+                    warnings.warn(note, stacklevel=2)
+                photos = [capture.photos[i] for i in _evenly(len(capture.photos), protocol.views)]
+                views = square(read_scene_views(photos, max_size=4 * protocol.size))
                 views = Views(views.rgb, views.alpha, normalise(views.cameras)[0])
             if views.cameras.width != protocol.size:
                 views = views.resized(protocol.size)

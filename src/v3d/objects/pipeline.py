@@ -12,7 +12,7 @@ from typing import Any
 
 from v3d.callbacks import OnProgress
 from v3d.capture.images import existing
-from v3d.capture.readers import load_views
+from v3d.capture.readers import find_photos, read_object_views
 from v3d.capture.video import views_from_video
 from v3d.diffusion.generator import load_generator
 from v3d.meshes.mesh import Mesh
@@ -109,7 +109,8 @@ def reconstruct(
     has the placement: asset = scale * (theirs - centre).
 
     Args:
-        views: a folder with transforms.json, or views in memory (their run's folder is then `out` itself).
+        views: a capture in any format that `v3d.capture.readers` knows, or views in memory (their run's folder is
+            then `out` itself). Photos that are listed and do not exist are left out, with a warning.
         orbit: `views` is a video that goes once around the object.
         photo: a sharper photo of view 0, for the texture.
         force, on_progress: as for `generate`.
@@ -120,14 +121,19 @@ def reconstruct(
     settings = settings or ReconstructSettings()
     device = pick_device(settings.device)
     tune_malloc()
+    notes: tuple[str, ...] = ()
     if isinstance(views, Views):
         folder, posed = Path(out), views
     else:
         folder = other_than(Path(views), Path(out) / run_name(Path(views)))
-        posed = views_from_video(views) if orbit else load_views(views, max_size=MAX_VIEW_SIZE)
+        if orbit:
+            posed = views_from_video(views)
+        else:
+            capture = find_photos(views)
+            notes, posed = capture.notes, read_object_views(capture.photos, max_size=MAX_VIEW_SIZE)
     run = RunFolder(folder, settings, force=force, on_progress=on_progress)
     photos = {} if photo is None else {0: photo_stage(run, Path(photo), recentre=True)[0]}
-    placed, key = views_stage(run, posed)
+    placed, key = views_stage(run, posed, notes)
     return _build(run, BuildInputs(placed, None, photos), key, key, preset_of(settings), settings, device)
 
 

@@ -7,7 +7,7 @@ that a newer V3D does not take an older one's files for its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from v3d.capture.images import read_image
+from v3d.capture.matting import method_key
 from v3d.capture.photo import Photo, load_photo
 from v3d.capture.readers import load_views
 from v3d.diffusion.generator import Generator
@@ -60,7 +61,7 @@ def photo_stage(run: RunFolder, path: Path, *, recentre: bool) -> tuple[Tensor, 
     return run.stage(
         "photo",
         version=1,
-        inputs=[file_digest(path), recentre],
+        inputs=[file_digest(path), recentre, method_key()],
         files=["photo.png"],
         compute=compute,
         save=save,
@@ -108,18 +109,19 @@ def above_stage(run: RunFolder, generator: Generator, photo: Tensor, key: str) -
     )
 
 
-def views_stage(run: RunFolder, views: Views) -> tuple[Views, str]:
-    """Given views, brought to the world of the orbit (see `v3d.placement`)."""
+def views_stage(run: RunFolder, views: Views, notes: Sequence[str] = ()) -> tuple[Views, str]:
+    """Given views, brought to the world of the orbit (see `v3d.placement`); `notes` of their reader are kept."""
 
     def compute(stage: Stage) -> Views:
+        stage.warnings.extend(notes)
         cameras, placement = place(views.cameras)
         stage.facts["placement"] = {"scale": placement.scale, "centre": placement.centre}
         return Views(views.rgb, views.alpha, cameras)
 
     return run.stage(
         "views",
-        version=1,
-        inputs=[views.rgb, views.alpha, views.cameras],
+        version=2,
+        inputs=[views.rgb, views.alpha, views.cameras, list(notes)],
         files=["views", "transforms.json"],
         compute=compute,
         save=lambda placed: save_views(placed, run.path),

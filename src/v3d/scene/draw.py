@@ -1,7 +1,8 @@
 """Views along a camera path from a few posed photos, clip by clip: how the scene model is used.
 
-A clip is as many views as the model draws at once. The first clip holds anchors, spread over the whole path;
-every later one lies between anchors and sees them beside the photos, so that a long path stays one scene.
+A clip is as many views as the model generates at once. The first clip holds anchors, spread over the whole
+path; every later one lies between anchors and is conditioned on them beside the photos, so that a long path
+stays one scene.
 """
 
 from __future__ import annotations
@@ -16,33 +17,35 @@ from v3d.scene.model import SceneViews, square, square_cameras
 from v3d.scene.paths import anchors_first
 from v3d.views import Views, cat_views
 
-CLIP = ORBIT_VIEWS  # what the model was trained to draw at once
-MOST_ANCHORS = 4
+CLIP = ORBIT_VIEWS  # how many views the model was trained to generate at once
+MAX_ANCHORS = 4
 
 
 class SceneDrawer(Protocol):
-    """What draws a clip: `v3d.scene.model.SceneModel` does.
-
-    Attributes:
-        size: pixels of a view's side; hash: of the weights, for reports.
-    """
+    """What generates the views of a clip, as `v3d.scene.model.SceneModel` does."""
 
     @property
-    def size(self) -> int: ...
+    def size(self) -> int:
+        """Pixels of a view's side."""
+        ...
 
     @property
-    def hash(self) -> str: ...
+    def hash(self) -> str:
+        """Fingerprint of the weights, for reports."""
+        ...
 
     def __call__(
         self,
         sources: Views,
         targets: Cameras,
         *,
-        drawn: Views | None = None,
+        generated: Views | None = None,
         seed: int = 0,
         steps: int | None = None,
         on_step: OnStep | None = None,
-    ) -> SceneViews: ...
+    ) -> SceneViews:
+        """Generate views at `targets` from `sources`, see `v3d.scene.model.SceneModel.__call__`."""
+        ...
 
 
 def draw_path(
@@ -55,32 +58,40 @@ def draw_path(
     steps: int | None = None,
     on_step: OnStep | None = None,
 ) -> SceneViews:
-    """Draw the views of a whole path from photos, in the order of the path.
+    """Generate the views of a whole path from photos, in the order of the path.
 
-    Sources and views are squares of `model.size`. Beside the photos a clip sees at most `MOST_ANCHORS` of the drawn views
-    around it, those that differ most.
+    Beside the photos, a clip is conditioned on at most `MAX_ANCHORS` of the generated views around it: those
+    whose cameras differ most.
 
     Args:
+        sources: posed photos in the normalised world; the square in their middle is used.
+        path: cameras of the views, of any image size.
         closed: the path's last frame leads to its first.
+        seed: of the first clip's noise; every clip has noise of its own.
+        steps: of the sampler; the model's own number by default.
+        on_step: called with the steps done and the steps of all clips.
+
+    Returns:
+        Views, guide and depth, squares of `model.size` pixels.
     """
     sources = square(sources).resized(model.size)
     path = square_cameras(path).resized(model.size, model.size)
     clips = anchors_first(len(path), CLIP, closed=closed)
-    made: dict[int, SceneViews] = {}
+    made: dict[int, SceneViews] = {}  # by the frame's number in the path
     for number, clip in enumerate(clips):
-        beside = [clip.sources[k] for k in spread(path[clip.sources], MOST_ANCHORS)] if clip.sources else []
+        beside = [clip.sources[k] for k in spread(path[clip.sources], MAX_ANCHORS)] if clip.sources else []
 
-        def tell(done: int, total: int, number: int = number) -> None:
+        def step(done: int, total: int, number: int = number) -> None:
             if on_step:
                 on_step(number * total + done, len(clips) * total)
 
         views = model(
             sources,
             path[clip.targets],
-            drawn=cat_views([made[i].views for i in beside]) if beside else None,
+            generated=cat_views([made[i].views for i in beside]) if beside else None,
             seed=seed + number,
             steps=steps,
-            on_step=tell,
+            on_step=step,
         )
         for k, i in enumerate(clip.targets):
             made[i] = SceneViews(views.views[k], views.guide[k], views.depth[k : k + 1])
@@ -93,9 +104,10 @@ def draw_path(
 
 
 def spread(cameras: Cameras, count: int) -> list[int]:
-    """Up to `count` cameras that differ most, best first: the one nearest the middle, then always the farthest.
+    """Indices of up to `count` cameras that differ most, best first.
 
-    Cameras differ by their places and viewing directions (`v3d.cameras.poses`).
+    The first is the camera nearest to the mean, each next one the farthest from all that were chosen. Cameras
+    differ by their places and viewing directions (`v3d.cameras.poses`).
     """
     pose = poses(cameras, cameras)
     chosen = [int((pose - pose.mean(0)).norm(dim=-1).argmin())]

@@ -1,7 +1,8 @@
-"""Gaussians of a scene, fitted to given and generated views (the paper's scenes end with views; this goes on).
+"""Gaussians of a scene, fitted to given and generated views: the paper ends with the views.
 
-Unlike an object, a scene has no mask and fills its images, near things and the sky alike. The first Gaussians
-stand where the given views agree and, where none of them looks, where depth maps say; the rest begins on a far shell.
+Unlike an object, a scene has no mask and fills its images, near things and the sky alike. Initial Gaussians
+stand where the given views agree and, outside of these, at the depths of the generated views; the rest begins
+on a far shell.
 """
 
 from __future__ import annotations
@@ -25,21 +26,21 @@ from v3d.splats.gaussians import Splats, morton_order
 from v3d.views import Views
 
 NEAR, FAR = 0.3, 12.0
-"""Nearest depth looked for and the radius of the far shell, in a world whose farthest camera stands at 1.5."""
+"""Nearest depth searched and the radius of the far shell, where the farthest camera stands at 1.5."""
 R = 1.5  # voxels have one size within this radius and grow beyond it
-OPACITY = 0.5  # at the start
-TRUST = 2.0  # all generated views together are looked at as often as so many photos
-CLEAR = 0.2  # no camera stands in matter: so far from each there are no Gaussians
-BEHIND = 1.1  # times the depth that a photo shows; nearer points may be the same surface
+OPACITY = 0.5  # of initial Gaussians
+GENERATED_SHARE = 2.0  # all generated views together are sampled as often as this many photos
+CLEAR = 0.2  # no camera stands in matter: within this distance of each there are no Gaussians
+BEHIND = 1.1  # times a photo's depth: nearer points may belong to the surface that the photo shows
 
 
 @dataclass(frozen=True)
 class SceneFitSettings:
-    """Defaults suit a few dozen views of 128 to 256 px.
+    """How Gaussians of a scene are fitted; the defaults suit a few dozen views of 128 to 256 px.
 
     Attributes:
-        points: Gaussians at the start.
-        fit: of the Gaussians; their opacity costs nothing, since a scene is opaque.
+        points: number of initial Gaussians at most.
+        fit: settings of the optimisation; opacity has no penalty, since a scene is opaque.
     """
 
     points: int = 20_000
@@ -60,13 +61,18 @@ def fit_scene(
     on_step: OnStep | None = None,
     seed: int = 0,
 ) -> Splats:
-    """Fit Gaussians to all views of a scene. Alpha is not looked at: every pixel shows something.
+    """Fit Gaussians to all views of a scene. Alpha is ignored: every pixel shows something.
 
-    Photos do not err, generated views do: all of these together are looked at as often as two photos.
+    Photos do not err, generated views do: all of these together are sampled as often as two photos.
 
     Args:
-        given, generated: may differ in image size; cameras in the normalised world (`v3d.scene.normalise`).
+        given: photos, with cameras in the normalised world (`v3d.scene.normalise`).
+        generated: views of any other image size, with cameras in that world.
         depth: [G, h, w] camera z of the generated views, 0 where unknown.
+        settings: `SceneFitSettings` by default.
+        perceptual: a network for a perceptual term of the loss, see `v3d.splats.fit.fit`.
+        on_step: called with the iterations done and the iterations in all.
+        seed: of the order of the views, and of random depths.
 
     Returns:
         Gaussians in the normalised world, on the device of `given`.
@@ -77,7 +83,7 @@ def fit_scene(
     groups, shares = [given], [1.0] * len(given)
     if generated is not None:
         groups.append(generated)
-        shares += [TRUST / len(generated)] * len(generated)
+        shares += [GENERATED_SHARE / len(generated)] * len(generated)
     splats = fit(
         [replace(group, alpha=torch.ones_like(group.alpha)) for group in groups],
         _clear_of(centers, initial),
@@ -91,7 +97,7 @@ def fit_scene(
 
 
 def _clear_of(centers: Tensor, splats: Splats) -> Splats:
-    """Without the Gaussians that stand before a camera's lens [V, 3]: they would fog all it sees."""
+    """The Gaussians without those right in front of a camera at `centers` [V, 3]: these fog its view."""
     return splats[torch.cdist(splats.means, centers.to(splats.means)).amin(1) > CLEAR]
 
 
@@ -103,19 +109,27 @@ def initial_scene(
     *,
     seed: int = 0,
 ) -> Splats:
-    """At most `count` round Gaussians: nine in ten at known depths, the others on the far shell.
+    """At most `count` round initial Gaussians, nine in ten at estimated depths, the others on the far shell.
 
-    Depths come from a plane sweep over the given views, where there are several, and from `depth` where none of them
-    looks: in front of what a photo shows, points that the model put wrong would stay hanging in the air. Where nothing
-    has a depth, points are spread along the rays.
+    Depths come from a plane sweep over the given views, where there are several, and from `depth` outside of
+    these: in front of a photo's surfaces, points at wrong depths would stay as floaters. Where nothing has a
+    depth, points are spread along the rays.
+
+    Args:
+        given: photos, with cameras in the normalised world.
+        generated: views with cameras in that world.
+        depth: [G, h, w] camera z of the generated views, 0 where unknown.
+        seed: of random depths.
     """
-    parts: list[tuple[_Points, _Points]] = []  # at known depths, on the shell
+    parts: list[tuple[_Points, _Points]] = []  # at estimated depths, on the shell
     if len(given) > 1:
         z = sweep_depth(given, near=NEAR, far=FAR)
         parts.append((_unproject(given, z), _onto_shell(given, z)))
     if generated is not None and depth is not None:
         more = _unproject(generated, depth), _onto_shell(generated, depth)
-        parts.append(tuple(x[_hidden(x.means, given, z)] for x in more) if parts else more)  # type: ignore[arg-type]
+        if parts:
+            more = more[0][_hidden(more[0].means, given, z)], more[1][_hidden(more[1].means, given, z)]
+        parts.append(more)
     if not sum(len(near.means) for near, _ in parts):
         z = _random_depth(given, seed)
         parts = [(_unproject(given, z), _onto_shell(given, z))]
@@ -124,18 +138,29 @@ def initial_scene(
 
 
 def _hidden(points: Tensor, photos: Views, depth: Tensor) -> Tensor:
-    """[P] which points are outside of all photos, or behind what these show at `depth` [V, h, w] (0: endlessly far)."""
+    """Which points are outside of all photos or behind their surfaces, [P] of bool.
+
+    Args:
+        points: [P, 3].
+        depth: [V, h, w] camera z of the photos; 0 counts as endlessly far.
+    """
     at, z = photos.cameras.project(points)
-    grid = at / at.new_tensor([photos.cameras.width, photos.cameras.height]) * 2 - 1  # [V, P, 2]
-    shown = F.grid_sample(depth[:, None], grid[:, None], mode="nearest", align_corners=False)[:, 0, 0]
+    grid = photos.cameras.to_grid(at)  # [V, P, 2]
+    surface = F.grid_sample(depth[:, None], grid[:, None], mode="nearest", align_corners=False)[:, 0, 0]
     outside = (grid.abs() >= 1).any(-1) | (z <= 0)
-    behind = (shown > 0) & (z > BEHIND * shown)
+    behind = (surface > 0) & (z > BEHIND * surface)
     return (outside | behind).all(0)
 
 
 @dataclass(frozen=True)
 class _Points:
-    """P coloured points [P, 3] and the size [P] of the pixel that showed each, at its depth."""
+    """P coloured points.
+
+    Attributes:
+        means: [P, 3].
+        rgb: [P, 3] in [0, 1].
+        footprint: [P] size of the pixel that showed the point, at its depth.
+    """
 
     means: Tensor
     rgb: Tensor
@@ -146,25 +171,27 @@ class _Points:
 
 
 def _unproject(views: Views, depth: Tensor) -> _Points:
-    """A point for every known depth [V, h, w]."""
+    """A point for every pixel with a depth; `depth` [V, h, w] is 0 where there is none."""
     cameras, rgb = _at(views, depth)
     origins, directions = cameras.rays()
-    known = depth > 0
+    has_depth = depth > 0
     footprint = depth / cameras.K[:, 0, 0][:, None, None]
-    return _Points((origins + depth[..., None] * directions)[known], rgb[known], footprint[known])
+    points = (origins + depth[..., None] * directions)[has_depth]
+    return _Points(points, rgb[has_depth], footprint[has_depth])
 
 
 def _onto_shell(views: Views, depth: Tensor) -> _Points:
     """A point on the far shell for every pixel without a depth."""
     cameras, rgb = _at(views, depth)
     _, directions = cameras.rays()
-    unknown = depth <= 0
-    points = F.normalize(directions[unknown], dim=-1) * FAR
-    footprint = (FAR / cameras.K[:, 0, 0][:, None, None]).expand_as(depth)[unknown]
-    return _Points(points, rgb[unknown], footprint)
+    no_depth = depth <= 0
+    points = F.normalize(directions[no_depth], dim=-1) * FAR
+    footprint = (FAR / cameras.K[:, 0, 0][:, None, None]).expand_as(depth)[no_depth]
+    return _Points(points, rgb[no_depth], footprint)
 
 
 def _cat(parts: Sequence[_Points]) -> _Points:
+    """All points of several sets."""
     return _Points(*(torch.cat(tensors) for tensors in zip(*(vars(p).values() for p in parts), strict=True)))
 
 
@@ -176,7 +203,7 @@ def _at(views: Views, depth: Tensor) -> tuple[Cameras, Tensor]:
 
 
 def _random_depth(views: Views, seed: int, size: int = 64) -> Tensor:
-    """[V, h, w] depths even in their logarithm."""
+    """Random depths [V, h, w], uniform in their logarithm between `NEAR` and `FAR`."""
     scale = min(1.0, size / max(views.cameras.width, views.cameras.height))
     h, w = round(views.cameras.height * scale), round(views.cameras.width * scale)
     share = torch.rand(len(views), h, w, generator=torch.Generator().manual_seed(seed))
@@ -184,12 +211,12 @@ def _random_depth(views: Views, seed: int, size: int = 64) -> Tensor:
 
 
 def _thin(points: _Points, count: int) -> _Points:
-    """At most `count` points: the sharpest of every voxel. Voxels grow with the distance from the cameras."""
+    """At most `count` points: the sharpest of every voxel. Voxels grow with the distance from the origin."""
     if len(points.means) <= count:
         return points
     points = points[points.footprint.argsort(stable=True)]
     radius = points.means.norm(dim=-1, keepdim=True).clamp_min(1e-6)
-    # All of space in a ball of radius 2 R, what is within R as it is (Barron et al. 2022).
+    # Contraction of all space to a ball of radius 2 R that keeps the ball of radius R (Barron et al. 2022).
     bounded = torch.where(radius > R, points.means / radius * (2 * R - R * R / radius), points.means)
     low, high = 0.0, 4 * R
     first = np.zeros(1, np.int64)

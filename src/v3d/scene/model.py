@@ -1,7 +1,7 @@
 """The scene model: new views of a scene from a few posed photos (the paper's scene-level part).
 
-The networks are those of the orbit model, trained on scenes: PixelNeRF pools what all photos say about every new
-view, and the video model draws all new views together.
+The networks are those of the orbit model, trained on scenes: PixelNeRF pools the features of all photos for
+every new view, and the video model generates all new views together.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class SceneViews:
     """New views of a scene.
 
     Attributes:
-        views: [V, size, size], alpha 1.
-        guide: the same as PixelNeRF alone draws them.
+        views: V views of size x size pixels, alpha 1.
+        guide: the views that PixelNeRF alone renders for the same cameras, which guide the video model.
         depth: [V, h, w] camera depth in the normalised world, 0 where unknown.
     """
 
@@ -70,29 +70,31 @@ class SceneModel:
         sources: Views,
         targets: Cameras,
         *,
-        drawn: Views | None = None,
+        generated: Views | None = None,
         seed: int = 0,
         steps: int | None = None,
         on_step: OnStep | None = None,
     ) -> SceneViews:
-        """Draw new views. Photos and new views are reduced to the square in their middle.
+        """Generate new views together. Photos and new views are reduced to the square in their middle.
 
         Args:
-            sources: posed photos in the normalised world (`v3d.scene.normalise`); their order does not matter. Every view
-                is drawn from those near it.
-            drawn: views drawn before, which these are to agree with.
-            targets: cameras of the new views, which are drawn together: a clip of up to about 18.
-            seed: of the initial noise; steps: of the sampler.
+            sources: posed photos in the normalised world (`v3d.scene.normalise`), in any order. Every view is
+                generated from those near it.
+            targets: cameras of the new views: a clip of up to about 18.
+            generated: views of earlier clips, which these are to agree with.
+            seed: of the initial noise.
+            steps: of the sampler; the model's own number by default.
+            on_step: called with the steps done and the steps in all.
 
         Raises:
             V3DError: there are no photos.
         """
         if len(sources) == 0:
             raise V3DError("The scene model reads at least one photo; none was given.")
-        before = 0 if drawn is None else len(drawn)
+        before = 0 if generated is None else len(generated)
         photos = square(sources).resized(self.size)
-        if drawn is not None:
-            photos = cat_views([photos, square(drawn).resized(self.size)])
+        if generated is not None:
+            photos = cat_views([photos, square(generated).resized(self.size)])
         cameras = square_cameras(targets).resized(self.size, self.size)
         images = torch.cat([photos.rgb, torch.ones_like(photos.rgb[..., :1])], -1).permute(0, 3, 1, 2)
         made = self.networks.generate(
@@ -117,7 +119,7 @@ def square(views: Views) -> Views:
 
 
 def square_cameras(cameras: Cameras) -> Cameras:
-    """The same cameras seen through the square in the middle of their image."""
+    """Cameras that see the square in the middle of the given cameras' images."""
     side = min(cameras.width, cameras.height)
     K = cameras.K.clone()
     K[:, 0, 2] -= (cameras.width - side) // 2
@@ -126,5 +128,6 @@ def square_cameras(cameras: Cameras) -> Cameras:
 
 
 def _views(images: Tensor, cameras: Cameras) -> Views:
+    """Opaque views of images [V, 3 or more, S, S] in [-1, 1]."""
     rgb = (images[:, :3] / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).contiguous()
     return Views(rgb, torch.ones_like(rgb[..., 0]), cameras)

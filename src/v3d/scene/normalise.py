@@ -1,7 +1,7 @@
-"""The world of a scene: z up, what the cameras look at in the origin, the farthest camera at 1.5 (the paper's radius).
+"""The normalised world of a scene: z up, the origin where the cameras look, the farthest camera at 1.5.
 
-The result does not depend on the order of the cameras, and not on the axes, origin and unit of the user's
-world, except for a turn around z, and for what one camera alone cannot tell.
+1.5 is the paper's radius of an orbit. The result does not depend on the order of the cameras, and not on the
+axes, origin and unit of the capture, except for a turn around z, and for what one camera alone cannot tell.
 """
 
 from __future__ import annotations
@@ -24,47 +24,42 @@ _IN_FRONT = 0.9  # share of cameras that have the common point before them
 
 @dataclass(frozen=True)
 class Normalisation:
-    """A similarity between two worlds: `ours = matrix @ theirs`.
+    """The similarity from a capture's own world to the normalised one.
 
     Attributes:
-        matrix: [4, 4] float64: a rotation times `scale`, and a shift.
+        matrix: [4, 4] float64, a rotation times `scale` and a shift: `normalised = matrix @ own`.
     """
 
     matrix: Tensor
 
     @property
     def scale(self) -> float:
-        """Our length of one of their units."""
-        return float(torch.linalg.det(self.matrix[:3, :3])) ** (1 / 3)
+        """Length of one of the capture's units in the normalised world."""
+        return math.pow(float(torch.linalg.det(self.matrix[:3, :3])), 1 / 3)
 
     def apply(self, cameras: Cameras) -> Cameras:
-        """Their cameras in our world."""
+        """Cameras of the capture's own world in the normalised world."""
         c2w = self.matrix.to(cameras.c2w.device) @ cameras.c2w.double()
         c2w[:, :3, :3] /= self.scale
         return Cameras(c2w.to(cameras.c2w.dtype), cameras.K, cameras.width, cameras.height)
 
-    def apply_points(self, points: Tensor) -> Tensor:
-        """Their points [..., 3] in our world."""
-        matrix = self.matrix.to(points.device)
-        return (points.double() @ matrix[:3, :3].mT + matrix[:3, 3]).to(points.dtype)
-
-    def invert(self) -> Normalisation:
-        """From our world back to theirs."""
-        return Normalisation(torch.linalg.inv(self.matrix))
-
     def to_json(self) -> dict[str, Any]:
+        """Matrix and scale as plain numbers, for `report.json`."""
         return {"matrix": self.matrix.tolist(), "scale": self.scale}
 
 
 def normalise(cameras: Cameras) -> tuple[Cameras, Normalisation]:
-    """Bring cameras into the world of a scene.
+    """Bring cameras into the normalised world of a scene.
 
-    - Up: the cameras' common up becomes +z by the smallest turn; no turn where they already stand upright in a
-      z-up world. See `up_direction`.
+    - Up: the cameras' common up becomes +z by the smallest turn; no turn where they already stand upright in
+      a z-up world. See `up_direction`.
     - Centre: see `focus`; the mean camera position where they look at nothing in common.
-    - Scale: the farthest camera stands at 1.5. Where all cameras stand in the centre, the user's unit is kept.
+    - Scale: the farthest camera stands at 1.5. If all cameras stand in the centre, their unit is kept.
 
-    One camera alone has the origin 1.5 of the user's units ahead.
+    One camera alone has the origin 1.5 of the capture's units ahead.
+
+    Returns:
+        The cameras in the normalised world, and the way to it.
     """
     c2w = cameras.c2w.double().cpu()
     R = _turn_to_z(up_direction(cameras))
@@ -83,9 +78,9 @@ def normalise(cameras: Cameras) -> tuple[Cameras, Normalisation]:
 def focus(cameras: Cameras) -> Tensor:
     """The point [3] float64 that the cameras look at.
 
-    The point nearest to all optical axes if at least nine of ten cameras have it in front of them. Otherwise (parallel or
-    outward views, a single camera) the point ahead of the mean camera by the distance of the farthest camera from their
-    mean, or by 1.5 where they stand in one place.
+    The point nearest to all optical axes if at least nine of ten cameras have it in front of them. Otherwise
+    (parallel or outward views, a single camera) the point ahead of the mean camera by the distance of the
+    farthest camera from their mean, or by 1.5 where they stand in one place.
     """
     point = _meeting_point(cameras)
     if point is not None:

@@ -1,4 +1,4 @@
-"""Camera paths from JSON files: a viewer's camera_path.json (nerfstudio), or a transforms.json without images."""
+"""Camera paths from JSON files: nerfstudio's camera_path.json, or a transforms.json without images."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from v3d.cameras import OPENCV_OPENGL, Cameras, cat_cameras
-from v3d.capture.lens import Lens, checked
-from v3d.capture.posed import rigid
+from v3d.capture.lens import Lens
+from v3d.capture.posed import rigid_motion
 from v3d.capture.transforms import frame_lens, frame_pose, transforms_frames
 from v3d.errors import V3DError
 
@@ -19,9 +19,12 @@ from v3d.errors import V3DError
 def read_path(file: str | Path) -> Cameras:
     """The cameras of a path, in the world of the file and with its image size.
 
-    nerfstudio's viewer exports paths in its own, normalised world. Where the `dataparser_transforms.json` of the
-    same training run lies beside the path, this is undone: the path then stands in the world of the COLMAP model, or of
-    the transforms.json that lies there too.
+    nerfstudio's viewer exports paths in its own, normalised world. Where the `dataparser_transforms.json` of
+    that training run lies beside the path, this is undone: the path then stands in the world of the COLMAP
+    model, or of the transforms.json that lies there too.
+
+    Args:
+        file: nerfstudio's camera_path.json, or a transforms.json whose images need not exist.
 
     Raises:
         V3DError: the file is missing or broken, a pose is not a rigid motion, images differ in size.
@@ -37,7 +40,7 @@ def read_path(file: str | Path) -> Cameras:
         if not (frame.get("w") and frame.get("h")):
             raise V3DError(f"{where}: a path needs the image size w and h.")
         lens = frame_lens(frame, (1, 1), where)
-        if not lens.straight:
+        if not lens.is_pinhole:
             raise V3DError(f"{where}: a path needs pinhole cameras, without distortion.")
         out.append(lens.camera(frame_pose(frame, where)))
     return _one_size(file, out)
@@ -53,37 +56,44 @@ def _viewer_cameras(file: Path, meta: dict[str, Any]) -> Cameras:
         width, height = int(meta["render_width"]), int(meta["render_height"])
         for i, frame in enumerate(meta["camera_path"]):
             focal = 0.5 * height / math.tan(math.radians(float(frame["fov"])) / 2)
-            lens = checked(Lens(width, height, focal, focal, width / 2, height / 2))
+            lens = Lens(width, height, focal, focal, width / 2, height / 2).validated()
             pose = torch.tensor(frame["camera_to_world"], dtype=torch.float64).reshape(4, 4)
-            out.append(lens.camera(rigid(pose, f"{file.name}, camera {i}: camera_to_world") @ OPENCV_OPENGL))
+            c2w = rigid_motion(pose, f"{file.name}, camera {i}: camera_to_world") @ OPENCV_OPENGL
+            out.append(lens.camera(c2w))
     except (KeyError, TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
         raise V3DError(f"{file} is not a usable camera path ({error}).") from error
     return _one_size(file, out)
 
 
 def _out_of_nerfstudio(cameras: Cameras, folder: Path) -> Cameras:
-    """Theirs = scale * transform @ (COLMAP's); transforms.json = applied_transform @ (COLMAP's)."""
+    """Cameras in the world of the COLMAP model or transforms.json that nerfstudio was trained on.
+
+    The viewer's positions are scale * (transform @ COLMAP's); a transforms.json has applied_transform @
+    COLMAP's.
+    """
     beside = folder / "dataparser_transforms.json"
     if not beside.is_file():
         return cameras
     meta = _json(beside)
-    transform = rigid(meta.get("transform"), f"{beside.name}: the transform")
+    transform = rigid_motion(meta.get("transform"), f"{beside.name}: the transform")
     try:
         scale = float(meta["scale"])
-        assert scale > 0
-    except (KeyError, TypeError, ValueError, AssertionError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise V3DError(f"{beside} has no usable scale.") from error
+    if not scale > 0:
+        raise V3DError(f"{beside} has no usable scale.")
     back = torch.linalg.inv(transform)
     transforms = folder / "transforms.json"
     applied = _json(transforms).get("applied_transform") if transforms.is_file() else None
     if applied is not None:
-        back = rigid(applied, f"{transforms.name}: the applied_transform") @ back
+        back = rigid_motion(applied, f"{transforms.name}: the applied_transform") @ back
     c2w = cameras.c2w.double()
     c2w[:, :3, 3] /= scale
     return Cameras((back @ c2w).to(cameras.c2w), cameras.K, cameras.width, cameras.height)
 
 
 def _one_size(file: Path, cameras: list[Cameras]) -> Cameras:
+    """One batch of all cameras of the path."""
     if not cameras:
         raise V3DError(f"{file} has no cameras.")
     try:
@@ -93,6 +103,7 @@ def _one_size(file: Path, cameras: list[Cameras]) -> Cameras:
 
 
 def _json(file: Path) -> dict[str, Any]:
+    """The object that a JSON file holds."""
     try:
         meta = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:

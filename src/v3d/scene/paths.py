@@ -1,11 +1,12 @@
 """Camera paths through a scene, and the order in which a long path's frames are made.
 
-Paths are pure functions of the given cameras, in a z-up world (`v3d.scene.normalise`). Speed is constant. All frames
-of a path share the given cameras' image size; their intrinsics are the mean of the given ones, except where
-the path passes through the given cameras.
+Paths are pure functions of the given cameras, in a z-up world (`v3d.scene.normalise`). Speed is constant. All
+frames of a path share the given cameras' image size; their intrinsics are the mean of the given ones, except
+where the path passes through the given cameras.
 
-Long paths take several clips of the video model. One clip is consistent in itself; frames of different clips agree because
-they are given the same frames around them: anchors over the whole path first, then what lies between.
+Long paths take several clips of the video model. One clip is consistent in itself; frames of different clips
+agree because they are conditioned on the same frames around them: anchors over the whole path first, then
+what lies between.
 """
 
 from __future__ import annotations
@@ -31,8 +32,11 @@ _FINE = 64  # samples of a curve per frame or segment, to measure its length
 def orbit_path(cameras: Cameras, count: int, *, turns: float = 1.0) -> Cameras:
     """A horizontal circle around what the cameras look at, at their mean height and distance.
 
-    It starts at camera 0's azimuth and goes counter-clockwise seen from above (clockwise for negative `turns`);
-    a whole number of turns closes: the step after the last frame leads to the first.
+    It starts at camera 0's azimuth and goes counter-clockwise seen from above. With a whole number of turns
+    it is closed: the step after the last frame leads to the first.
+
+    Args:
+        turns: how often it goes around; negative for clockwise.
 
     Raises:
         V3DError: the cameras stand straight above or below the point.
@@ -49,13 +53,17 @@ def orbit_path(cameras: Cameras, count: int, *, turns: float = 1.0) -> Cameras:
 
 
 def spiral_path(cameras: Cameras, count: int, *, size: float | None = None, turns: int = 2) -> Cameras:
-    """For forward-facing cameras: loops around the mean camera that swing to and fro, always looking at one point.
+    """A closed spiral around the mean camera of forward-facing ones, which swings to and fro.
 
-    The path is closed.
+    It always looks at what the cameras look at.
 
     Args:
-        size: radius across the view, as a share of the distance to the point; by default the cameras' own spread,
-            between 0.05 and 0.3.
+        size: radius across the view, as a share of the distance to that point; by default the cameras' own
+            spread, between 0.05 and 0.3.
+        turns: loops around the mean camera.
+
+    Raises:
+        V3DError: the cameras stand all around what they look at.
     """
     centre = focus(cameras)
     positions = cameras.centers.double().cpu()
@@ -84,16 +92,17 @@ def spiral_path(cameras: Cameras, count: int, *, size: float | None = None, turn
 
 
 def dolly_path(cameras: Cameras, count: int, *, start: float = 1.0, end: float = 0.5) -> Cameras:
-    """Camera 0 moves along its own axis; it does not turn.
+    """Camera 0 moves along its own axis, without turning.
 
     Args:
-        start, end: distances to what the cameras look at, as shares of camera 0's own (1 is where it stands; more is
-            behind it).
+        start: distance of the first frame to what the cameras look at, as a share of camera 0's own: 1 is
+            where it stands, more is behind it.
+        end: distance of the last frame, as such a share.
     """
     c2w = cameras.c2w[0].double().cpu()
     forward = c2w[:3, 2]
     distance = float((focus(cameras) - c2w[:3, 3]) @ forward)
-    if distance <= 0:  # this one looks away from what the others see
+    if distance <= 0:  # camera 0 looks away from what the others look at
         distance = float((focus(cameras) - c2w[:3, 3]).norm())
     share = torch.linspace(start, end, count, dtype=torch.float64)
     poses = c2w.repeat(count, 1, 1)
@@ -105,18 +114,20 @@ def through_path(cameras: Cameras, count: int, *, closed: bool = False) -> Camer
     """A smooth path through the given cameras, in their order.
 
     Positions follow a cubic spline, rotations the shortest turns (slerp), intrinsics change evenly. The
-    speed, counted in distance and turning alike (a radian counts as the cameras' mean distance to what they look at),
-    is constant. An open path begins at the first camera and ends at the last; a closed one leads back, and the step
-    after the last frame leads to the first.
+    speed, counted in distance and turning alike (a radian counts as the cameras' mean distance to what they
+    look at), is constant. An open path begins at the first camera and ends at the last; a closed one leads
+    back, and the step after the last frame leads to the first.
+
+    Args:
+        closed: lead back to the first camera.
     """
     c2w, K = cameras.c2w.double().cpu(), cameras.K.double().cpu()
     radian = float((cameras.centers.double().cpu() - focus(cameras)).norm(dim=-1).mean())
     if closed:
         c2w, K = torch.cat([c2w, c2w[:1]]), torch.cat([K, K[:1]])
     apart = _lengths(c2w, radian)
-    keep = np.concatenate(
-        [[True], apart > 1e-6 * max(radian, 1e-9)]
-    )  # repeated cameras have no path between them
+    # Repeated cameras have no path between them.
+    keep = np.concatenate([[True], apart > 1e-6 * max(radian, 1e-9)])
     c2w, K, apart = c2w[keep], K[keep], apart[keep[1:]]
     if len(c2w) == 1:
         return _like(cameras, c2w.repeat(count, 1, 1), cameras.K[:1])
@@ -145,11 +156,11 @@ def through_path(cameras: Cameras, count: int, *, closed: bool = False) -> Camer
 
 @dataclass(frozen=True)
 class Step:
-    """One call of the view model.
+    """The frames of one clip: what one call of the scene model generates, and from what.
 
     Attributes:
-        sources: indices of frames that are already made and are given along with the photos.
-        targets: indices of the frames to make.
+        sources: indices of finished frames that are given to the model beside the photos.
+        targets: indices of the frames to generate.
     """
 
     sources: tuple[int, ...]
@@ -159,9 +170,9 @@ class Step:
 def anchors_first(count: int, clip: int, *, closed: bool = False) -> list[Step]:
     """Split a path of `count` frames into clips of at most `clip` frames that hold together.
 
-    The first step makes anchors that are spread over the whole path. Every later one fills gaps between frames that
-    are made, and is given the frames at both ends of these gaps; gaps too long for one clip first get anchors
-    of their own. Every frame is made exactly once.
+    The first step generates anchors that are spread over the whole path. Every later one fills gaps
+    between finished frames, and is given the frames at both ends of these gaps; gaps too long for one clip
+    first get anchors of their own. Every frame is generated exactly once.
 
     Args:
         closed: the frame after the last is the first, so that there is a gap between them too.
@@ -197,7 +208,11 @@ def anchors_first(count: int, clip: int, *, closed: bool = False) -> list[Step]:
 
 
 def _like(cameras: Cameras, c2w: Tensor, K: Tensor | None = None) -> Cameras:
-    """Poses [N, 4, 4] with the image size and kind of the given cameras; their mean intrinsics without `K` [1 or N, 3, 3]."""
+    """Cameras at poses [N, 4, 4] with the image size, type and mean intrinsics of the given ones.
+
+    Args:
+        K: [1 or N, 3, 3], in place of the mean intrinsics.
+    """
     K = cameras.K.mean(0, keepdim=True) if K is None else K
     return Cameras(
         c2w.to(cameras.c2w), K.to(cameras.K).repeat(len(c2w) // len(K), 1, 1), cameras.width, cameras.height
@@ -205,24 +220,36 @@ def _like(cameras: Cameras, c2w: Tensor, K: Tensor | None = None) -> Cameras:
 
 
 def _across(direction: Tensor, forward: Tensor) -> Tensor:
-    """The unit vector nearest to `direction` that is perpendicular to `forward`; any such where they are parallel."""
+    """The unit vector nearest to `direction` perpendicular to `forward`; any if they are parallel."""
     for candidate in (direction, *torch.eye(3, dtype=torch.float64)):
         part = candidate - (candidate @ forward) * forward
         if float(part.norm()) > 1e-3:
-            return part / part.norm()
+            unit: Tensor = part / part.norm()
+            return unit
     raise AssertionError("one of the axes is not parallel to a unit vector")
 
 
 def _lengths(c2w: Tensor, radian: float) -> NDArray[np.float64]:
-    """From each pose to the next [N - 1]: the root of squared distance plus squared turn, a radian counting `radian`."""
+    """Lengths [N - 1] from each pose [4, 4] to the next: the root of squared distance plus squared turn.
+
+    Args:
+        radian: the distance that a turn by one radian counts for.
+    """
     moved = (c2w[1:, :3, 3] - c2w[:-1, :3, 3]).norm(dim=-1).numpy()
     turned = Rotation.from_matrix((c2w[:-1, :3, :3].mT @ c2w[1:, :3, :3]).numpy()).magnitude()
-    return np.hypot(moved, radian * turned)
+    lengths: NDArray[np.float64] = np.hypot(moved, radian * turned)
+    return lengths
 
 
 def _even(
     t: NDArray[np.float64], lengths: NDArray[np.float64], count: int, *, closed: bool
 ) -> NDArray[np.float64]:
-    """`count` parameters with equal lengths of curve between them, from samples `t` [N] and their steps [N - 1]."""
+    """`count` parameters with equal lengths of curve between them.
+
+    Args:
+        t: [N] sampled parameters.
+        lengths: [N - 1] of the curve between these.
+        closed: leave out the end, which is the start.
+    """
     along = np.concatenate([[0.0], lengths.cumsum()])
     return np.interp(np.linspace(0, along[-1], count, endpoint=not closed), along, t)

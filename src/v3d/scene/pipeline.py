@@ -1,13 +1,12 @@
 """A few posed photos -> a scene: views along a camera path (the paper's third part), then Gaussians.
 
-photos -> normalised world -> views, clip by clip -> Gaussians of photos and views -> videos. Finished stages are
-kept in the run's folder, see `v3d.run`.
+photos -> normalised world -> views, clip by clip -> Gaussians of photos and views -> videos. Finished stages
+are kept in the run's folder, see `v3d.run.RunFolder`.
 """
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,8 @@ from torch import Tensor
 
 from v3d.callbacks import OnProgress
 from v3d.cameras import Cameras
-from v3d.capture.posed import PosedPhoto
-from v3d.capture.readers import find_photos, read_photos, read_scene
+from v3d.capture.posed import Capture
+from v3d.capture.readers import find_photos, load_scene_views, read_scene_views
 from v3d.errors import V3DError
 from v3d.files import atomic
 from v3d.preview import sheet_of_rows
@@ -57,9 +56,9 @@ class SceneAsset:
         folder: where its files are.
         given: the photos, without lens distortion.
         views: generated along the path; None for `--path none`.
-        splats: of the scene.
-        report: what `report.json` says; `report["stages"]["read"]["normalisation"]` has the way to the photos'
-            own world.
+        splats: Gaussians of the scene.
+        report: what `report.json` says; `report["stages"]["read"]["normalisation"]` maps the photos' own
+            world to the normalised one.
     """
 
     folder: Path
@@ -82,6 +81,8 @@ def generate_scene(
 
     Args:
         path: posed photos, in any format that `v3d.capture.readers` knows.
+        out: the folder that gets the run's folder.
+        settings: defaults of `SceneSettings` where there are none.
         model: in place of the one that the settings name, for example one that is already loaded.
         force: compute finished stages anew.
         on_progress: called as the stages go on, see `v3d.callbacks.OnProgress`.
@@ -93,41 +94,39 @@ def generate_scene(
     path = Path(path)
     device = pick_device(settings.device)
     preset = SCENE_PRESETS[settings.quality]
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always")
-        photos = find_photos(path)
-    kind = settings.path or ("interpolate" if len(photos) > 1 else "spiral")
-    _check(settings, kind, len(photos))
-    file = read_path(kind) if kind.endswith(".json") else None  # in the photos' own world
+    capture = find_photos(path)
+    path_name = settings.path or ("interpolate" if len(capture.photos) > 1 else "spiral")
+    _check(settings, path_name, len(capture.photos))
+    path_file = read_path(path_name) if path_name.endswith(".json") else None  # in the photos' own world
     tune_malloc()
-    if model is None and kind != "none":
+    if model is None and path_name != "none":
         model = SceneModel.load(settings.model, device)
     folder = other_than(path, Path(out) / run_name(path))
     run = RunFolder(folder, settings, force=force, on_progress=on_progress)
-    given, key = read_stage(run, photos, [str(warning.message) for warning in told], preset)
-    if file is not None:
-        placed = run.report["stages"]["read"]["normalisation"]["matrix"]
-        route = Normalisation(torch.tensor(placed, dtype=torch.float64)).apply(file)
+    given, key = read_stage(run, capture, preset)
+    if path_file is not None:
+        matrix = run.report["stages"]["read"]["normalisation"]["matrix"]
+        route = Normalisation(torch.tensor(matrix, dtype=torch.float64)).apply(path_file)
     else:  # Gaussians of photos alone are shown from between the photos
-        route = PATHS["interpolate" if kind == "none" else kind](given.cameras, settings.frames)
-    drawn, depth, keys = None, None, [key]
-    if model is not None and kind != "none":
+        route = PATHS["interpolate" if path_name == "none" else path_name](given.cameras, settings.frames)
+    generated, depth, keys = None, None, [key]
+    if model is not None and path_name != "none":
         sources = given[settings.sources] if settings.sources else given
-        (drawn, depth), key = path_views_stage(run, sources, route, kind in CLOSED, key, model, settings)
+        closed = path_name in CLOSED
+        (generated, depth), key = path_views_stage(run, sources, route, closed, key, model, settings)
         keys.append(key)
-    splats, key = scene_splats_stage(run, given, drawn, depth, keys, preset, settings.seed, device)
-    video_stage(run, given, drawn, splats, route, [*keys, key], preset)
-    return SceneAsset(run.path, given, drawn, splats, run.report)
+    splats, key = scene_splats_stage(run, given, generated, depth, keys, preset, settings.seed, device)
+    video_stage(run, given, generated, splats, route, [*keys, key], preset)
+    return SceneAsset(run.path, given, generated, splats, run.report)
 
 
-def read_stage(
-    run: RunFolder, photos: Sequence[PosedPhoto], told: Sequence[str], preset: ScenePreset
-) -> tuple[Views, str]:
+def read_stage(run: RunFolder, capture: Capture, preset: ScenePreset) -> tuple[Views, str]:
     """The photos as views without lens distortion, in the normalised world."""
+    photos = capture.photos
 
     def compute(stage: Stage) -> Views:
-        stage.warnings.extend(told)
-        views = read_photos(photos, max_size=preset.view_size)
+        stage.warnings.extend(capture.notes)
+        views = read_scene_views(photos, max_size=preset.view_size)
         cameras, normalisation = normalise(views.cameras)
         stage.facts |= {"photos": len(views), "normalisation": normalisation.to_json()}
         return Views(views.rgb, views.alpha, cameras)
@@ -139,7 +138,7 @@ def read_stage(
         files=["given/views", "given/transforms.json"],
         compute=compute,
         save=lambda views: save_views(views, run / "given"),
-        load=lambda: read_scene(run / "given", max_size=None),
+        load=lambda: load_scene_views(run / "given"),
     )
 
 
@@ -152,7 +151,7 @@ def path_views_stage(
     model: SceneDrawer,
     settings: SceneSettings,
 ) -> tuple[tuple[Views, Tensor], str]:
-    """Views along the path, and their depth [V, h, w]."""
+    """Views along the path, and their camera depth [V, h, w] (0 where unknown)."""
 
     def compute(stage: Stage) -> SceneViews:
         stage.facts["model"] = {"name": settings.model, "hash": model.hash}
@@ -160,9 +159,9 @@ def path_views_stage(
             model, sources, route, closed=closed, seed=settings.seed, steps=settings.steps, on_step=stage.step
         )
 
-    def save(drawn: SceneViews) -> None:
-        save_views(drawn.views, run.path)
-        save_tensors(run / _DEPTH, {"depth": drawn.depth.float()})
+    def save(generated: SceneViews) -> None:
+        save_views(generated.views, run.path)
+        save_tensors(run / _DEPTH, {"depth": generated.depth.float()})
 
     return run.stage(
         "views",
@@ -171,14 +170,14 @@ def path_views_stage(
         files=["views", "transforms.json", _DEPTH],
         compute=compute,
         save=save,
-        load=lambda: (read_scene(run.path, max_size=None), load_file(run / _DEPTH)["depth"]),
+        load=lambda: (load_scene_views(run.path), load_file(run / _DEPTH)["depth"]),
     )
 
 
 def scene_splats_stage(
     run: RunFolder,
     given: Views,
-    drawn: Views | None,
+    generated: Views | None,
     depth: Tensor | None,
     keys: list[str],
     preset: ScenePreset,
@@ -188,9 +187,14 @@ def scene_splats_stage(
     """Gaussians of the photos and the generated views."""
 
     def compute(stage: Stage) -> Splats:
-        near, more = given.to(device), None if drawn is None else drawn.to(device)
-        deep = None if depth is None else depth.to(device)
-        splats = fit_scene(near, more, deep, preset.fit, on_step=stage.step, seed=seed).to("cpu")
+        splats = fit_scene(
+            given.to(device),
+            None if generated is None else generated.to(device),
+            None if depth is None else depth.to(device),
+            preset.fit,
+            on_step=stage.step,
+            seed=seed,
+        ).to("cpu")
         stage.facts |= {"gaussians": len(splats), "device": device}
         return splats
 
@@ -208,26 +212,23 @@ def scene_splats_stage(
 def video_stage(
     run: RunFolder,
     given: Views,
-    drawn: Views | None,
+    generated: Views | None,
     splats: Splats,
     route: Cameras,
     keys: list[str],
     preset: ScenePreset,
 ) -> None:
     """The generated views and the Gaussians along the path as videos, and one sheet of everything."""
-    draw = splat_renderer(splats)
+    render = splat_renderer(splats)
     scale = preset.video_size / max(route.width, route.height)
     # Even sides: the video format asks for them.
     width, height = (2 * max(1, round(side * scale / 2)) for side in (route.width, route.height))
 
-    def compute(stage: Stage) -> Tensor:
-        return draw(route.resized(width, height))
-
     def save(frames: Tensor) -> None:
         rows = {"Photos": given.rgb}
-        if drawn is not None:
-            rows["Views"] = drawn.rgb
-            save_video(drawn.rgb, run / "views.mp4")
+        if generated is not None:
+            rows["Views"] = generated.rgb
+            save_video(generated.rgb, run / "views.mp4")
         save_video(frames, run / "splats.mp4")
         with atomic(run / "preview.png") as temporary:
             sheet_of_rows(rows | {"Gaussians": frames}).save(temporary)
@@ -236,18 +237,22 @@ def video_stage(
         "video",
         version=1,
         inputs=[keys, route, preset.video_size],
-        files=["preview.png", "splats.mp4", *(["views.mp4"] if drawn is not None else [])],
-        compute=compute,
+        files=["preview.png", "splats.mp4", *(["views.mp4"] if generated is not None else [])],
+        compute=lambda stage: render(route.resized(width, height)),
         save=save,
         load=lambda: None,
     )
 
 
-def _check(settings: SceneSettings, kind: str, photos: int) -> None:
-    """One sentence about settings that do not fit the photos."""
-    if kind not in PATHS and kind != "none" and not kind.endswith(".json"):
-        raise V3DError(f"There is no path {kind!r}; choose {', '.join(PATHS)}, none, or a .json file.")
-    if kind == "none" and photos < 2:
+def _check(settings: SceneSettings, path_name: str, photos: int) -> None:
+    """Refuse settings that do not fit the number of photos.
+
+    Raises:
+        V3DError: there is no such path or photo, or nothing to make Gaussians of.
+    """
+    if path_name not in PATHS and path_name != "none" and not path_name.endswith(".json"):
+        raise V3DError(f"There is no path {path_name!r}; choose {', '.join(PATHS)}, none, or a .json file.")
+    if path_name == "none" and photos < 2:
         raise V3DError(
             "One photo alone makes no Gaussians of a scene; choose a --path to generate views along."
         )

@@ -149,7 +149,7 @@ def test_reading_at_a_smaller_size(tmp_path: Path) -> None:
     save_views(views, tmp_path)
     small = load_views(tmp_path, max_size=32)
     assert small.rgb.shape == (2, 32, 32, 3)
-    reference = views.resized(32)
+    reference = views.resized(32, 32)
     assert torch.allclose(small.cameras.K, reference.cameras.K)
     assert (small.alpha - reference.alpha).abs().mean() < 0.01
 

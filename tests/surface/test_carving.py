@@ -232,16 +232,16 @@ def guessed_views(mesh: Mesh, size: int = 96) -> Views:
 
 def outline(mesh: Mesh, view: Views) -> tuple[float, float]:
     """Share of the view's outline that the mesh fills, and of the mesh's that lies inside."""
-    seen, told = rasterize_mesh(mesh, view.cameras).face >= 0, view.alpha > 0.5
-    both = (seen & told).sum()
-    return float(both / told.sum()), float(both / seen.sum())
+    hit, target = rasterize_mesh(mesh, view.cameras).face >= 0, view.alpha > 0.5
+    both = (hit & target).sum()
+    return float(both / target.sum()), float(both / hit.sum())
 
 
-def test_what_a_certain_view_shows_is_not_carved_away() -> None:
+def test_what_a_trusted_view_shows_is_not_carved_away() -> None:
     views = guessed_views(bar_mesh())
     lost = extract_mesh(carve(views, resolution=64))
     assert float(lost.vertices[:, 2].max()) < -0.2  # the bar is gone
-    kept = extract_mesh(carve(views, resolution=64, certain=0))
+    kept = extract_mesh(carve(views, resolution=64, trusted_views=(0,)))
     filled, inside = outline(kept, views[0])
     assert filled > 0.98 and inside > 0.85
     # In one piece, where it stands (on the block), and hardly thicker than a voxel or two.
@@ -273,7 +273,7 @@ def test_a_part_that_stands_alone_in_the_outline_is_kept_too() -> None:
     )
     apart.faces[-12:] += 16
     views = guessed_views(apart)
-    solid = marching_cubes(carve(views, resolution=64, certain=0))
+    solid = marching_cubes(carve(views, resolution=64, trusted_views=(0,)))
     assert outline(solid, views[0])[0] > 0.98
 
 

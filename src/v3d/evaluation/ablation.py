@@ -244,7 +244,7 @@ class Bench:
             views = self.generators(drawing)(
                 photo, seed=drawing.seed, steps=drawing.steps, guidance=drawing.guidance
             )
-            return views.resized(self.drawn.size), time.process_time() - start
+            return views.resized(self.drawn.size, self.drawn.size), time.process_time() - start
 
         return self._once(drawing, draw)
 
@@ -253,7 +253,7 @@ class Bench:
 
         def draw() -> Views | None:
             above = self.generators(self.base).above(photo_of(self._truth(self.drawn)))
-            return None if above is None else above.resized(self.drawn.size)
+            return None if above is None else above.resized(self.drawn.size, self.drawn.size)
 
         return self._once("above", draw)
 

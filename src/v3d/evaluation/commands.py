@@ -286,7 +286,7 @@ def _evaluate_views(command: EvaluateViews) -> dict[str, Any]:
     if truth.cameras.width != truth.cameras.height and views.rgb.shape != truth.rgb.shape:
         raise V3DError(f"{command.views} and {command.truth} differ in image size.")
     if views.rgb.shape != truth.rgb.shape:
-        views = views.resized(truth.cameras.width)
+        views = views.resized(truth.cameras.width, truth.cameras.height)
     each = compare_views(views, truth)
     if command.perceptual is not None:
         network = Perceptual.load(command.perceptual)

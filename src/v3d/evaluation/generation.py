@@ -59,7 +59,7 @@ def evaluate_generation(
     if generator is not None:
         methods["generated"] = lambda: generator(
             photo, seed=settings.seed, steps=settings.steps, guidance=settings.guidance
-        ).resized(protocol.size)
+        ).resized(protocol.size, protocol.size)
     result = ObjectResult(item.id, item.hash, item.real_scan, {}, {})
     for method, draw in methods.items():
         try:
@@ -110,7 +110,7 @@ def asset_scores(
         common = extract_mesh(carve(views), faces=settings.faces)
         silhouettes = float(silhouette_consistency(views, common).mean())
         warp = float(warp_consistency(views, common).nanmean())
-        sdf = carve(views, certain=0)
+        sdf = carve(views, trusted_views=(0,))
         cameras = None
         if settings.mesh == "surface":
             fitted = fit_surface(views, sdf, seed=settings.seed)

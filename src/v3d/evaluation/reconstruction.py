@@ -116,7 +116,7 @@ class Case:
         count, seed = self.preset.gaussians, self.settings.seed
         seen = with_above(views, above)
         if seen.cameras.width > self.preset.view_size:
-            seen = seen.resized(self.preset.view_size)
+            seen = seen.reduced(self.preset.view_size)
         orbit = seen[: len(views)]
         if carving:
             first = initial_splats(self.carved(orbit), seen, count, seed=seed)
@@ -172,7 +172,8 @@ class Case:
         return scores | {"seconds": seconds}
 
     def carved(self, views: Views) -> Grid:
-        return carve(views, resolution=self.preset.hull, certain=self.certain)
+        trusted_views = () if self.certain is None else (self.certain,)
+        return carve(views, resolution=self.preset.hull, trusted_views=trusted_views)
 
     def perfect(self) -> dict[str, float]:
         """What the truth itself would score."""

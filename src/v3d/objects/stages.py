@@ -135,7 +135,9 @@ def hull_stage(
         "hull",
         inputs=[key, preset.hull, certain],
         files=[_HULL],
-        compute=lambda stage: carve(views, resolution=preset.hull, certain=certain),
+        compute=lambda stage: carve(
+            views, resolution=preset.hull, trusted_views=() if certain is None else (certain,)
+        ),
         save=lambda hull: _save_grid(run / _HULL, hull),
         load=lambda: _load_grid(run / _HULL),
     )
@@ -151,7 +153,7 @@ def splats_stage(
     def compute(stage: Stage) -> Splats:
         small = views
         if max(views.cameras.width, views.cameras.height) > preset.view_size:
-            small = views.resized(preset.view_size)
+            small = views.reduced(preset.view_size)
         initial = initial_splats(hull, small, preset.gaussians, seed=seed).to(device)
         splats = fit(small, initial, preset.splats, perceptual=perceptual, on_step=stage.step, seed=seed).to(
             "cpu"

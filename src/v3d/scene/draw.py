@@ -63,7 +63,7 @@ def draw_path(
     Args:
         closed: the path's last frame leads to its first.
     """
-    sources = square(sources).resized(model.size)
+    sources = square(sources).resized(model.size, model.size)
     path = square_cameras(path).resized(model.size, model.size)
     clips = anchors_first(len(path), CLIP, closed=closed)
     made: dict[int, SceneViews] = {}

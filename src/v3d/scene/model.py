@@ -90,9 +90,9 @@ class SceneModel:
         if len(sources) == 0:
             raise V3DError("The scene model reads at least one photo; none was given.")
         before = 0 if drawn is None else len(drawn)
-        photos = square(sources).resized(self.size)
+        photos = square(sources).resized(self.size, self.size)
         if drawn is not None:
-            photos = cat_views([photos, square(drawn).resized(self.size)])
+            photos = cat_views([photos, square(drawn).resized(self.size, self.size)])
         cameras = square_cameras(targets).resized(self.size, self.size)
         images = torch.cat([photos.rgb, torch.ones_like(photos.rgb[..., :1])], -1).permute(0, 3, 1, 2)
         made = self.networks.draw(

@@ -1,7 +1,7 @@
 """A z-buffer mesh renderer in torch: training data, pixel -> surface maps, depth and previews.
 
-It needs no graphics library and runs on any torch device; on the CPU its inner loop is compiled. Visibility is exact at pixel centres; edges
-are smoothed by rendering `supersample` times larger and averaging.
+It needs no graphics library and runs on any torch device; on the CPU its inner loop is compiled. Visibility is
+exact at pixel centres; edges are smoothed by rendering `supersample` times larger and averaging.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ def _nearest_compiled(
     shape: tuple[int, int, int],
     perspective: bool,
 ) -> Tensor:
-    """The same as `_nearest`, on the CPU."""
+    """What `_nearest` returns, by the compiled z-buffer on the CPU."""
     from v3d.meshes.zbuffer import nearest_faces  # the compiler is not loaded before it is needed
 
     arrays = [x.detach().contiguous().numpy() for x in (xy, z, area, low, size, ids)]

@@ -225,12 +225,13 @@ def mesh_stage(
                 "expect a poor shape, and try another photo or seed."
             )
         placed = register_photo(photo, views[0]) if photo is not None else None
+        photos = [] if placed is None else [placed]
         if photo is not None and placed is None:
             stage.warn("The photo was left out of the texture, because view 0 shows another outline.")
-        mesh = project_views(mesh, views, size=preset.texture_size, photo=placed)
+        mesh = project_views(mesh, views, size=preset.texture_size, photos=photos)
         if preset.refine is None:
             return mesh
-        return refine_texture(mesh, views, preset.refine, photo=placed, on_step=stage.step)
+        return refine_texture(mesh, views, preset.refine, photos=photos, on_step=stage.step)
 
     return run.stage(
         "mesh",

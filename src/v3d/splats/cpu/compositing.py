@@ -14,11 +14,12 @@ import numpy as np
 from v3d.kernels.jit import inlined, kernel
 from v3d.kernels.linalg import f32
 from v3d.kernels.simd import lanes, load, max_lanes, splat, store, sum_lanes, where_less, where_less_equal
+from v3d.splats import constants
 from v3d.splats.cpu.projection import TILE_HEIGHT, TILE_WIDTH
 
 PIXELS = TILE_WIDTH * TILE_HEIGHT
-MAX_ALPHA = f32(0.999)
-OPAQUE = f32(1e-4)
+MAX_ALPHA = f32(constants.MAX_ALPHA)
+OPAQUE = f32(1e-4)  # transmittance below which compositing of a tile ends
 R, G, B, Z, A = range(5)  # the image's channels
 
 # exp(-s) = p(s)^8 with p a polynomial that fits exp(-s/8). Only s <= log(255) < 5.8 is ever needed, since alpha

@@ -51,10 +51,10 @@ def rasterize_cpu(
         colour [H, W, 3] over nothing, alpha [H, W] and accumulated depth [H, W] (sum of weight times camera z).
         Gaussians with NaN or infinite numbers are invisible and get zero gradients.
     """
-    colour, alpha, depth = _Rasterize.apply(
+    out: tuple[Tensor, Tensor, Tensor] = _Rasterize.apply(  # type: ignore[no-untyped-call]  # torch's own
         means, quats, scales, opacity, colours, screen, w2c, K, width, height
     )
-    return colour, alpha, depth
+    return out
 
 
 def warmup() -> None:
@@ -65,7 +65,7 @@ def warmup() -> None:
     rgb, _, _ = rasterize_cpu(
         means, one, one[:, :3], one[:, 0] / 2, one[:, :3], screen, torch.eye(4), K, 8, 8
     )
-    rgb.sum().backward()
+    torch.autograd.backward(rgb.sum())
 
 
 @dataclass(frozen=True)

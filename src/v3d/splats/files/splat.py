@@ -1,4 +1,7 @@
-"""Gaussians as .splat: 32 bytes each, as antimatter15's viewer reads them."""
+"""Gaussians as `.splat`: 32 bytes each, as antimatter15's web viewer reads them.
+
+The axes are V3D's own, as in `v3d.splats.files.ply`.
+"""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ class Cameras:
         return Cameras(self.c2w.to(device), self.K.to(device), self.width, self.height)
 
     def resized(self, width: int, height: int) -> Cameras:
-        """The cameras with images of another size: the same fields of view, stretched if the aspect changes."""
+        """The cameras with images of another size; the fields of view stay, so a new aspect stretches."""
         scale = torch.tensor([width / self.width, height / self.height, 1.0], dtype=self.K.dtype)
         return Cameras(self.c2w, self.K * scale.to(self.K.device)[:, None], width, height)
 
@@ -94,7 +94,7 @@ class Cameras:
         return Cameras(turn @ self.c2w, self.K, self.width, self.height)
 
     def mirrored(self) -> Cameras:
-        """The cameras that see of a world mirrored at y = 0 what these see of the world, left and right exchanged.
+        """The cameras that see a world mirrored at y = 0 as these see the world, left and right exchanged.
 
         For central principal points only.
         """
@@ -149,8 +149,8 @@ def cat_cameras(cameras: Sequence[Cameras]) -> Cameras:
 def poses(cameras: Cameras, among: Cameras) -> Tensor:
     """Places and viewing directions [V, 6], whose distances say how differently two cameras see a scene.
 
-    Places are relative to the middle of the cameras `among`, in units of their mean distance from it; directions
-    are unit vectors.
+    Places are relative to the middle of the cameras `among`, in units of their mean distance from it;
+    directions are unit vectors.
     """
     middle = among.centers.mean(0)
     scale = (among.centers - middle).norm(dim=-1).mean().clamp_min(1e-2)

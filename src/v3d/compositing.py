@@ -17,7 +17,7 @@ def over_white(rgb: Tensor, alpha: Tensor) -> Tensor:
 
 
 def off_white(rgb: Tensor, alpha: Tensor, least: float = 1e-6) -> Tensor:
-    """Take colours [..., 3] with alpha [...] off the white they were composited on -> straight colours [..., 3].
+    """Take colours [..., 3] with alpha [...] off the white they were composited on -> straight, [..., 3].
 
     The inverse of `over_white` where alpha is at least `least`. Not clamped: colours that did not come from
     compositing may leave [0, 1].
@@ -30,9 +30,9 @@ def off_white(rgb: Tensor, alpha: Tensor, least: float = 1e-6) -> Tensor:
 
 
 def resize_rgba(rgba: Tensor, height: int, width: int) -> Tensor:
-    """Resize an image [H, W, 4] of straight alpha, antialiased, through premultiplied colours -> [height, width, 4].
+    """Resize an image [H, W, 4] of straight alpha, antialiased -> [height, width, 4].
 
-    Pixels without alpha come back white.
+    Filters premultiplied colours; pixels without alpha come back white.
     """
     if rgba.shape[:2] == (height, width):
         return rgba

@@ -1,10 +1,10 @@
 """The framing law: where the object stands in its photo, and how large it is in the world.
 
 A photo's object box (alpha > 0.5) stands in the middle of a square, and its longer side is `1 - BORDER_RATIO`
-of the square's: `frame_photo`, and `photo_of` for a rendered view. An object's mesh is moved and scaled so that
-view 0 of its orbit is such a photo, shrunk only where another view would leave its image, to `MAX_FILL` of it:
-`frame_mesh`. So a photo says how large its object is, and networks that are trained on framed meshes meet the
-same scale in framed photos.
+of the square's: `frame_photo`, and `photo_of` for a rendered view. An object's mesh is moved and scaled so
+that view 0 of its orbit is such a photo, shrunk only where another view would leave its image, to `MAX_FILL`
+of it: `frame_mesh`. So a photo says how large its object is, and networks that are trained on framed meshes
+meet the same scale in framed photos.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ MAX_SIZE = 2048
 def frame_photo(rgba: Tensor, border_ratio: float = BORDER_RATIO, max_size: int = MAX_SIZE) -> Tensor:
     """Apply the framing law to a photo [H, W, 4] -> [S, S, 4].
 
-    Nothing is resampled unless S would exceed `max_size`. A photo that obeys the law to the pixel is returned as
-    it is.
+    Nothing is resampled unless S would exceed `max_size`. A photo that obeys the law to the pixel is returned
+    as it is.
 
     Args:
         rgba: straight alpha, in [0, 1].

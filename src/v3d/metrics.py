@@ -1,8 +1,8 @@
 """How like images and silhouettes are to others: PSNR, SSIM and intersection over union.
 
-Images are [V, H, W, 3] in [0, 1] as people see them (sRGB-encoded, composited), silhouettes [V, H, W] in [0, 1];
-a metric gives one value an image, [V], unless it says otherwise. Everything is differentiable where its formula
-is, runs on any device, and needs torch alone.
+Images are [V, H, W, 3] in [0, 1] as people see them (sRGB-encoded, composited), silhouettes [V, H, W] in [0,
+1]; a metric gives one value an image, [V], unless it says otherwise. Everything is differentiable where its
+formula is, runs on any device, and needs torch alone.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ def psnr(a: Tensor, b: Tensor, weight: Tensor | None = None) -> Tensor:
 
     Args:
         a, b: [V, H, W, 3] in [0, 1].
-        weight: [V, H, W], non-negative, of each pixel in the mean; images without any weight score the ceiling.
+        weight: [V, H, W], non-negative, of each pixel in the mean; images without any weight score
+            the ceiling.
 
     Returns:
         At most `PSNR_CEILING`.
@@ -39,11 +40,12 @@ def decibels(mse: Tensor) -> Tensor:
 
 
 def ssim(a: Tensor, b: Tensor) -> Tensor:
-    """Structural similarity [V] (Wang et al. 2004): 11-tap Gaussian, sigma 1.5, K1 0.01, K2 0.03, data range 1.
+    """Structural similarity [V] of images (Wang et al. 2004).
 
-    The mean is over the region where the window fits (5 pixels off each border) and over channels, with
-    population covariances: scikit-image's `gaussian_weights=True, use_sample_covariance=False`. (torchmetrics
-    averages over a reflected border as well, which changes the third decimal of small images.)
+    An 11-tap Gaussian window of sigma 1.5, K1 0.01, K2 0.03, data range 1. The mean is over the region where
+    the window fits (5 pixels off each border) and over channels, with population covariances: scikit-image's
+    `gaussian_weights=True, use_sample_covariance=False`. (torchmetrics averages over a reflected border as
+    well, which changes the third decimal of small images.)
 
     Args:
         a, b: [V, H, W, 3] in [0, 1].
@@ -76,5 +78,5 @@ def mask_iou(a: Tensor, b: Tensor) -> Tensor:
 
 
 def soft_iou(a: Tensor, b: Tensor) -> float:
-    """Soft intersection over union of two alphas of any one shape, over all pixels; 0 where both are empty."""
+    """Soft intersection over union of two alphas of one shape, over all pixels; 0 where both are empty."""
     return float(torch.minimum(a, b).sum() / torch.maximum(a, b).sum().clamp_min(1e-6))

@@ -74,9 +74,9 @@ def nearest_to_axes(cameras: Cameras) -> Tensor | None:
 def up_direction(cameras: Cameras) -> Tensor:
     """The unit vector [3] float64 that is up for the cameras.
 
-    +z where it is up for most cameras, to 3 degrees. Otherwise the direction that all x axes are perpendicular
-    to, if they spread enough to tell: cameras pitch far more than they roll. Otherwise the median of the
-    cameras' own ups, and +z where these cancel.
+    +z where it is up for most cameras, to 3 degrees. Otherwise the direction that all x axes are
+    perpendicular to, if they spread enough to tell: cameras pitch far more than they roll. Otherwise the
+    median of the cameras' own ups, and +z where these cancel.
     """
     c2w = cameras.c2w.double().cpu()
     x, ups = c2w[:, :3, 0], -c2w[:, :3, 1]

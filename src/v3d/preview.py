@@ -89,10 +89,10 @@ def contact_sheet(
 
 
 def sheet_of_rows(rows: Mapping[str, Tensor], *, tile: int = 192) -> Image.Image:
-    """One picture of rows of images [V, H, W, 3], each under its name; of more than `COLUMNS`, so many evenly spread.
+    """One picture of rows of images, each under its name.
 
     Args:
-        rows: images in [0, 1] by their name.
+        rows: images [V, H, W, 3] in [0, 1] by their name; of more than `COLUMNS`, so many evenly spread.
         tile: side of the small pictures in pixels.
     """
     chosen = {

@@ -78,7 +78,7 @@ def with_above(views: Views, above: Views | None) -> Views:
 
 
 def save_views(views: Views, folder: str | Path) -> None:
-    """Write `views/000.png`, ... (RGBA, straight alpha, lossless) and `transforms.json` as nerfstudio reads it.
+    """Write `views/000.png`, ... (RGBA, straight alpha) and `transforms.json` as nerfstudio reads it.
 
     Views come back from `load_views` to the 8-bit value; saving those again gives the same bytes.
 
@@ -109,7 +109,8 @@ def save_views(views: Views, folder: str | Path) -> None:
 def straight_rgba(rgb: Tensor, alpha: Tensor) -> Tensor:
     """Colours on white [..., 3] and alpha [...], in [0, 1] -> uint8 [..., 4] with straight alpha.
 
-    Colours are straight with respect to the 8-bit alpha, so that `load_views` composites them back to the bit.
+    Colours are straight with respect to the 8-bit alpha, so that `load_views` composites them back to
+    the bit.
     """
     a = (alpha.clamp(0, 1) * 255).round()[..., None] / 255
     colour = torch.where(a > 0, off_white(rgb, a[..., 0], 1 / 255), 1.0)

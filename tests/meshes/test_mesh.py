@@ -94,7 +94,7 @@ def test_many_vertices_take_wide_indices(tmp_path):
 
 
 def test_khronos_validator(tmp_path):
-    """Runs where node and the npm package gltf-validator are installed (in the working folder or globally)."""
+    """Runs where node and the npm package gltf-validator are installed, in the working folder or globally."""
     script = """
     const {createRequire} = require('module'), path = require('path'), {execSync} = require('child_process');
     const roots = [process.cwd(), execSync('npm root -g').toString().trim()];

@@ -62,7 +62,7 @@ def test_depth_of_a_box_and_order_of_faces():
 
 
 def test_barycentrics_are_perspective_correct():
-    """On a tilted plane the interpolated position must lie on the pixel's ray; screen-linear weights miss it."""
+    """On a tilted plane the interpolated position lies on the pixel's ray; screen-linear weights miss it."""
     vertices = torch.tensor([[0.9, -0.6, -0.5], [-0.9, 0.7, -0.4], [0.2, 0.1, 0.6]])
     mesh = Mesh(vertices, torch.tensor([[0, 1, 2]]))
     camera = orbit(1, size=48)
@@ -95,7 +95,7 @@ def test_the_compiled_loop_finds_the_same_faces(monkeypatch):
 
 @pytest.mark.parametrize("compiled", [True, False])
 def test_fragments_equal_a_plain_loop(monkeypatch, compiled):
-    """Random triangle soup against the definition; in torch with chunks so small that triangles are spread over many."""
+    """Random triangle soup against the definition; in torch with so small chunks that triangles span many."""
     generator = torch.Generator().manual_seed(3)
     vertices = torch.randn(40, 3, generator=generator, dtype=torch.float32) * 0.5
     mesh = Mesh(vertices, torch.randint(0, 40, (30, 3), generator=generator))

@@ -125,7 +125,7 @@ def test_what_stands_behind_is_not_painted():
 
 
 def test_the_photo_wins_where_it_sees_well(ball, views):
-    """A photo of four times the resolution is registered through its shift and scale, and sharpens the front."""
+    """A photo of four times the resolution is registered by its shift and scale, and sharpens the front."""
     fine = painted_views(ball, orbit(1, size=384))
     straight = (fine.rgb[0] - 1 + fine.alpha[0][..., None]) / fine.alpha[0].clamp_min(1e-6)[..., None]
     photo = torch.cat([straight, fine.alpha[0][..., None]], -1)
@@ -189,7 +189,7 @@ def test_refinement_sharpens_views_it_has_not_seen(ball):
 
 
 def test_refinement_does_not_follow_inconsistent_views(ball, views):
-    """Each view shifted by up to 0.8 px and up to 6 % brighter or darker: no worse than the start on true views."""
+    """Views shifted by up to 0.8 px and up to 6 % brighter or darker: no worse than the start on true views."""
     generator = torch.Generator().manual_seed(0)
     shift = (torch.rand(len(views), 2, generator=generator) * 2 - 1) * 0.8 * 2 / 96
     gain = 1 + (torch.rand(len(views), 1, 1, 3, generator=generator) * 2 - 1) * 0.06

@@ -2,8 +2,8 @@
 
 V3D's world is z up with the object's front towards +x (see `v3d.cameras`). Files differ:
 
-- GLB and glTF are y up with the front towards +z, as their standard says: (x, y, z) in the file is (z, x, y) in
-  the world. OBJ is written and read in the same way, as most programs do.
+- GLB and glTF are y up with the front towards +z, as their standard says: (x, y, z) in the file is
+  (z, x, y) in the world. OBJ is written and read in the same way, as most programs do.
 - PLY and STL, the scanner's and the printer's formats, are read as they stand: z up, front towards +x.
 - Folders of Google Scanned Objects (see `v3d.meshes.folders`) are z up with the front towards -y.
 """

@@ -1,7 +1,7 @@
 """A z-buffer mesh renderer in torch: training data, pixel -> surface maps, depth and previews.
 
-It needs no graphics library and runs on any torch device; on the CPU its inner loop is compiled. Visibility is
-exact at pixel centres; edges are smoothed by rendering `supersample` times larger and averaging.
+It needs no graphics library and runs on any torch device; on the CPU its inner loop is compiled. Visibility
+is exact at pixel centres; edges are smoothed by rendering `supersample` times larger and averaging.
 """
 
 from __future__ import annotations
@@ -120,8 +120,8 @@ def _nearest(
 ) -> Tensor:
     """Number, within its view, of the nearest triangle at every pixel [V * H * W], -1 where there is none.
 
-    `low` and `size` [M, 2] are the ranges of pixels of the visible triangles `ids` [M] among those of all views;
-    `shape` is (V, H, W).
+    `low` and `size` [M, 2] are the ranges of pixels of the visible triangles `ids` [M] among those of all
+    views; `shape` is (V, H, W).
     """
     device = xy.device
     V, height, width = shape

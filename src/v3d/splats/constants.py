@@ -1,4 +1,4 @@
-"""Constants that all backends of the rasterizer share, with the values of 3D Gaussian Splatting (Kerbl et al. 2023)."""
+"""Constants that all backends of the rasterizer share: those of 3D Gaussian Splatting (Kerbl et al. 2023)."""
 
 NEAR = 0.01
 """Camera z in world units; Gaussians whose centre is nearer are invisible."""

@@ -17,8 +17,8 @@ class DensifySettings:
     Attributes:
         start, stop: the part of the iterations, in [0, 1], between which Gaussians are added.
         every: iterations between two changes.
-        screen_gradient: Gaussians with a larger mean gradient norm by the projected centre are doubled; the unit of
-            length is the image's half-width.
+        screen_gradient: Gaussians with a larger mean gradient norm by the projected centre are doubled; the
+            unit of length is the image's half-width.
         split: Gaussians with a larger standard deviation are split in two; smaller ones are copied.
         min_opacity: fainter Gaussians are removed.
         max_count: never more Gaussians than this.
@@ -57,7 +57,8 @@ class Densifier:
     def update(self, splats: Splats, generator: torch.Generator) -> tuple[Splats, Tensor]:
         """The next cloud, in Morton order.
 
-        Faint Gaussians go, small ones with a large gradient are copied, large ones are replaced by two halves.
+        Faint Gaussians go, small ones with a large gradient are copied, large ones are replaced by
+        two halves.
 
         Returns:
             The cloud, and for each of its Gaussians the index [N'] of the one it continues, -1 if it is new.

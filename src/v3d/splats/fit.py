@@ -100,7 +100,7 @@ def fit(
         if perceptual and features and iteration % settings.perceptual_every == 0:
             loss = loss + settings.perceptual * perceptual(images.over(1.0), [features[v]])
         loss = loss + settings.opacity * splats.opacity.mean()
-        loss.backward()  # type: ignore[no-untyped-call]  # torch declares it without types
+        torch.autograd.backward(loss)
         adam.step()
         adam.zero_grad()
 
@@ -172,7 +172,8 @@ def _adam(
 ) -> torch.optim.Adam:
     """Adam over the fields of `splats`.
 
-    Gaussians that continue one of `previous` keep its moments; `source` [N] says which (see `Densifier.update`).
+    Gaussians that continue one of `previous` keep its moments; `source` [N] says which
+    (see `Densifier.update`).
     """
     groups = [
         {

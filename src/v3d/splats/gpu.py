@@ -20,8 +20,9 @@ def rasterize_gpu(
         colours: [V, N, C], one set a camera.
 
     Returns:
-        Images [V, H, W, C], alpha [V, H, W], accumulated depth [V, H, W], and `screen` [V, N, 2], whose `.grad` after
-        a backward pass is that by the projected centres in pixels (None where no gradient is recorded).
+        Images [V, H, W, C], alpha [V, H, W], accumulated depth [V, H, W], and `screen` [V, N, 2], whose
+        `.grad` after a backward pass is that by the projected centres in pixels (None where no gradient
+        is recorded).
 
     Raises:
         V3DError: gsplat is not installed.

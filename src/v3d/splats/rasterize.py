@@ -15,15 +15,15 @@ from v3d.splats.gaussians import Splats
 
 @dataclass(frozen=True)
 class SplatImages:
-    """V rendered images of H x W pixels, over nothing: composite as `rgb + (1 - alpha)[..., None] * background`.
+    """V rendered images of H x W pixels, over nothing; `over` composites them on a background.
 
     Attributes:
         rgb: [V, H, W, 3] premultiplied colour.
         alpha: [V, H, W] coverage in [0, 1].
         depth: [V, H, W] accumulated: the sum of weight times camera z.
         normal: [V, H, W, 3] accumulated world-space normals towards the camera, or None if not asked for.
-        screen: [V, N, 2]; after a backward pass its `.grad` is dL/d(projected centre) in pixels, by which Gaussians
-            are densified. None when no gradient is recorded.
+        screen: [V, N, 2]; after a backward pass its `.grad` is dL/d(projected centre) in pixels, by which
+            Gaussians are densified. None when no gradient is recorded.
     """
 
     rgb: Tensor
@@ -90,7 +90,7 @@ def splat_normals(splats: Splats, eyes: Tensor) -> Tensor:
 def _rasterize_cpu(
     splats: Splats, colours: Tensor, cameras: Cameras
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """Images [V, H, W, C] of colours [V, N, C], three channels at a time; alpha, depth and screen beside them."""
+    """Images [V, H, W, C] of colours [V, N, C], three channels at a time; alpha, depth and screen."""
     from v3d.splats.cpu import rasterize_cpu
 
     tensors = (splats.means, splats.quats, splats.log_scales, splats.logit_opacity, colours)
@@ -113,7 +113,7 @@ def _rasterize_cpu(
                 cameras.width,
                 cameras.height,
             )
-            for rgb in colours[v].split(3, -1)  # type: ignore[no-untyped-call]  # torch declares it without types
+            for rgb in torch.split(colours[v], 3, -1)
         ]
         images.append(torch.cat([part[0] for part in parts], -1))
         alphas.append(parts[0][1])

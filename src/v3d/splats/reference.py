@@ -37,7 +37,8 @@ def rasterize_reference(
         w2c: [4, 4] world-to-camera. K: [3, 3] in pixels.
 
     Returns:
-        Colour [H, W, C] over nothing, alpha [H, W] and accumulated depth [H, W] (sum of weight times camera z).
+        Colour [H, W, C] over nothing, alpha [H, W] and accumulated depth [H, W] (sum of weight times
+        camera z).
     """
     W, t = w2c[:3, :3], w2c[:3, 3]
     fx, fy, cx, cy = K[0, 0], K[1, 1], K[0, 2], K[1, 2]

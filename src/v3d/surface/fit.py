@@ -1,9 +1,9 @@
 """Hull -> surface: NeuS (the paper's mesh stage) with two voxel grids in place of its networks.
 
-One grid holds signed distance, the other colour. The hull bounds the object and starts the field, so the fit only
-has to repair what silhouettes cannot show: concave sides, and views that disagree. Coarse levels carve, fine ones
-follow the silhouettes; what a coarse one hands on is its correction of the hull, so that parts thinner than its
-voxels are not lost.
+One grid holds signed distance, the other colour. The hull bounds the object and starts the field, so the fit
+only has to repair what silhouettes cannot show: concave sides, and views that disagree. Coarse levels carve,
+fine ones follow the silhouettes; what a coarse one hands on is its correction of the hull, so that parts
+thinner than its voxels are not lost.
 """
 
 from __future__ import annotations
@@ -53,9 +53,10 @@ class SurfaceSettings:
 
     Attributes:
         stages: the levels, from coarse to fine.
-        image_size: pixels that the longer side of the views is reduced to, or as many fewer as keep the lattice
-            within `nodes`; finer images than voxels only add noise.
-        nodes: of the finest lattice, at most; thin and small objects are fitted at a finer scale than large ones.
+        image_size: pixels that the longer side of the views is reduced to, or as many fewer as keep the
+            lattice within `nodes`; finer images than voxels only add noise.
+        nodes: of the finest lattice, at most; thin and small objects are fitted at a finer scale than
+            large ones.
         rays: per step, of the object's inside and of its silhouette each.
         samples: per ray, `WINDOW_STEP` voxels apart around the surface.
         sobolev: box-filter passes over the gradient of the distance field.
@@ -204,7 +205,7 @@ def _fit_level(
 
         values.grad = None
         adam.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]  # torch declares it without types
+        torch.autograd.backward(loss)
         assert values.grad is not None
         gradient = values.grad.view(sdf.shape)
         if step % REGULARIZE_EVERY == 0:
@@ -305,7 +306,7 @@ def _surface_loss(
     softness: float,
     settings: SurfaceSettings,
 ) -> Tensor:
-    """Colour and normal losses of the `chosen` rays, which hit the object, sampled at distances `along` [N, S].
+    """Colour and normal losses of the `chosen` rays, which hit the object, at distances `along` [N, S].
 
     Their weights are made to add up to 1: these pixels are covered entirely, whatever the window shows.
     """
@@ -337,7 +338,11 @@ def _silhouette_loss(
     softness: float,
     settings: SurfaceSettings,
 ) -> Tensor:
-    """Cross-entropy between alpha and the opacity of the `chosen` rays, which pass `closest` [N] along them."""
+    """Cross-entropy between alpha and the opacity of the `chosen` rays.
+
+    Args:
+        closest: [N] distance along each to where it passes deepest inside the surface, or closest to it.
+    """
     points = targets.rays[chosen].at(closest[:, None])[:, 0]
     nearest = gather(values, *lattice.around(points))[:, 0]
     opacity = neus_opacity(nearest, softness).clamp(1e-3, 1 - 1e-3)
@@ -379,7 +384,7 @@ def _footprint(cameras: Cameras, hull: Grid) -> float:
 
 
 def _image_size(cameras: Cameras, hull: Grid, settings: SurfaceSettings) -> int:
-    """The longest side, up to `settings.image_size`, at which the finest lattice stays within `settings.nodes`."""
+    """Pixels of the longer side, up to `settings.image_size`, at which the lattice stays within its nodes."""
     voxels = [level.voxel for level in settings.stages]
     for size in range(settings.image_size, 16, -4):
         footprint = _footprint(cameras.reduced(size), hull)

@@ -56,7 +56,7 @@ class Grid:
         return gather(self.values.reshape(-1, 1), index, weight).reshape(points.shape[:-1])
 
     def around(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """The 8 nodes around points [P, 3]: their indices [P, 8] into the flat lattice and weights (see `trilinear`)."""
+        """Indices [P, 8] into the flat lattice of the nodes around points [P, 3], and their weights [P, 8]."""
         return trilinear(self.shape, self.origin, self.voxel, points)
 
 

@@ -30,9 +30,9 @@ def band(values: Tensor, width: float) -> Tensor:
 
 
 def reference_losses(values: Tensor, voxel: float, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Eikonal loss, mean of (|grad f| - 1)^2, and Laplacian loss, mean of (voxel * laplacian f)^2, over the band.
+    """Eikonal loss, the mean of (|grad f| - 1)^2, and Laplacian loss, that of (voxel * laplacian f)^2.
 
-    Central differences; `weight` as made by `band`.
+    By central differences; the means are over the band, with `weight` as made by `band`.
     """
     centre = values[_INNER, _INNER, _INNER]
     pairs = _neighbours(values)

@@ -76,9 +76,9 @@ def neus_weights(sdf: Tensor, scale: float) -> Tensor:
 def neus_opacity(closest: Tensor, scale: float) -> Tensor:
     """Opacity [N] of whole rays from the smallest distance [N] along each: 1 - Phi(min sdf).
 
-    The products in `neus_weights` telescope along a ray that enters the object once, so one sample at the right
-    place is worth the whole ray; a window around the first hit would miss what a grazing ray gathers later, and
-    the surface would grow to make up for it.
+    The products in `neus_weights` telescope along a ray that enters the object once, so one sample at the
+    right place is worth the whole ray; a window around the first hit would miss what a grazing ray gathers
+    later, and the surface would grow to make up for it.
 
     Args:
         closest: [N] the smallest signed distance along each ray.

@@ -44,17 +44,17 @@ def silhouette_distance(alpha: Tensor) -> Tensor:
 def fill_silhouette(sdf: Grid, view: Views, *, hull: Grid | None = None) -> Grid:
     """Add to a solid as much as it needs to fill the silhouette of one view.
 
-    Guessed silhouettes of a thin part seldom have a point in common, so carving loses it even where the photo shows
-    it. Every ray of the view that should meet the object and does not is given a ball, as wide as the silhouette is
-    there (0.9 to `_THICKEST` voxels); the union of such balls has the silhouette's own shape. Where along the rays
-    they lie: see `_depths`. Fillets join them to the solid, within the silhouette. Corners that are merely rounded
-    stay so (`_ROUNDING`).
+    Guessed silhouettes of a thin part seldom have a point in common, so carving loses it even where the photo
+    shows it. Every ray of the view that should meet the object and does not is given a ball, as wide as the
+    silhouette is there (0.9 to `_THICKEST` voxels); the union of such balls has the silhouette's own shape.
+    Where along the rays they lie: see `_depths`. Fillets join them to the solid, within the silhouette.
+    Corners that are merely rounded stay so (`_ROUNDING`).
 
     Args:
         sdf: a field that is negative inside and grows away from the object.
         view: a batch of one.
-        hull: fill the silhouette as far as this solid does, rounded corners or not: for a surface fitted to a hull
-            that fills it.
+        hull: fill the silhouette as far as this solid does, rounded corners or not: for a surface fitted to a
+            hull that fills it.
     """
     distance = silhouette_distance(view.alpha)[0]
     target = distance < 0
@@ -91,9 +91,9 @@ def _depths(
 ) -> tuple[Tensor, Tensor]:
     """Where along the missing rays the object may be: ring by ring outward from the rays that hit it.
 
-    Each next ray takes the depth of its neighbours, give or take two pixels' size, where the field is lowest, that
-    is, where the fewest views object (cf. shape from inconsistent silhouettes, Landabaso et al. 2008). A part of the
-    silhouette that nothing hits begins at its ray with the lowest field.
+    Each next ray takes the depth of its neighbours, give or take two pixels' size, where the field is lowest,
+    that is, where the fewest views object (cf. shape from inconsistent silhouettes, Landabaso et al. 2008). A
+    part of the silhouette that nothing hits begins at its ray with the lowest field.
 
     Args:
         missing, target: [H, W] the rays that should hit the object and do not, and all that should.
@@ -125,8 +125,9 @@ def _depths(
 def _joined(sdf: Grid, balls: Tensor, camera: Cameras, distance: Tensor) -> Grid:
     """The union of the solid and of balls (signed distance [X, Y, Z]) with fillets between them.
 
-    A fillet is a quadratic smooth minimum, lower than both by a quarter of its width where they are equal. It ends
-    where the camera's silhouette does (`distance` [H, W] to it in pixels): farther out it would be visible.
+    A fillet is a quadratic smooth minimum, lower than both by a quarter of its width where they are
+    equal. It ends where the camera's silhouette does (`distance` [H, W] to it in pixels): farther out it
+    would be visible.
     """
     width = _FILLET * sdf.voxel
     union = torch.minimum(sdf.values, balls)
@@ -178,6 +179,6 @@ def _balls(sdf: Grid, centers: Tensor, radii: Tensor) -> Tensor:
 
 
 def silhouette_iou(mesh: Mesh, views: Views) -> float:
-    """Intersection over union of the mesh's silhouettes and the views', over the pixels of all views together."""
+    """Intersection over union of the mesh's silhouettes and the views', over all views' pixels together."""
     hit = rasterize_mesh(mesh, views.cameras).face >= 0
     return float(mask_iou(hit.flatten(0, 1)[None], views.alpha.flatten(0, 1)[None]))

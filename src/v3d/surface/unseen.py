@@ -1,8 +1,8 @@
 """The part of a surface that no view sees: the simplest cover, instead of the hull's.
 
-Rays that graze the rim of a flat top rise towards its middle, so the hull of an orbit puts a cone on every can
-and every bowl, and no photo contradicts it. The cover with the least curvature is the better guess: a soap film on a
-rim with a crease, the continuation of a surface that bends out of sight.
+Rays that graze the rim of a flat top rise towards its middle, so the hull of an orbit puts a cone on every
+can and every bowl, and no photo contradicts it. The cover with the least curvature is the better guess: a
+soap film on a rim with a crease, the continuation of a surface that bends out of sight.
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ def cover_unseen(mesh: Mesh, cameras: Cameras, sdf: Grid) -> Mesh:
     """Give the closed surface of `sdf` its simplest cover where no camera sees it.
 
     Moves the unseen vertices x to where sum |L x|^2 is smallest, L x being a vertex minus the mean of its
-    neighbours. The sum goes over unseen vertices, which alone would span a film on the rim, and over those of a
-    rim that bends out of sight, which let the cover go on in the surface's direction. Silhouettes prove
-    the outside of the hull empty: vertices that would leave the solid stay where they are, as do visible
-    ones, and parts that no camera sees at all.
+    neighbours. The sum goes over unseen vertices, which alone would span a film on the rim, and over those of
+    a rim that bends out of sight, which let the cover go on in the surface's direction. Silhouettes prove the
+    outside of the hull empty: vertices that would leave the solid stay where they are, as do visible ones,
+    and parts that no camera sees at all.
     """
     best = facing(mesh.vertices, mesh.vertex_normals, mesh, cameras).amax(0).double().cpu().numpy()
     faces = mesh.faces.cpu().numpy()

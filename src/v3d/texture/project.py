@@ -1,9 +1,9 @@
 """Back-projection: the texture as a weighted mean of what every view sees of each texel.
 
-The texel's surface point is projected into each view; a z-buffer of the mesh says whether the view sees it. A view's
-weight is `cos^4 * confidence`: cos between the surface normal and the direction to the camera, confidence low near
-silhouettes and occlusion borders, where a pixel mixes surfaces. What no view sees continues the colours around it
-along the surface.
+The texel's surface point is projected into each view; a z-buffer of the mesh says whether the view sees it. A
+view's weight is `cos^4 * confidence`: cos between the surface normal and the direction to the camera,
+confidence low near silhouettes and occlusion borders, where a pixel mixes surfaces. What no view sees
+continues the colours around it along the surface.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def project_views(mesh: Mesh, views: Views, *, size: int = 1024, photos: Sequenc
         mesh: with a uv (see `v3d.texture.unwrap`).
         views: at least one, on the mesh's device.
         size: width and height of the texture in texels.
-        photos: true views, batches of one, each at its own resolution (see `register_photo`); they win wherever they
-            see the surface well.
+        photos: true views, batches of one, each at its own resolution (see `register_photo`); they win
+            wherever they see the surface well.
 
     Returns:
         The mesh with a texture [size, size, 3] in [0, 1].
@@ -110,7 +110,7 @@ class _Lookup:
         return cls(view, layers.permute(2, 0, 1)[None].contiguous(), gain)
 
     def __call__(self, points: Tensor, normals: Tensor) -> tuple[Tensor, Tensor]:
-        """Colour [N, 3] and weight [N] (0 where not visible) of surface points [N, 3] with unit normals [N, 3]."""
+        """Colour [N, 3] and weight [N] (0: not visible) of surface points [N, 3] with unit normals [N, 3]."""
         cameras = self.view.cameras
         to_camera = F.normalize(cameras.centers[0] - points, dim=-1)
         cos = (normals * to_camera).sum(-1)
@@ -143,8 +143,8 @@ def _blend(points: Tensor, normals: Tensor, lookups: list[_Lookup]) -> tuple[Ten
 def pixel_confidence(alpha: Tensor, depth: Tensor, focal: float) -> Tensor:
     """Confidence [H, W] in [0, 1] that a pixel shows one surface, the one that the mesh has there.
 
-    Grows with the cubed distance to the silhouette (the view's or the mesh's) or to a jump in depth, so that borders
-    count only where no view has anything better.
+    Grows with the cubed distance to the silhouette (the view's or the mesh's) or to a jump in depth, so that
+    borders count only where no view has anything better.
 
     Args:
         alpha: [H, W] of the view.
@@ -206,16 +206,17 @@ def _continue_over_surface(mesh: Mesh, colour: Tensor, weight: Tensor) -> Tensor
 def register_photo(photo: Tensor, view: Views) -> Views | None:
     """Make a view of the photo: its pixels, and the camera of `view` shifted and scaled to fit it.
 
-    A generated view 0 may show the object a little smaller or shifted; a similarity in the image is a change of K. It
-    is found from the boxes around the two silhouettes.
+    A generated view 0 may show the object a little smaller or shifted; a similarity in the image is a change
+    of K. It is found from the boxes around the two silhouettes.
 
     Args:
         photo: [H, W, 4] RGBA in [0, 1], straight alpha.
         view: a batch of one, the generated view of the photo's side.
 
     Returns:
-        A batch of one at the photo's size and on the view's device; or None where the silhouettes agree in less than
-        `_LEAST_IOU` of their union (another shape was generated: the photo would land beside the surface).
+        A batch of one at the photo's size and on the view's device; or None where the silhouettes agree
+        in less than `_LEAST_IOU` of their union (another shape was generated: the photo would land beside
+        the surface).
     """
     photo = photo.to(view.rgb.device)
     height, width = photo.shape[:2]

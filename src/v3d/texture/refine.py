@@ -1,13 +1,13 @@
 """Texture refinement: the geometry is frozen, the texture is fitted to the views.
 
-A pixel of a fixed mesh is a fixed weighted mean of texels, so rendering view v is a sparse matrix A_v and its gradient
-A_v^T. The texture t starts at t_0, the back-projection, and descends
+A pixel of a fixed mesh is a fixed weighted mean of texels, so rendering view v is a sparse matrix A_v and its
+gradient A_v^T. The texture t starts at t_0, the back-projection, and descends
 
     sum_v |A_v t - I_v|^2 / 2 + lambda_0 |t - t_0|^2 / 2
 
-several views a step. A pixel's residual counts by its confidence, as in back-projection, and each texel's step is
-divided by the confidences over it, the column sums of the matrices: a contraction (SIRT), so no learning rate needs
-tuning.
+several views a step. A pixel's residual counts by its confidence, as in back-projection, and each texel's
+step is divided by the confidences over it, the column sums of the matrices: a contraction (SIRT), so no
+learning rate needs tuning.
 """
 
 from __future__ import annotations
@@ -57,8 +57,9 @@ def refine_texture(
     Args:
         mesh: textured, see `v3d.texture.project`.
         views: on the mesh's device.
-        photos: true views, batches of one, each at its own resolution (see `v3d.texture.project.register_photo`). They
-            take part in every step, and their finer pixels outweigh those of the views on what they see.
+        photos: true views, batches of one, each at its own resolution (see
+            `v3d.texture.project.register_photo`). They take part in every step, and their finer pixels
+            outweigh those of the views on what they see.
         on_step: called with (steps done, steps in all).
 
     Returns:

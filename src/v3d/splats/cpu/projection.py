@@ -37,8 +37,8 @@ MOST_OVER_MIN_ALPHA = f32(1 / constants.MIN_ALPHA)  # the largest opacity over t
 HUGE = f32(1e15)  # square pixels; a covariance beyond it has left float32's reach
 
 # One Gaussian on one image, in one cache line. `cut` is the exponent at which alpha falls to 1/255. That
-# ellipse spans |dx| <= extent_x, |dy| <= extent_y; at dx it reaches slope dx -+ aspect sqrt(extent_x^2 - dx^2),
-# and it is highest at dx = lean.
+# ellipse spans |dx| <= extent_x, |dy| <= extent_y; at dx it reaches slope dx -+ aspect sqrt(extent_x^2 -
+# dx^2), and it is highest at dx = lean.
 PROJECTED = np.dtype(
     [(n, "f4") for n in ("x", "y", "A", "B", "C", "opacity", "cut", "z", "r", "g", "b")]
     + [(n, "f4") for n in ("extent_x", "extent_y", "slope", "aspect", "lean")],

@@ -73,6 +73,7 @@ _plain = numba.njit(nogil=True, fastmath=True, cache=True, error_model="numpy")
 
 @_plain
 def plain_composite(projected: Any, tiled: Any, offset: Any, columns: int, image: Any, done: Any) -> None:
+    """`v3d.splats.cpu.compositing.composite` of all tiles, pixel by pixel."""
     pixels = TILE_WIDTH * TILE_HEIGHT
     buffer = np.empty((5, pixels), np.float32)
     for tile in range(len(done)):
@@ -112,6 +113,7 @@ def plain_composite(projected: Any, tiled: Any, offset: Any, columns: int, image
 def plain_composite_backward(
     projected: Any, tiled: Any, offset: Any, done: Any, columns: int, image: Any, g_image: Any, partials: Any
 ) -> None:
+    """`v3d.splats.cpu.compositing.composite_backward` of all tiles, pixel by pixel."""
     transmittance = np.empty((TILE_HEIGHT, TILE_WIDTH), np.float32)
     behind = np.empty((TILE_HEIGHT, TILE_WIDTH), np.float32)
     for tile in range(len(done)):
@@ -216,6 +218,8 @@ def accumulate(
 
 @dataclass
 class Row:
+    """CPU milliseconds of one candidate, forward and with the backward pass, one item a repeat."""
+
     name: str
     forward: list[float]
     both: list[float]
@@ -243,6 +247,7 @@ def measure(candidates: dict[str, Timed], repeats: int) -> list[Row]:
 
 
 def report(title: str, rows: list[Row]) -> None:
+    """Print medians, and how many times those of the first row they are."""
     base = [statistics.median(rows[0].forward), statistics.median(rows[0].both)]
     for row in rows:
         forward, both = statistics.median(row.forward), statistics.median(row.both)
@@ -254,6 +259,7 @@ def report(title: str, rows: list[Row]) -> None:
 
 
 def whole(leaves: list[Tensor], size: int, reference_limit: float) -> dict[str, Timed]:
+    """Candidates for the whole rasterizer, by name."""
     camera = orbit(1, size=size)
     w2c, K = camera.w2c[0], camera.K[0]
     g = torch.Generator().manual_seed(1)
@@ -281,6 +287,7 @@ def whole(leaves: list[Tensor], size: int, reference_limit: float) -> dict[str, 
 
 
 def compositing(leaves: list[Tensor], size: int) -> dict[str, Timed]:
+    """Candidates for compositing alone, by name."""
     camera = orbit(1, size=size)
     arrays = [x.detach().numpy() for x in leaves[:5]]
     tiles = make_tiles(arrays, camera_record(camera.w2c[0], camera.K[0], size, size))
@@ -337,6 +344,7 @@ def compositing(leaves: list[Tensor], size: int) -> dict[str, Timed]:
 
 
 def main() -> None:
+    """Measure what the command line asks for."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

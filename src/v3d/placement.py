@@ -88,7 +88,7 @@ def up_direction(cameras: Cameras) -> Tensor:
         return z
     values, vectors = torch.linalg.eigh((x[:, :, None] * x[:, None]).mean(0))
     if float(values[1]) > _SPREAD and float(values[0]) < 0.1 * float(values[1]):
-        normal = vectors[:, 0] * torch.sign(vectors[:, 0] @ median)
+        normal: Tensor = vectors[:, 0] * torch.sign(vectors[:, 0] @ median)
         if float(normal @ median) > 0.5:
             return normal
     return median

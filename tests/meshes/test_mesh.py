@@ -99,7 +99,8 @@ def test_khronos_validator(tmp_path):
     const {createRequire} = require('module'), path = require('path'), {execSync} = require('child_process');
     const roots = [process.cwd(), execSync('npm root -g').toString().trim()];
     let validator;
-    for (const root of roots) try { validator = createRequire(path.join(root, 'x'))('gltf-validator'); } catch {}
+    for (const root of roots)
+        try { validator = createRequire(path.join(root, 'x'))('gltf-validator'); } catch {}
     if (!validator) process.exit(77);
     const data = new Uint8Array(require('fs').readFileSync(process.argv[1]));
     validator.validateBytes(data).then(r => console.log(JSON.stringify(r.issues)));

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import trimesh
+from torch.overrides import TorchFunctionMode
 
 from v3d.cameras import Cameras, orbit
 from v3d.meshes.mesh import Mesh
@@ -146,6 +147,47 @@ def test_the_photo_wins_where_it_sees_well(ball, views):
     assert psnr(project_views(ball, blurred, size=SIZE, photos=[placed]), front) > without + 6
 
 
+def test_several_photos_each_win_on_their_own_side(ball, views):
+    blurred = Views(0.5 * views.rgb + 0.25, views.alpha, views.cameras)  # the generator lost contrast
+    sides = [painted_views(ball, orbit(1, size=192, azimuth=azimuth)) for azimuth in (0.0, 180.0)]
+    meshes = [project_views(ball, blurred, size=SIZE, photos=photos) for photos in ((), sides[:1], sides)]
+    settings = RefineSettings(sweeps=1)
+    refined = refine_texture(meshes[2], blurred, settings, photos=sides)
+    alone = refine_texture(meshes[2], blurred, settings)
+    for k, side in enumerate(sides):
+        without, front, both = (psnr(mesh, side) for mesh in meshes)
+        assert both > without + 4
+        assert (front > without + 4) == (k == 0)
+        assert psnr(refined, side) > psnr(alone, side) + 1
+
+
+class NoStrayTensors(TorchFunctionMode):
+    """Refuses tensor factories without a device, which fail where meshes and views lie on another one."""
+
+    factories = (
+        torch.arange, torch.tensor, torch.zeros, torch.ones, torch.full, torch.empty, torch.eye, torch.linspace,
+    )  # fmt: skip
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        assert func not in self.factories or kwargs.get("device") is not None, f"{func.__name__} on no device"
+        return func(*args, **kwargs)
+
+
+def test_texturing_makes_no_tensor_off_the_device_of_its_input(ball, views):
+    photo = torch.cat([views.rgb[0], views.alpha[0][..., None]], -1)
+    with NoStrayTensors():
+        with pytest.raises(AssertionError, match="arange"):
+            torch.arange(3)
+        mesh = unwrap(Mesh(ball.vertices, ball.faces), size=32)
+        placed = register_photo(photo, views[0])
+        assert placed is not None
+        mesh = project_views(mesh, views[[0, 3]], size=32, photos=[placed])
+        mesh = refine_texture(mesh, views[[0, 3]], RefineSettings(sweeps=1), photos=[placed])
+        render(mesh, views[0].cameras)
+    assert mesh.texture is not None and mesh.texture.device == views.rgb.device
+
+
 def test_a_photo_of_another_shape_is_refused(views):
     y, x = torch.meshgrid(torch.linspace(-1, 1, 100), torch.linspace(-1, 1, 100), indexing="ij")
     cross = ((x.abs() < 0.2) | (y.abs() < 0.2)) & (x.abs() < 0.8) & (y.abs() < 0.8)
@@ -189,7 +231,7 @@ def test_refinement_sharpens_views_it_has_not_seen(ball):
 
 
 def test_refinement_does_not_follow_inconsistent_views(ball, views):
-    """Views shifted by up to 0.8 px and up to 6 % brighter or darker: no worse than the start on true views."""
+    """Views shifted by up to 0.8 px, up to 6 % brighter or darker: no worse than the start on true views."""
     generator = torch.Generator().manual_seed(0)
     shift = (torch.rand(len(views), 2, generator=generator) * 2 - 1) * 0.8 * 2 / 96
     gain = 1 + (torch.rand(len(views), 1, 1, 3, generator=generator) * 2 - 1) * 0.06

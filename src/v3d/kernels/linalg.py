@@ -32,7 +32,7 @@ def mul(a: Vec, b: Vec) -> Vec:
 
 
 @inlined
-def scaled(s: float, a: Vec) -> Vec:
+def scaled(s: Any, a: Vec) -> Vec:
     """s a."""
     return s * a[0], s * a[1], s * a[2]
 

@@ -1,4 +1,4 @@
-"""`Mesh`: triangles in V3D's world, z up with the front towards +x; `v3d.meshes.files` states the axes of files."""
+"""`Mesh`: triangles in V3D's world, z up, front towards +x; `v3d.meshes.files` states the axes of files."""
 
 from __future__ import annotations
 

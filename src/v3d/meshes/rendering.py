@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -161,8 +162,11 @@ def _nearest_compiled(
     """What `_nearest` returns, by the compiled z-buffer on the CPU."""
     from v3d.meshes.zbuffer import nearest_faces  # the compiler is not loaded before it is needed
 
-    arrays = [x.detach().contiguous().numpy() for x in (xy, z, area, low, size, ids)]
-    return torch.from_numpy(nearest_faces(*arrays, shape, perspective)).flatten()
+    def array(x: Tensor) -> np.ndarray:
+        return x.detach().contiguous().numpy()
+
+    triangles, ranges = (array(xy), array(z), array(area)), (array(low), array(size), array(ids))
+    return torch.from_numpy(nearest_faces(*triangles, *ranges, shape, perspective)).flatten()
 
 
 def rasterize_mesh(mesh: Mesh, cameras: Cameras) -> Fragments:

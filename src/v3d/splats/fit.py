@@ -81,35 +81,23 @@ def fit(
     generator = torch.Generator().manual_seed(seed)
     densifier = Densifier(settings.densify, settings.iterations) if settings.densify else None
     features = [f for group in groups for f in perceptual.prepare(group.rgb)] if perceptual else None
-    splats = initial[initial.is_finite]
-    if len(splats) == 0:
-        raise V3DError(
-            "There are no Gaussians to fit: the hull is empty; check the views' masks and cameras."
-        )
-    splats = _leaves(splats[morton_order(splats.means)])
+    splats = _leaves(_checked(initial))
     adam = _adam(splats, settings)
 
     for iteration, v in zip(range(settings.iterations), _shuffled(weights, generator), strict=False):
-        decay = settings.lr_final ** (iteration / settings.iterations)
-        for group in adam.param_groups:
-            group["lr"] = group["initial_lr"] * decay
-
         target = targets[v]
         images = rasterize(splats, target.cameras)
         loss = photometric_loss(images, target, torch.rand(3, generator=generator).to(device), settings.ssim)
         if perceptual and features and iteration % settings.perceptual_every == 0:
             loss = loss + settings.perceptual * perceptual(images.over(1.0), [features[v]])
         loss = loss + settings.opacity * splats.opacity.mean()
-        torch.autograd.backward(loss)
-        adam.step()
-        adam.zero_grad()
+        _descend(adam, loss, settings.lr_final ** (iteration / settings.iterations))
 
         if densifier:
             assert images.screen is not None and images.screen.grad is not None
             densifier.watch(images.screen.grad, target.cameras.width, target.cameras.height)
             if densifier.is_due(iteration):
-                with torch.no_grad():
-                    splats, source = densifier.update(splats, generator)
+                splats, source = densifier.update(_detached(splats), generator)
                 splats = _leaves(splats)
                 adam = _adam(splats, settings, adam, source)
         if on_step:
@@ -143,6 +131,20 @@ def photometric_loss(images: SplatImages, views: Views, background: Tensor, ssim
     return l1_ssim(*planes, weight=ssim)
 
 
+def _checked(initial: Splats) -> Splats:
+    """The finite Gaussians, in Morton order.
+
+    Raises:
+        V3DError: there are none.
+    """
+    splats = initial[initial.is_finite]
+    if len(splats) == 0:
+        raise V3DError(
+            "There are no Gaussians to fit: the hull is empty; check the views' masks and cameras."
+        )
+    return splats[morton_order(splats.means)]
+
+
 def _shuffled(shares: Tensor, generator: torch.Generator) -> Iterator[int]:
     """View numbers without end, view v in proportion to `shares[v]`.
 
@@ -162,6 +164,15 @@ def _detached(splats: Splats) -> Splats:
 
 def _leaves(splats: Splats) -> Splats:
     return Splats(*(getattr(splats, f.name).detach().clone().requires_grad_() for f in fields(splats)))
+
+
+def _descend(adam: torch.optim.Adam, loss: Tensor, decay: float) -> None:
+    """One step down the loss, with learning rates `decay` times the first ones."""
+    for group in adam.param_groups:
+        group["lr"] = group["initial_lr"] * decay
+    torch.autograd.backward(loss)
+    adam.step()
+    adam.zero_grad()
 
 
 def _adam(

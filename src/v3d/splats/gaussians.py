@@ -54,7 +54,8 @@ class Splats:
         """[N] bool: no NaN, no infinity, and a quaternion that is a rotation."""
         logits = self.logit_opacity[:, None]
         numbers = torch.cat([self.means, self.quats, self.scales, logits, self.rgb], dim=-1)
-        return torch.isfinite(numbers).all(-1) & (self.quats.norm(dim=-1) > 1e-12)
+        rotates: Tensor = self.quats.norm(dim=-1) > 1e-12
+        return torch.isfinite(numbers).all(-1) & rotates
 
 
 def cat_splats(parts: Sequence[Splats]) -> Splats:

@@ -292,7 +292,7 @@ class _Momentum:
 
     def step(self, rate: float) -> Tensor:
         """What to subtract from the field [X, Y, Z]: `rate` long on average, at most five times as long."""
-        rms = (self._mean_square / (1 - 0.98**self._steps)) ** 0.5
+        rms: float = (self._mean_square / (1 - 0.98**self._steps)) ** 0.5
         return (self._velocity * (rate / max(rms, 1e-20))).clamp_(-5 * rate, 5 * rate)
 
 

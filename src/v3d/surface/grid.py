@@ -56,7 +56,7 @@ class Grid:
         return gather(self.values.reshape(-1, 1), index, weight).reshape(points.shape[:-1])
 
     def around(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Indices [P, 8] into the flat lattice of the nodes around points [P, 3], and their weights [P, 8]."""
+        """Indices [P, 8] into the flat lattice of the nodes around points [P, 3], and their weights."""
         return trilinear(self.shape, self.origin, self.voxel, points)
 
 

@@ -8,7 +8,7 @@
   from above (+z); camera 0 at (+radius, 0, 0) sees the front of the object, the side in the photo.
 - Views from above, below and around: the same radius, field of view 75.
 - Colour: sRGB-encoded values in [0, 1] everywhere outside a shader; views are composited on white.
-- GLB files are y-up with the object's front towards +z (see `v3d.meshes.mesh`).
+- GLB files are y-up with the object's front towards +z (see `v3d.meshes.files`).
 
 docs/conventions.md says the same for users.
 """

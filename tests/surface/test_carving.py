@@ -263,8 +263,10 @@ def test_every_trusted_view_is_filled_in_turn() -> None:
     in_turn = fill_silhouette(fill_silhouette(carved, views[0]), views[5])
     torch.testing.assert_close(both.values, in_turn.values, atol=1e-5, rtol=0)
     for v in (0, 5):
-        assert outline(marching_cubes(carved), views[v])[0] < 0.95
-        assert outline(marching_cubes(both), views[v])[0] > 0.98
+        assert outline(marching_cubes(carved), views[v])[0] < 0.85
+        assert outline(marching_cubes(both), views[v])[0] > 0.965
+    one = carve(views, resolution=64, bounds=bounds, trusted_views=(0,))
+    assert outline(marching_cubes(one), views[5])[0] < 0.93
 
 
 def test_fillets_join_what_is_added_and_stay_inside_the_outline(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,8 +75,8 @@ class Cameras:
 
     def resized(self, width: int, height: int) -> Cameras:
         """The cameras with images of another size; the fields of view stay, so a new aspect stretches."""
-        scale = torch.tensor([width / self.width, height / self.height, 1.0], dtype=self.K.dtype)
-        return Cameras(self.c2w, self.K * scale.to(self.K.device)[:, None], width, height)
+        scale = self.K.new_tensor([width / self.width, height / self.height, 1.0])
+        return Cameras(self.c2w, self.K * scale[:, None], width, height)
 
     def reduced(self, longer_side: int) -> Cameras:
         """The cameras with images of the same aspect whose longer side is at most `longer_side` pixels."""

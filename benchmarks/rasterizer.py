@@ -5,13 +5,13 @@
 
 Two tables, in CPU milliseconds of the calling thread (medians of interleaved repeats):
 
-1. The whole rasterizer: projection, sorting, binning, compositing and all gradients. Beside it the dense torch
-   reference where N x pixels is small enough to bear.
-2. Compositing alone (given the projected Gaussians and their tiles or pixel pairs), where the competitors are:
+1. The whole rasterizer: projection, sorting, binning, compositing and all gradients. Beside it the dense
+   torch reference where N x pixels is small enough to bear.
+2. Compositing alone (given the projected Gaussians and their tiles or pixel pairs). The competitors:
    - plain Numba: the same tiles and algorithm as scalar loops, left to LLVM to vectorise;
-   - gsplat's torch code: its `accumulate` (gsplat.cuda._torch_impl, the only rasterizing it can do without CUDA kernels)
-     cannot run on a CPU, since nerfacc and the search for (Gaussian, pixel) pairs need CUDA. What it computes is
-     re-expressed here in plain torch, and the pair list is given to it for nothing.
+   - gsplat's torch code: its `accumulate` (gsplat.cuda._torch_impl, the only rasterizing it can do without
+     CUDA kernels) cannot run on a CPU, since nerfacc and the search for (Gaussian, pixel) pairs need CUDA.
+     What it computes is re-expressed here in plain torch, and the pair list is given to it for nothing.
 
 Scene: a sphere of radius 0.7 covered with N Gaussians, seen from the orbit's distance.
 """
@@ -38,6 +38,7 @@ from torch import Tensor
 
 from v3d.cameras import orbit
 from v3d.kernels.linalg import f32
+from v3d.splats.constants import MAX_ALPHA
 from v3d.splats.cpu import rasterize_cpu, warmup
 from v3d.splats.cpu.projection import PARTIAL, TILE_HEIGHT, TILE_WIDTH
 from v3d.splats.cpu.rasterizer import (
@@ -72,6 +73,7 @@ _plain = numba.njit(nogil=True, fastmath=True, cache=True, error_model="numpy")
 
 @_plain
 def plain_composite(projected: Any, tiled: Any, offset: Any, columns: int, image: Any, done: Any) -> None:
+    """`v3d.splats.cpu.compositing.composite` of all tiles, pixel by pixel."""
     pixels = TILE_WIDTH * TILE_HEIGHT
     buffer = np.empty((5, pixels), np.float32)
     for tile in range(len(done)):
@@ -89,7 +91,7 @@ def plain_composite(projected: Any, tiled: Any, offset: Any, columns: int, image
                     s = p.A * dx * dx + p.B * dx * dy + p.C * dy * dy
                     if s <= p.cut:
                         k = row * TILE_WIDTH + lane
-                        alpha = min(p.opacity * math.exp(-s), f32(0.999))
+                        alpha = min(p.opacity * math.exp(-s), f32(MAX_ALPHA))
                         w = buffer[4, k] * alpha
                         buffer[4, k] -= w
                         buffer[0, k] += w * p.r
@@ -111,6 +113,7 @@ def plain_composite(projected: Any, tiled: Any, offset: Any, columns: int, image
 def plain_composite_backward(
     projected: Any, tiled: Any, offset: Any, done: Any, columns: int, image: Any, g_image: Any, partials: Any
 ) -> None:
+    """`v3d.splats.cpu.compositing.composite_backward` of all tiles, pixel by pixel."""
     transmittance = np.empty((TILE_HEIGHT, TILE_WIDTH), np.float32)
     behind = np.empty((TILE_HEIGHT, TILE_WIDTH), np.float32)
     for tile in range(len(done)):
@@ -134,7 +137,7 @@ def plain_composite_backward(
                     if s <= p.cut:
                         y, x = y0 + row, x0 + lane
                         unclamped = p.opacity * math.exp(-s)
-                        alpha = min(unclamped, f32(0.999))
+                        alpha = min(unclamped, f32(MAX_ALPHA))
                         T = transmittance[row, lane]
                         w = T * alpha
                         transmittance[row, lane] = T - w
@@ -143,7 +146,7 @@ def plain_composite_backward(
                         rest = behind[row, lane] - w * q
                         behind[row, lane] = rest
                         wr, wg, wb, wz = wr + w * r, wg + w * g, wb + w * b, wz + w * z
-                        if unclamped < f32(0.999):
+                        if unclamped < f32(MAX_ALPHA):
                             here = (T * q - rest / (f32(1) - alpha)) * alpha
                             v, vx, vy = v + here, vx + here * dx, vy + here * dy
                             vxx, vxy, vyy = vxx + here * dx * dx, vxy + here * dx * dy, vyy + here * dy * dy
@@ -186,7 +189,10 @@ def accumulate(
     width: int,
     height: int,
 ) -> tuple[Tensor, Tensor]:
-    """Colour [H, W, C] and alpha [H, W] from pairs; the segmented product is a difference of cumulative sums of logs."""
+    """Colour [H, W, C] and alpha [H, W] from pairs.
+
+    The segmented product is a difference of cumulative sums of logs.
+    """
     coordinates = torch.stack([pixel % width, torch.div(pixel, width, rounding_mode="floor")], -1) + 0.5
     delta = coordinates - means2d[gaussian]
     c = conics[gaussian]
@@ -212,13 +218,18 @@ def accumulate(
 
 @dataclass
 class Row:
+    """CPU milliseconds of one candidate, forward and with the backward pass, one item a repeat."""
+
     name: str
     forward: list[float]
     both: list[float]
 
 
 def measure(candidates: dict[str, Timed], repeats: int) -> list[Row]:
-    """CPU ms of forward, and of forward and backward; candidates take turns, slow ones (over 2 s) only once."""
+    """CPU ms of forward, and of forward and backward.
+
+    Candidates take turns, slow ones (over 2 s) only once.
+    """
     rows = [Row(name, [], []) for name in candidates]
     for repeat in range(repeats + 1):  # the first turn warms up
         for row, (forward, both) in zip(rows, candidates.values(), strict=True):
@@ -236,6 +247,7 @@ def measure(candidates: dict[str, Timed], repeats: int) -> list[Row]:
 
 
 def report(title: str, rows: list[Row]) -> None:
+    """Print medians, and how many times those of the first row they are."""
     base = [statistics.median(rows[0].forward), statistics.median(rows[0].both)]
     for row in rows:
         forward, both = statistics.median(row.forward), statistics.median(row.both)
@@ -247,6 +259,7 @@ def report(title: str, rows: list[Row]) -> None:
 
 
 def whole(leaves: list[Tensor], size: int, reference_limit: float) -> dict[str, Timed]:
+    """Candidates for the whole rasterizer, by name."""
     camera = orbit(1, size=size)
     w2c, K = camera.w2c[0], camera.K[0]
     g = torch.Generator().manual_seed(1)
@@ -256,8 +269,8 @@ def whole(leaves: list[Tensor], size: int, reference_limit: float) -> dict[str, 
         return rasterize_cpu(*leaves, w2c, K, size, size)
 
     def reference(backward: bool) -> None:
-        # In strips of rows, or it would not fit in memory. (The work is the same; not the last digits, since the
-        # linearisation is clamped to the strip's field of view.)
+        # In strips of rows, or it would not fit in memory. (The work is the same; not the last digits, since
+        # the linearisation is clamped to the strip's field of view.)
         step = max(1, size // 32)
         for y in range(0, size, step):
             K_strip = K.clone()
@@ -274,6 +287,7 @@ def whole(leaves: list[Tensor], size: int, reference_limit: float) -> dict[str, 
 
 
 def compositing(leaves: list[Tensor], size: int) -> dict[str, Timed]:
+    """Candidates for compositing alone, by name."""
     camera = orbit(1, size=size)
     arrays = [x.detach().numpy() for x in leaves[:5]]
     tiles = make_tiles(arrays, camera_record(camera.w2c[0], camera.K[0], size, size))
@@ -330,6 +344,7 @@ def compositing(leaves: list[Tensor], size: int) -> dict[str, Timed]:
 
 
 def main() -> None:
+    """Measure what the command line asks for."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

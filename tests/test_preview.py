@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 import trimesh
+from torch import Tensor
 
-from v3d.cameras import orbit
+from v3d.cameras import Cameras, orbit
 from v3d.meshes.mesh import Mesh
 from v3d.meshes.rendering import render
 from v3d.preview import clay, contact_sheet, textured, turntable
@@ -27,12 +28,12 @@ def asset() -> tuple[Mesh, Views]:
     return mesh, Views(out.rgb, out.alpha, cameras)
 
 
-def test_contact_sheet_shows_every_row_from_the_same_cameras():
+def test_contact_sheet_shows_every_row_from_the_same_cameras() -> None:
     mesh, views = asset()
     photo = torch.cat([views.rgb[0], views.alpha[0][..., None]], -1)
     seen = []
 
-    def splats(cameras):
+    def splats(cameras: Cameras) -> Tensor:
         seen.append(cameras)
         return torch.ones(len(cameras), TILE, TILE, 3) * torch.tensor([0.0, 1.0, 0.0])
 
@@ -54,7 +55,7 @@ def test_contact_sheet_shows_every_row_from_the_same_cameras():
     assert full.shape[0] == 5 * height + 12
 
 
-def test_contact_sheet_of_what_there_is():
+def test_contact_sheet_of_what_there_is() -> None:
     mesh, views = asset()
     only_views = contact_sheet(views[[0, 1]], tile=TILE)
     assert only_views.width == 12 + 2 * (TILE + 12)
@@ -63,7 +64,7 @@ def test_contact_sheet_of_what_there_is():
     assert contact_sheet(views, mesh=mesh, tile=TILE).height > 4 * TILE
 
 
-def test_turntable_turns_and_closes():
+def test_turntable_turns_and_closes() -> None:
     mesh, _ = asset()
     frames = turntable(textured(mesh), frames=4, size=32)
     assert frames.shape == (4, 32, 32, 3)

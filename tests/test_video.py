@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -18,7 +20,7 @@ def clip(n: int = 6, height: int = 48, width: int = 64) -> torch.Tensor:
     return frames
 
 
-def test_round_trip_keeps_frames_and_colours(tmp_path):
+def test_round_trip_keeps_frames_and_colours(tmp_path: Path) -> None:
     frames = clip()
     save_video(frames, tmp_path / "a" / "clip.mp4")
     loaded = load_video(tmp_path / "a" / "clip.mp4")
@@ -30,12 +32,12 @@ def test_round_trip_keeps_frames_and_colours(tmp_path):
     assert [p.name for p in (tmp_path / "a").iterdir()] == ["clip.mp4"]
 
 
-def test_odd_sides_lose_a_line(tmp_path):
+def test_odd_sides_lose_a_line(tmp_path: Path) -> None:
     save_video(clip(2, 33, 47), tmp_path / "odd.mp4")
     assert load_video(tmp_path / "odd.mp4").shape == (2, 32, 46, 3)
 
 
-def test_frame_rate(tmp_path):
+def test_frame_rate(tmp_path: Path) -> None:
     import av
 
     save_video(clip(), tmp_path / "clip.mp4", fps=12.5)
@@ -47,7 +49,7 @@ def test_frame_rate(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"junk" * 300, None])
-def test_broken_files(tmp_path, content):
+def test_broken_files(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "broken.mp4"
     if content is None:
         save_video(clip(), path)
@@ -57,7 +59,7 @@ def test_broken_files(tmp_path, content):
         load_video(path)
 
 
-def test_missing_empty_and_unwritable(tmp_path):
+def test_missing_empty_and_unwritable(tmp_path: Path) -> None:
     with pytest.raises(V3DError, match="no video"):
         load_video(tmp_path / "none.mp4")
     with pytest.raises(V3DError, match="at least one frame"):

@@ -49,6 +49,22 @@ def test_round_trip_is_exact_to_eight_bits(tmp_path: Path) -> None:
     assert torch.equal(loaded.cameras.K, views.cameras.K)
 
 
+def test_reduced_views_keep_their_aspect_and_square_pixels() -> None:
+    square = ball_views(2, size=48)
+    cameras = square.cameras
+    K = cameras.K.clone()
+    K[:, 0, 2] = 36
+    rgb = torch.nn.functional.pad(square.rgb, (0, 0, 12, 12), value=1.0)
+    wide = Views(rgb, torch.nn.functional.pad(square.alpha, (12, 12)), Cameras(cameras.c2w, K, 72, 48))
+    small = wide.reduced(36)
+    assert small.rgb.shape == (2, 24, 36, 3) and (small.cameras.width, small.cameras.height) == (36, 24)
+    assert torch.equal(small.cameras.K[:, 0, 0], small.cameras.K[:, 1, 1])
+    rows, columns = (small.alpha[0] > 0.5).any(1).sum(), (small.alpha[0] > 0.5).any(0).sum()
+    assert rows == columns  # the ball is still round
+    assert wide.reduced(72) is wide and wide.reduced(100) is wide  # never enlarged
+    assert torch.equal(square.reduced(20).rgb, square.resized(20, 20).rgb)
+
+
 def test_views_from_above_that_show_nothing_are_left_out() -> None:
     views, above = ball_views(), ball_views()
     above.alpha[1] = 0.4
@@ -149,7 +165,7 @@ def test_reading_at_a_smaller_size(tmp_path: Path) -> None:
     save_views(views, tmp_path)
     small = load_views(tmp_path, max_size=32)
     assert small.rgb.shape == (2, 32, 32, 3)
-    reference = views.resized(32)
+    reference = views.resized(32, 32)
     assert torch.allclose(small.cameras.K, reference.cameras.K)
     assert (small.alpha - reference.alpha).abs().mean() < 0.01
 
@@ -227,7 +243,7 @@ def test_images_differ_in_size(tmp_path: Path) -> None:
     save_views(views, tmp_path)
     edit(tmp_path, w=None, h=None, cx=None, cy=None, fl_x=None, fl_y=None, camera_angle_x=math.radians(60))
     Image.open(tmp_path / "views/001.png").resize((40, 40)).save(tmp_path / "views/001.png")
-    loaded, reference = load_views(tmp_path), views.resized(40)
+    loaded, reference = load_views(tmp_path), views.resized(40, 40)
     assert (loaded.alpha - reference.alpha).abs().mean() < 0.01
     torch.testing.assert_close(loaded.cameras.K, reference.cameras.K)
     Image.open(tmp_path / "views/001.png").resize((40, 30)).save(tmp_path / "views/001.png")

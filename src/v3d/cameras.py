@@ -8,7 +8,7 @@
   from above (+z); camera 0 at (+radius, 0, 0) sees the front of the object, the side in the photo.
 - Views from above, below and around: the same radius, field of view 75.
 - Colour: sRGB-encoded values in [0, 1] everywhere outside a shader; views are composited on white.
-- GLB files are y-up with the object's front towards +z (see `v3d.meshes.mesh`).
+- GLB files are y-up with the object's front towards +z (see `v3d.meshes.files`).
 
 docs/conventions.md says the same for users.
 """
@@ -44,6 +44,7 @@ class Cameras:
     height: int
 
     def __len__(self) -> int:
+        """V, the number of cameras."""
         return self.c2w.shape[0]
 
     def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> Cameras:
@@ -69,23 +70,34 @@ class Cameras:
         return self.c2w[:, :3, 3]
 
     def to(self, device: torch.device | str) -> Cameras:
+        """Move the tensors to a device."""
         return Cameras(self.c2w.to(device), self.K.to(device), self.width, self.height)
 
     def resized(self, width: int, height: int) -> Cameras:
-        """The same cameras seen through an image of another size."""
-        scale = torch.tensor([width / self.width, height / self.height, 1.0], dtype=self.K.dtype)
-        return Cameras(self.c2w, self.K * scale.to(self.K.device)[:, None], width, height)
+        """The cameras with images of another size; the fields of view stay, so a new aspect stretches."""
+        scale = self.K.new_tensor([width / self.width, height / self.height, 1.0])
+        return Cameras(self.c2w, self.K * scale[:, None], width, height)
+
+    def reduced(self, longer_side: int) -> Cameras:
+        """The cameras with images of the same aspect whose longer side is at most `longer_side` pixels."""
+        longest = max(self.width, self.height)
+        if longest <= longer_side:
+            return self
+        width, height = (max(round(side * longer_side / longest), 1) for side in (self.width, self.height))
+        return self.resized(width, height)
 
     def turned(self, degrees: float) -> Cameras:
-        """The same cameras carried around the z axis, counter-clockwise seen from above."""
+        """The cameras carried around the z axis, counter-clockwise seen from above."""
         a = math.radians(degrees)
         turn = torch.eye(4).to(self.c2w)
         turn[:2, :2] = torch.tensor([[math.cos(a), -math.sin(a)], [math.sin(a), math.cos(a)]])
         return Cameras(turn @ self.c2w, self.K, self.width, self.height)
 
     def mirrored(self) -> Cameras:
-        """The cameras (whose principal points are central) that see of a world mirrored at y = 0 what these see of the world,
-        left and right exchanged."""
+        """The cameras that see a world mirrored at y = 0 as these see the world, left and right exchanged.
+
+        For central principal points only.
+        """
         c2w = self.c2w.clone()
         c2w[:, 1] *= -1
         c2w[:, :, 0] *= -1
@@ -137,8 +149,8 @@ def cat_cameras(cameras: Sequence[Cameras]) -> Cameras:
 def poses(cameras: Cameras, among: Cameras) -> Tensor:
     """Places and viewing directions [V, 6], whose distances say how differently two cameras see a scene.
 
-    Places are relative to the middle of the cameras `among`, in units of their mean distance from it; directions
-    are unit vectors.
+    Places are relative to the middle of the cameras `among`, in units of their mean distance from it;
+    directions are unit vectors.
     """
     middle = among.centers.mean(0)
     scale = (among.centers - middle).norm(dim=-1).mean().clamp_min(1e-2)
@@ -203,7 +215,9 @@ def orbit(
 
 
 def above_and_below(size: int) -> Cameras:
-    """Twelve cameras that see an object's top and underside: six at an elevation of 40 degrees, two at 75, four at -30.
+    """Twelve cameras that see an object's top and underside.
+
+    Six stand at an elevation of 40 degrees, two at 75, four at -30.
 
     Args:
         size: image width and height in pixels.
@@ -214,5 +228,6 @@ def above_and_below(size: int) -> Cameras:
     )
 
 
-# The same camera in OpenGL axes (x right, y up, z backward), as transforms.json has them, and back.
 OPENCV_OPENGL = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64))
+"""[4, 4]: `c2w @ OPENCV_OPENGL` is the camera in OpenGL axes (x right, y up, z backward), as transforms.json
+has them, and the other way round."""

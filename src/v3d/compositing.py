@@ -11,23 +11,29 @@ from torch import Tensor
 
 
 def over_white(rgb: Tensor, alpha: Tensor) -> Tensor:
-    """Straight colours [..., 3] and alpha [...] -> the same composited on white, [..., 3]."""
+    """Composite straight colours [..., 3] with alpha [...] on white -> [..., 3]."""
     a = alpha[..., None]
     return rgb * a + 1 - a
 
 
 def off_white(rgb: Tensor, alpha: Tensor, least: float = 1e-6) -> Tensor:
-    """Colours composited on white [..., 3] and alpha [...] -> straight colours [..., 3].
+    """Take colours [..., 3] with alpha [...] off the white they were composited on -> straight, [..., 3].
 
-    The inverse of `over_white` where alpha is at least `least`; below, alpha counts as `least`. Not clamped:
-    colours that did not come from compositing may leave [0, 1].
+    The inverse of `over_white` where alpha is at least `least`. Not clamped: colours that did not come from
+    compositing may leave [0, 1].
+
+    Args:
+        least: what smaller alphas count as, so that faint pixels do not divide by almost nothing.
     """
     a = alpha[..., None]
     return (rgb - (1 - a)) / a.clamp_min(least)
 
 
 def resize_rgba(rgba: Tensor, height: int, width: int) -> Tensor:
-    """Resize straight-alpha [H, W, 4] with premultiplied colours, antialiased -> [height, width, 4]."""
+    """Resize an image [H, W, 4] of straight alpha, antialiased -> [height, width, 4].
+
+    Filters premultiplied colours; pixels without alpha come back white.
+    """
     if rgba.shape[:2] == (height, width):
         return rgba
     alpha = rgba[..., 3:]

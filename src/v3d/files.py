@@ -50,7 +50,7 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
     older file of that name stays as it was.
 
     Raises:
-        V3DError: see `clear_errors`.
+        V3DError: the disk is full, the folder is not writable, ...
     """
     path = Path(path)
     with clear_errors(path):
@@ -67,7 +67,11 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Write `value` as indented JSON, atomically."""
+    """Write `value` as indented JSON, atomically.
+
+    Raises:
+        V3DError: the disk is full, the folder is not writable, ...
+    """
     with atomic(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 

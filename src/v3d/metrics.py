@@ -1,4 +1,9 @@
-"""Image metrics."""
+"""How like images and silhouettes are to others: PSNR, SSIM and intersection over union.
+
+Images are [V, H, W, 3] in [0, 1] as people see them (sRGB-encoded, composited), silhouettes [V, H, W] in [0,
+1]; a metric gives one value an image, [V], unless it says otherwise. Everything is differentiable where its
+formula is, runs on any device, and needs torch alone.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +16,15 @@ PSNR_CEILING = 100.0
 
 
 def psnr(a: Tensor, b: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Peak signal-to-noise ratio in dB, -10 log10 of the mean squared error, at most `PSNR_CEILING`.
+    """Peak signal-to-noise ratio [V] in dB of images: -10 log10 of the mean squared error.
 
     Args:
-        weight: [V, H, W], non-negative, of each pixel in the mean; images without any weight score the ceiling.
+        a, b: [V, H, W, 3] in [0, 1].
+        weight: [V, H, W], non-negative, of each pixel in the mean; images without any weight score
+            the ceiling.
+
+    Returns:
+        At most `PSNR_CEILING`.
     """
     error = (a - b).square().mean(-1)
     if weight is None:
@@ -24,12 +34,21 @@ def psnr(a: Tensor, b: Tensor, weight: Tensor | None = None) -> Tensor:
     return decibels(mse)
 
 
-def ssim(a: Tensor, b: Tensor) -> Tensor:
-    """Structural similarity (Wang et al. 2004): 11-tap Gaussian, sigma 1.5, K1 0.01, K2 0.03, data range 1.
+def decibels(mse: Tensor) -> Tensor:
+    """PSNR in dB of mean squared errors [...] of values in [0, 1], at most `PSNR_CEILING`."""
+    return -10 * mse.clamp_min(10 ** (-PSNR_CEILING / 10)).log10()
 
-    The mean is over the region where the window fits (5 pixels off each border) and over channels, with
-    population covariances: scikit-image's `gaussian_weights=True, use_sample_covariance=False`. (torchmetrics
-    averages over a reflected border as well, which changes the third decimal of small images.)
+
+def ssim(a: Tensor, b: Tensor) -> Tensor:
+    """Structural similarity [V] of images (Wang et al. 2004).
+
+    An 11-tap Gaussian window of sigma 1.5, K1 0.01, K2 0.03, data range 1. The mean is over the region where
+    the window fits (5 pixels off each border) and over channels, with population covariances: scikit-image's
+    `gaussian_weights=True, use_sample_covariance=False`. (torchmetrics averages over a reflected border as
+    well, which changes the third decimal of small images.)
+
+    Args:
+        a, b: [V, H, W, 3] in [0, 1].
 
     Raises:
         ValueError: an image side is under 11 pixels.
@@ -52,17 +71,12 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
 
 
 def mask_iou(a: Tensor, b: Tensor) -> Tensor:
-    """Intersection over union of masks [V, H, W] thresholded at 0.5; 1 where both are empty."""
+    """Intersection over union [V] of silhouettes [V, H, W], thresholded at 0.5; 1 where both are empty."""
     a, b = a > 0.5, b > 0.5
     both, either = (a & b).sum((1, 2)), (a | b).sum((1, 2))
     return torch.where(either > 0, both / either.clamp_min(1), torch.ones_like(both, dtype=torch.float32))
 
 
-def decibels(mse: Tensor) -> Tensor:
-    """dB of a mean squared error, at most `PSNR_CEILING`."""
-    return -10 * mse.clamp_min(10 ** (-PSNR_CEILING / 10)).log10()
-
-
 def soft_iou(a: Tensor, b: Tensor) -> float:
-    """Soft intersection over union of two alphas."""
+    """Soft intersection over union of two alphas of one shape, over all pixels; 0 where both are empty."""
     return float(torch.minimum(a, b).sum() / torch.maximum(a, b).sum().clamp_min(1e-6))

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from v3d.cameras import Cameras, cat_cameras, orbit
+from v3d.compositing import over_white
 from v3d.meshes.mesh import Mesh
 from v3d.meshes.rendering import Light, render
 from v3d.views import Views
@@ -23,18 +24,23 @@ _INK, _LINE = (96, 96, 96), (232, 232, 232)
 
 
 def turntable(render: RenderFn, *, frames: int = 36, size: int = 384, elevation: float = 12.0) -> Tensor:
-    """Frames [N, size, size, 3] of one turn, seen a little from above; the last frame leads into the first."""
+    """Frames [N, size, size, 3] of one turn, seen a little from above; the last leads into the first.
+
+    Args:
+        frames: their number N; size: of their sides in pixels.
+        elevation: of the camera, in degrees.
+    """
     cameras = orbit(frames, size=size, elevation=elevation)
     return torch.cat([render(cameras[i]) for i in range(frames)])
 
 
 def textured(mesh: Mesh) -> RenderFn:
-    """The mesh with its texture under a mild light that stands beside the camera."""
+    """Renders the mesh with its texture, under a mild light that stands beside the camera."""
     return lambda cameras: _lit(mesh, cameras, ambient=0.72)
 
 
 def clay(mesh: Mesh) -> RenderFn:
-    """The bare shape: grey, under a stronger light, so that every dent shows."""
+    """Renders the bare shape, grey, under a stronger light, so that every dent shows."""
     bare = Mesh(mesh.vertices, mesh.faces)
     return lambda cameras: _lit(bare, cameras, ambient=0.1)
 
@@ -74,7 +80,7 @@ def contact_sheet(
     panels = []
     if photo is not None:
         side = (height - 3 * _GAP - 2 * _LABEL) // 2
-        on_white = photo[..., :3] * photo[..., 3:] + 1 - photo[..., 3:]
+        on_white = over_white(photo[..., :3], photo[..., 3])
         panels.append(("Photo", _crop(on_white, _zoom(photo[None, ..., 3]), side)))
         if mesh is not None:
             beside = _raised(cameras[0].resized(side, side), azimuth=-35.0, elevation=15.0)
@@ -83,7 +89,12 @@ def contact_sheet(
 
 
 def sheet_of_rows(rows: Mapping[str, Tensor], *, tile: int = 192) -> Image.Image:
-    """Images [V, H, W, 3] below each other under their names; of more than `COLUMNS`, so many evenly spread."""
+    """One picture of rows of images, each under its name.
+
+    Args:
+        rows: images [V, H, W, 3] in [0, 1] by their name; of more than `COLUMNS`, so many evenly spread.
+        tile: side of the small pictures in pixels.
+    """
     chosen = {
         name: [images[i * len(images) // COLUMNS] for i in range(COLUMNS)]
         if len(images) > COLUMNS
@@ -120,7 +131,8 @@ def _sheet(
 
 
 def _lit(mesh: Mesh, cameras: Cameras, *, ambient: float) -> Tensor:
-    """Images under a light over the left shoulder of each camera."""
+    """Images [V, H, W, 3] under a light over the left shoulder of each camera."""
+    cameras = cameras.to(mesh.vertices.device)
     # Camera axes: x right, y down, z forward.
     over_shoulder = torch.tensor([-0.5, -0.7, -0.6])
     images = []

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from v3d.cameras import OPENCV_OPENGL, Cameras, cat_cameras
+from v3d.compositing import off_white
 from v3d.files import atomic, write_json
 
 
@@ -29,6 +30,7 @@ class Views:
     cameras: Cameras
 
     def __len__(self) -> int:
+        """V, the number of views."""
         return self.rgb.shape[0]
 
     def __getitem__(self, index: int | slice | Sequence[int]) -> Views:
@@ -40,16 +42,22 @@ class Views:
         return Views(self.rgb[index], self.alpha[index], self.cameras[index])
 
     def to(self, device: torch.device | str) -> Views:
+        """Move images and cameras to a device."""
         return Views(self.rgb.to(device), self.alpha.to(device), self.cameras.to(device))
 
-    def resized(self, size: int) -> Views:
-        """The same views at `size` x `size` pixels (antialiased)."""
+    def resized(self, width: int, height: int) -> Views:
+        """The views at another size (antialiased), stretched if the aspect changes; cameras with them."""
         x = torch.cat([self.rgb, self.alpha[..., None]], dim=-1).permute(0, 3, 1, 2)
         x = torch.nn.functional.interpolate(
-            x, (size, size), mode="bilinear", antialias=True, align_corners=False
+            x, (height, width), mode="bilinear", antialias=True, align_corners=False
         )
         x = x.permute(0, 2, 3, 1).clamp(0, 1)
-        return Views(x[..., :3], x[..., 3], self.cameras.resized(size, size))
+        return Views(x[..., :3], x[..., 3], self.cameras.resized(width, height))
+
+    def reduced(self, longer_side: int) -> Views:
+        """The views of the same aspect whose longer side is at most `longer_side` pixels."""
+        cameras = self.cameras.reduced(longer_side)
+        return self if cameras is self.cameras else self.resized(cameras.width, cameras.height)
 
 
 def cat_views(parts: Sequence[Views]) -> Views:
@@ -62,7 +70,7 @@ def cat_views(parts: Sequence[Views]) -> Views:
 
 
 def with_above(views: Views, above: Views | None) -> Views:
-    """The views, and those of `above` that show anything: what splats are fitted to."""
+    """The views and those of `above` that show anything; `above` of None adds nothing."""
     if above is None:
         return views
     shown = (above.alpha > 0.5).flatten(1).any(1).nonzero()[:, 0].tolist()
@@ -70,7 +78,7 @@ def with_above(views: Views, above: Views | None) -> Views:
 
 
 def save_views(views: Views, folder: str | Path) -> None:
-    """Write `views/000.png`, ... (RGBA, straight alpha, lossless) and `transforms.json` as nerfstudio reads it.
+    """Write `views/000.png`, ... (RGBA, straight alpha) and `transforms.json` as nerfstudio reads it.
 
     Views come back from `load_views` to the 8-bit value; saving those again gives the same bytes.
 
@@ -99,9 +107,13 @@ def save_views(views: Views, folder: str | Path) -> None:
 
 
 def straight_rgba(rgb: Tensor, alpha: Tensor) -> Tensor:
-    """Colours on white [..., 3] and alpha [...] -> uint8 [..., 4] with straight alpha."""
+    """Colours on white [..., 3] and alpha [...], in [0, 1] -> uint8 [..., 4] with straight alpha.
+
+    Colours are straight with respect to the 8-bit alpha, so that `load_views` composites them back to
+    the bit.
+    """
     a = (alpha.clamp(0, 1) * 255).round()[..., None] / 255
-    colour = torch.where(a > 0, (rgb - (1 - a)) / a.clamp_min(1 / 255), torch.ones_like(rgb))
+    colour = torch.where(a > 0, off_white(rgb, a[..., 0], 1 / 255), 1.0)
     return (torch.cat([colour.clamp(0, 1), a], -1) * 255).round().to(torch.uint8)
 
 

@@ -111,7 +111,7 @@ def test_views_of_other_lenses_are_not_compared(meshes: dict[str, Mesh], tmp_pat
     save_views(replace(truth, cameras=replace(truth.cameras, K=K)), tmp_path / "b")
     with pytest.raises(V3DError, match="different angles"):
         EvaluateViews(tmp_path / "b", tmp_path / "a").run()
-    save_views(truth.resized(64), tmp_path / "c")  # larger images of the same cameras are compared
+    save_views(truth.resized(64, 64), tmp_path / "c")  # larger images of the same cameras are compared
     same = EvaluateViews(tmp_path / "c", tmp_path / "a").run()
     assert same["objects"][0]["scores"]["mean"]["psnr"] > 30
 

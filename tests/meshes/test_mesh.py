@@ -6,6 +6,8 @@ import json
 import shutil
 import struct
 import subprocess
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -55,7 +57,7 @@ def read_accessor(document: dict, blob: bytes, index: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("save", "suffix"), [(save_glb, ".glb"), (save_obj, ".obj")])
-def test_round_trip(tmp_path, save, suffix):
+def test_round_trip(tmp_path: Path, save: Callable[[Mesh, Path], None], suffix: str) -> None:
     mesh = textured_mesh()
     save(mesh, tmp_path / f"object{suffix}")
     loaded = load_mesh(tmp_path / f"object{suffix}")
@@ -66,7 +68,7 @@ def test_round_trip(tmp_path, save, suffix):
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
 
 
-def test_glb_structure_axes_and_normals(tmp_path):
+def test_glb_structure_axes_and_normals(tmp_path: Path) -> None:
     mesh = textured_mesh()
     save_glb(mesh, tmp_path / "object.glb")
     document, blob = read_glb(tmp_path / "object.glb")
@@ -86,20 +88,21 @@ def test_glb_structure_axes_and_normals(tmp_path):
     assert material["metallicFactor"] == 0 and material["roughnessFactor"] == 1
 
 
-def test_many_vertices_take_wide_indices(tmp_path):
+def test_many_vertices_take_wide_indices(tmp_path: Path) -> None:
     vertices = torch.rand(70_000, 3, generator=torch.Generator().manual_seed(0))
     mesh = Mesh(vertices, torch.arange(69_999).view(-1, 3))
     save_glb(mesh, tmp_path / "wide.glb")
     assert torch.equal(load_mesh(tmp_path / "wide.glb").faces, mesh.faces)
 
 
-def test_khronos_validator(tmp_path):
-    """Runs where node and the npm package gltf-validator are installed (in the working folder or globally)."""
+def test_khronos_validator(tmp_path: Path) -> None:
+    """Runs where node and the npm package gltf-validator are installed, in the working folder or globally."""
     script = """
     const {createRequire} = require('module'), path = require('path'), {execSync} = require('child_process');
     const roots = [process.cwd(), execSync('npm root -g').toString().trim()];
     let validator;
-    for (const root of roots) try { validator = createRequire(path.join(root, 'x'))('gltf-validator'); } catch {}
+    for (const root of roots)
+        try { validator = createRequire(path.join(root, 'x'))('gltf-validator'); } catch {}
     if (!validator) process.exit(77);
     const data = new Uint8Array(require('fs').readFileSync(process.argv[1]));
     validator.validateBytes(data).then(r => console.log(JSON.stringify(r.issues)));
@@ -119,7 +122,7 @@ def test_khronos_validator(tmp_path):
         assert issues["numErrors"] == 0 and issues["numWarnings"] == 0, issues
 
 
-def test_untextured_stays_untextured(tmp_path):
+def test_untextured_stays_untextured(tmp_path: Path) -> None:
     mesh = Mesh(textured_mesh().vertices, textured_mesh().faces)
     for suffix, save in ((".glb", save_glb), (".obj", save_obj)):
         save(mesh, tmp_path / f"plain{suffix}")
@@ -128,7 +131,7 @@ def test_untextured_stays_untextured(tmp_path):
         assert torch.equal(loaded.vertices, mesh.vertices)
 
 
-def test_normals_are_shared_across_texture_seams_but_not_hard_edges():
+def test_normals_are_shared_across_texture_seams_but_not_hard_edges() -> None:
     sphere = textured_mesh()
     soup = Mesh(sphere.vertices[sphere.faces].reshape(-1, 3), torch.arange(sphere.faces.numel()).view(-1, 3))
     torch.testing.assert_close(soup.vertex_normals, sphere.vertex_normals[sphere.faces].reshape(-1, 3))
@@ -142,7 +145,7 @@ def front_colour(mesh: Mesh) -> torch.Tensor:
     return render(mesh, orbit(1, size=9), supersample=1).rgb[0, 4, 4]
 
 
-def test_scene_graph_is_baked_and_materials_become_one_texture(tmp_path):
+def test_scene_graph_is_baked_and_materials_become_one_texture(tmp_path: Path) -> None:
     """A red and a green box, the green one mirrored and moved to the front by its node."""
 
     def box(colour) -> trimesh.Trimesh:
@@ -172,7 +175,7 @@ def test_scene_graph_is_baked_and_materials_become_one_texture(tmp_path):
     torch.testing.assert_close(back, torch.tensor([1.0, 0, 0]))
 
 
-def test_several_textures_become_one_atlas(tmp_path):
+def test_several_textures_become_one_atlas(tmp_path: Path) -> None:
     """Two textured squares side by side; one repeats its texture twice."""
     scene = trimesh.Scene()
     generator = np.random.default_rng(0)
@@ -202,7 +205,7 @@ def test_several_textures_become_one_atlas(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".ply", ".stl"])
-def test_z_up_formats_keep_their_axes_and_face_colours(tmp_path, suffix):
+def test_z_up_formats_keep_their_axes_and_face_colours(tmp_path: Path, suffix: str) -> None:
     box = trimesh.creation.box(extents=(0.2, 0.4, 0.6))
     if suffix == ".ply":
         colours = np.full((12, 4), 255, np.uint8)
@@ -222,7 +225,7 @@ def test_z_up_formats_keep_their_axes_and_face_colours(tmp_path, suffix):
     "name", ["a.glb", "a.obj", "a.ply", "a.stl", "a.gltf", "cut.glb", "cut.ply", "cut.stl"]
 )
 @pytest.mark.parametrize("content", [b"", b"glTF junk that is no mesh at all\n" * 9])
-def test_broken_files_end_in_one_sentence(tmp_path, name, content):
+def test_broken_files_end_in_one_sentence(tmp_path: Path, name: str, content: bytes) -> None:
     path = tmp_path / name
     if name.startswith("cut") and content:
         trimesh.creation.icosphere().export(path)
@@ -233,7 +236,7 @@ def test_broken_files_end_in_one_sentence(tmp_path, name, content):
     assert "\n" not in str(caught.value)
 
 
-def test_missing_unknown_and_empty(tmp_path):
+def test_missing_unknown_and_empty(tmp_path: Path) -> None:
     with pytest.raises(V3DError, match="no mesh file"):
         load_mesh(tmp_path / "none.glb")
     (tmp_path / "a.txt").write_text("v 0 0 0")
@@ -247,7 +250,7 @@ def test_missing_unknown_and_empty(tmp_path):
     assert not (tmp_path / "empty.glb").exists()
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path):
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "object.glb"
     save_glb(textured_mesh(), path)
     old = path.read_bytes()

@@ -65,7 +65,7 @@ def library(tmp_path: Path) -> Path:
     return tmp_path / "gso"
 
 
-def test_a_scanned_object_stands_upright_and_shows_its_front(library: Path):
+def test_a_scanned_object_stands_upright_and_shows_its_front(library: Path) -> None:
     mesh = load_mesh(library / "Toy_Bus")
     torch.testing.assert_close(mesh.vertices.amin(0), torch.tensor([-0.05, -0.02, 0.0]))
     torch.testing.assert_close(mesh.vertices.amax(0), torch.tensor([0.05, 0.02, 0.05]))
@@ -77,7 +77,7 @@ def test_a_scanned_object_stands_upright_and_shows_its_front(library: Path):
     assert (outward > 0).all()
 
 
-def test_folders_name_their_objects_by_category_or_place(library: Path):
+def test_folders_name_their_objects_by_category_or_place(library: Path) -> None:
     found = {mesh.id: mesh for mesh in find_meshes(library)}
     assert list(found) == ["Nameless", "Toy_Cars/Toy_Bus", "more.box"]
     assert found["Toy_Cars/Toy_Bus"].licence == "CC-BY-4.0 (Copyright 2020 Google LLC.)"
@@ -87,7 +87,7 @@ def test_folders_name_their_objects_by_category_or_place(library: Path):
     assert [mesh.id for mesh in find_meshes(library / "more.box.ply")] == ["more.box"]
 
 
-def test_training_and_evaluation_take_such_folders(library: Path, tmp_path: Path):
+def test_training_and_evaluation_take_such_folders(library: Path, tmp_path: Path) -> None:
     by_id = {source.id: source for source in find_sources([library])}
     assert by_id["Toy_Cars/Toy_Bus"].licence.startswith("CC-BY-4.0")
     index = tmp_path / "index.json"
@@ -104,7 +104,7 @@ def test_training_and_evaluation_take_such_folders(library: Path, tmp_path: Path
     assert object_ids(ObjectSource(corpus=library / "more.box.ply")) == ["more.box"]
 
 
-def test_the_command_line_renders_a_scanned_object(library: Path, tmp_path: Path):
+def test_the_command_line_renders_a_scanned_object(library: Path, tmp_path: Path) -> None:
     out = tmp_path / "data"
     arguments = ["--size", "32", "--appearance", "plain", "--light", "none"]
     assert main(["render", str(library / "Toy_Bus"), "-o", str(out), *arguments]) == 0

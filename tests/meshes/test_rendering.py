@@ -32,7 +32,7 @@ def quad(x: float = 0.0, half: float = 0.5) -> Mesh:
     return Mesh(vertices, torch.tensor([[0, 2, 1], [0, 3, 2]]), uv)
 
 
-def test_depth_and_normals_of_a_sphere():
+def test_depth_and_normals_of_a_sphere() -> None:
     sphere = from_trimesh(trimesh.creation.icosphere(subdivisions=5, radius=0.6))
     cameras = orbit(2, size=64, elevation=25.0, azimuth=13.0)
     out = render(sphere, cameras, supersample=1)
@@ -49,7 +49,7 @@ def test_depth_and_normals_of_a_sphere():
     assert (out.normal * normal).sum(-1)[surely].min() > 0.999
 
 
-def test_depth_of_a_box_and_order_of_faces():
+def test_depth_of_a_box_and_order_of_faces() -> None:
     box = from_trimesh(trimesh.creation.box(extents=(0.8, 0.8, 0.8)))
     depth = rasterize_mesh(box, orbit(1, size=32)).depth[0]
     torch.testing.assert_close(depth[16, 10:22], torch.full((12,), 1.6))
@@ -61,8 +61,8 @@ def test_depth_of_a_box_and_order_of_faces():
         assert bool((face // 2 == expected).all())
 
 
-def test_barycentrics_are_perspective_correct():
-    """On a tilted plane the interpolated position must lie on the pixel's ray; screen-linear weights miss it."""
+def test_barycentrics_are_perspective_correct() -> None:
+    """On a tilted plane the interpolated position lies on the pixel's ray; screen-linear weights miss it."""
     vertices = torch.tensor([[0.9, -0.6, -0.5], [-0.9, 0.7, -0.4], [0.2, 0.1, 0.6]])
     mesh = Mesh(vertices, torch.tensor([[0, 1, 2]]))
     camera = orbit(1, size=48)
@@ -77,7 +77,7 @@ def test_barycentrics_are_perspective_correct():
     torch.testing.assert_close(fragments.barycentric[hit].sum(-1), torch.ones(int(hit.sum())))
 
 
-def test_the_compiled_loop_finds_the_same_faces(monkeypatch):
+def test_the_compiled_loop_finds_the_same_faces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several views, several triangles a pixel, equally near ones, and the flat case of texture maps."""
     generator = torch.Generator().manual_seed(4)
     corners = torch.rand(3, 60, 3, 3, generator=generator) * 40 - 5
@@ -94,8 +94,8 @@ def test_the_compiled_loop_finds_the_same_faces(monkeypatch):
 
 
 @pytest.mark.parametrize("compiled", [True, False])
-def test_fragments_equal_a_plain_loop(monkeypatch, compiled):
-    """Random triangle soup against the definition; in torch with chunks so small that triangles are spread over many."""
+def test_fragments_equal_a_plain_loop(monkeypatch: pytest.MonkeyPatch, compiled: bool) -> None:
+    """Random triangle soup against the definition; in torch with so small chunks that triangles span many."""
     generator = torch.Generator().manual_seed(3)
     vertices = torch.randn(40, 3, generator=generator, dtype=torch.float32) * 0.5
     mesh = Mesh(vertices, torch.randint(0, 40, (30, 3), generator=generator))
@@ -126,7 +126,7 @@ def test_fragments_equal_a_plain_loop(monkeypatch, compiled):
     assert different.sum() <= 1, "at most a pixel centre that lies on an edge may differ"
 
 
-def test_coverage_is_the_area_fraction():
+def test_coverage_is_the_area_fraction() -> None:
     """A square whose edges fall inside pixels: alpha sums to its area, border pixels are partial."""
     camera = orbit(1, size=32)
     half = 0.317
@@ -142,7 +142,7 @@ def test_coverage_is_the_area_fraction():
 
 
 @pytest.mark.parametrize("flip", [False, True])
-def test_both_sides_are_seen_with_normals_towards_the_camera(flip: bool):
+def test_both_sides_are_seen_with_normals_towards_the_camera(flip: bool) -> None:
     mesh = quad()
     if flip:
         mesh = Mesh(mesh.vertices, mesh.faces.flip(-1))
@@ -151,7 +151,7 @@ def test_both_sides_are_seen_with_normals_towards_the_camera(flip: bool):
     torch.testing.assert_close(out.normal[:, 8, 8], torch.tensor([[1.0, 0, 0], [-1.0, 0, 0]]))
 
 
-def test_texture_is_upright_and_where_uv_says():
+def test_texture_is_upright_and_where_uv_says() -> None:
     texture = torch.rand(4, 4, 3, generator=torch.Generator().manual_seed(0))
     mesh = quad()
     mesh = Mesh(mesh.vertices, mesh.faces, mesh.uv, texture)
@@ -164,7 +164,7 @@ def test_texture_is_upright_and_where_uv_says():
             torch.testing.assert_close(out[int(y), int(x)], texture[row, column])
 
 
-def test_light_follows_its_equation():
+def test_light_follows_its_equation() -> None:
     out = render(
         quad(), orbit(1, size=8), light=Light(torch.tensor([3.0, 3.0, 0.0]), ambient=0.4), supersample=1
     )
@@ -172,14 +172,14 @@ def test_light_follows_its_equation():
     assert float(out.rgb[0, 4, 4, 0]) == pytest.approx(expected, abs=1e-5)
 
 
-def test_texture_sampling_at_texel_centres_and_borders():
+def test_texture_sampling_at_texel_centres_and_borders() -> None:
     texture = torch.rand(5, 7, 3, generator=torch.Generator().manual_seed(1))
     v, u = torch.meshgrid((torch.arange(5) + 0.5) / 5, (torch.arange(7) + 0.5) / 7, indexing="ij")
     torch.testing.assert_close(sample_texture(texture, torch.stack([u, v], -1)), texture, atol=1e-5, rtol=0)
     torch.testing.assert_close(sample_texture(texture, torch.tensor([[0.0, 1.0]]))[0], texture[-1, 0])
 
 
-def test_uv_fragments_find_the_surface_point():
+def test_uv_fragments_find_the_surface_point() -> None:
     mesh = quad()
     fragments = rasterize_uv(mesh, 8)
     position = interpolate(fragments, mesh.vertices, mesh.faces)[0]
@@ -187,7 +187,7 @@ def test_uv_fragments_find_the_surface_point():
     torch.testing.assert_close(position[2, 5], torch.tensor([0.0, -0.5 + 5.5 / 8, 0.5 - 2.5 / 8]))
 
 
-def test_nothing_to_see():
+def test_nothing_to_see() -> None:
     camera = orbit(1, size=8)
     empty = Mesh(torch.zeros(0, 3), torch.zeros(0, 3, dtype=torch.int64))
     flat = Mesh(torch.tensor([[0.0, 0, 0], [0, 0, 0], [0, 0.1, 0]]), torch.tensor([[0, 1, 2], [2, 2, 2]]))

@@ -9,7 +9,8 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from v3d.cameras import Cameras, intrinsics, look_at, orbit
-from v3d.scene.normalise import Normalisation, focus, normalise, up_direction
+from v3d.placement import up_direction
+from v3d.scene.normalise import Normalisation, focus, normalise
 
 
 def cameras_at(centers: Tensor, target: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> Cameras:

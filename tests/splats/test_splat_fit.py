@@ -15,7 +15,7 @@ from v3d.splats.cpu.compositing import composite, composite_backward
 from v3d.splats.cpu.projection import project, project_backward
 from v3d.splats.densify import Densifier, DensifySettings
 from v3d.splats.fit import FitSettings, fit, warmup
-from v3d.splats.gaussians import Splats, is_finite, morton_order
+from v3d.splats.gaussians import Splats, morton_order
 from v3d.splats.loss import l1_ssim, l1_ssim_reference
 from v3d.splats.rasterize import rasterize
 from v3d.views import Views
@@ -74,7 +74,7 @@ def test_fit_improves_the_images_and_is_deterministic() -> None:
     first = fit(views, start, settings, on_step=lambda done, total: steps.append((done, total)), seed=7)
     assert psnr(first, views) > psnr(start, views) + 2.5
     assert steps == [(i + 1, 80) for i in range(80)]
-    assert is_finite(first).all() and first.rgb.min() >= 0 and first.rgb.max() <= 1
+    assert first.is_finite.all() and first.rgb.min() >= 0 and first.rgb.max() <= 1
     assert len(first) <= 100
 
     second, other = (fit(views, start, settings, seed=seed) for seed in (7, 8))
@@ -87,9 +87,9 @@ def test_fit_survives_broken_gaussians_and_empty_views() -> None:
     start.means[3] = float("nan")
     start.quats[5] = 0
     settings = FitSettings(iterations=12, densify=DensifySettings(every=5))
-    assert is_finite(fit(views, start, settings)).all()
+    assert fit(views, start, settings).is_finite.all()
     empty = Views(torch.ones_like(views.rgb), torch.zeros_like(views.alpha), views.cameras)
-    assert is_finite(fit(empty, start, settings)).all()
+    assert fit(empty, start, settings).is_finite.all()
     nothing = start[torch.zeros(60, dtype=torch.bool)]
     with pytest.raises(V3DError):
         fit(views, nothing, settings)
@@ -122,7 +122,7 @@ def test_densifier_splits_copies_and_removes() -> None:
         log_scales=torch.tensor([[0.1] * 3, [0.001] * 3, [0.001] * 3, [0.001] * 3]).log(),
         logit_opacity=torch.tensor([0.0, 0.0, 0.0, -9.0]),
     )
-    densifier = Densifier(DensifySettings(start=0, stop=1, every=1, pull=1.0), 10)
+    densifier = Densifier(DensifySettings(start=0, stop=1, every=1, screen_gradient=1.0), 10)
     gradient = torch.tensor([[9.0, 0.0], [9.0, 0.0], [0.0, 0.0], [9.0, 0.0]])
     densifier.watch(gradient[None], 2, 2)
     result, source = densifier.update(splats, torch.Generator().manual_seed(0))
@@ -131,7 +131,7 @@ def test_densifier_splits_copies_and_removes() -> None:
     assert torch.equal(result.means[source == 2], splats.means[2:3])
     assert (result.scales.amax(-1) > 0.02).sum() == 2
 
-    densifier = Densifier(DensifySettings(start=0, stop=1, every=1, pull=1.0, max_count=4), 10)
+    densifier = Densifier(DensifySettings(start=0, stop=1, every=1, screen_gradient=1.0, max_count=4), 10)
     densifier.watch(gradient[None], 2, 2)
     assert len(densifier.update(splats, torch.Generator().manual_seed(0))[0]) == 4
 

@@ -10,7 +10,7 @@ from v3d.cameras import Cameras, cat_cameras, orbit
 from v3d.errors import V3DError
 from v3d.meshes.mesh import Mesh
 from v3d.meshes.rendering import rasterize_mesh, render
-from v3d.splats.initial import _seen_colors, initial_splats, random_splats
+from v3d.splats.initial import _visible_colors, initial_splats, random_splats
 from v3d.surface.carving import carve
 from v3d.surface.extract import extract_mesh, marching_cubes
 from v3d.surface.silhouette import fill_silhouette, silhouette_distance
@@ -194,7 +194,7 @@ def test_hidden_points_are_not_coloured_by_what_hides_them() -> None:
     views = Views(rgb, out.alpha, cameras)
     points = torch.tensor([[0.02, 0.0, 0.0], [0.02, 0.5, 0.5], [0.52, 0.0, 0.0]])
     normals = torch.tensor([[1.0, 0, 0]]).expand(3, 3)
-    color = _seen_colors(points, normals, mesh, views, tolerance=0.02)
+    color = _visible_colors(points, normals, mesh, views, tolerance=0.02)
     torch.testing.assert_close(color[1], torch.tensor([1.0, 0, 0]))
     torch.testing.assert_close(color[2], torch.tensor([0.0, 1, 0]))
     assert color[0].tolist() in ([1.0, 0.0, 0.0], [0.0, 1.0, 0.0])  # nearest seen point
@@ -232,16 +232,16 @@ def guessed_views(mesh: Mesh, size: int = 96) -> Views:
 
 def outline(mesh: Mesh, view: Views) -> tuple[float, float]:
     """Share of the view's outline that the mesh fills, and of the mesh's that lies inside."""
-    seen, told = rasterize_mesh(mesh, view.cameras).face >= 0, view.alpha > 0.5
-    both = (seen & told).sum()
-    return float(both / told.sum()), float(both / seen.sum())
+    hit, target = rasterize_mesh(mesh, view.cameras).face >= 0, view.alpha > 0.5
+    both = (hit & target).sum()
+    return float(both / target.sum()), float(both / hit.sum())
 
 
-def test_what_a_certain_view_shows_is_not_carved_away() -> None:
+def test_what_a_trusted_view_shows_is_not_carved_away() -> None:
     views = guessed_views(bar_mesh())
     lost = extract_mesh(carve(views, resolution=64))
     assert float(lost.vertices[:, 2].max()) < -0.2  # the bar is gone
-    kept = extract_mesh(carve(views, resolution=64, certain=0))
+    kept = extract_mesh(carve(views, resolution=64, trusted_views=(0,)))
     filled, inside = outline(kept, views[0])
     assert filled > 0.98 and inside > 0.85
     # In one piece, where it stands (on the block), and hardly thicker than a voxel or two.
@@ -249,6 +249,24 @@ def test_what_a_certain_view_shows_is_not_carved_away() -> None:
     assert float(bar[:, 2].max()) == pytest.approx(0.65, abs=0.05)
     assert float(bar[:, :2].norm(dim=-1).max()) < 0.12
     assert volume(kept) < 1.3 * volume(bar_mesh())
+
+
+def test_every_trusted_view_is_filled_in_turn() -> None:
+    mesh = bar_mesh()
+    views = guessed_views(mesh)
+    alpha = views.alpha.clone()
+    alpha[5] = render(mesh, views.cameras[5], supersample=3).alpha[0]
+    views = Views(views.rgb, alpha, views.cameras)
+    bounds = (torch.full((3,), -0.8), torch.full((3,), 0.8))
+    carved = carve(views, resolution=64, bounds=bounds)
+    both = carve(views, resolution=64, bounds=bounds, trusted_views=(0, 5))
+    in_turn = fill_silhouette(fill_silhouette(carved, views[0]), views[5])
+    torch.testing.assert_close(both.values, in_turn.values, atol=1e-5, rtol=0)
+    for v in (0, 5):
+        assert outline(marching_cubes(carved), views[v])[0] < 0.85
+        assert outline(marching_cubes(both), views[v])[0] > 0.965
+    one = carve(views, resolution=64, bounds=bounds, trusted_views=(0,))
+    assert outline(marching_cubes(one), views[5])[0] < 0.93
 
 
 def test_fillets_join_what_is_added_and_stay_inside_the_outline(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -273,7 +291,7 @@ def test_a_part_that_stands_alone_in_the_outline_is_kept_too() -> None:
     )
     apart.faces[-12:] += 16
     views = guessed_views(apart)
-    solid = marching_cubes(carve(views, resolution=64, certain=0))
+    solid = marching_cubes(carve(views, resolution=64, trusted_views=(0,)))
     assert outline(solid, views[0])[0] > 0.98
 
 

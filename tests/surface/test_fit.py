@@ -13,7 +13,7 @@ from v3d.surface import regularize
 from v3d.surface.carving import carve
 from v3d.surface.fit import Level, SurfaceSettings, fit_surface
 from v3d.surface.grid import Grid, empty_grid
-from v3d.surface.render import camera_rays, closest_pass, first_hit, neus_opacity, neus_weights
+from v3d.surface.render import Rays, camera_rays, closest_pass, first_hit, neus_opacity, neus_weights
 from v3d.views import Views
 
 QUICK = SurfaceSettings(stages=(Level(1.0, 50, (0.8, 0.35)),), image_size=48, rays=512)
@@ -146,6 +146,31 @@ def test_fit_stays_on_a_surface_that_already_explains_the_views() -> None:
     angle = torch.linspace(0, 6.28, 40)
     equator = 0.5 * torch.stack([angle.cos(), angle.sin(), 0 * angle], -1)
     assert float(fitted.sample(equator).abs().mean()) < 0.4 * fitted.voxel
+
+
+def test_wide_views_are_not_squashed_and_fit_as_well_as_square_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    square = orbit(8, size=64)
+    K = square.K.clone()
+    K[:, 0, 2] = 48
+    wide = Cameras(square.c2w, K, 96, 64)
+    used: list[Cameras] = []
+
+    def recorded(cameras: Cameras, chosen: Tensor) -> Rays:
+        used.append(cameras)
+        return camera_rays(cameras, chosen)
+
+    monkeypatch.setattr("v3d.surface.fit.camera_rays", recorded)
+    angle = torch.linspace(0, 6.28, 40)
+    equator = 0.5 * torch.stack([angle.cos(), angle.sin(), 0 * angle], -1)
+    errors = []
+    for cameras, size in ((square, 48), (wide, 72)):  # the same pixels on the ball
+        views = ball_views(cameras)
+        settings = replace(QUICK, stages=(Level(1.0, 100, (0.8, 0.35)),), image_size=size)
+        fitted = fit_surface(views, carve(views, resolution=32), settings)
+        errors.append(float(fitted.sample(equator).abs().mean()) / fitted.voxel)
+    assert [(c.width, c.height) for c in used] == [(48, 48), (72, 48)]
+    assert torch.equal(used[1].K[:, 0, 0], used[1].K[:, 1, 1])
+    assert errors[1] < 1.2 * errors[0] + 0.05
 
 
 def test_small_objects_are_fitted_at_a_finer_scale_within_the_same_lattice() -> None:

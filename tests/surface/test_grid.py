@@ -1,8 +1,7 @@
-"""Sampling, resampling and cropping of distance grids."""
+"""Sampling of distance grids."""
 
 from __future__ import annotations
 
-import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -41,9 +40,6 @@ def test_linear_fields_are_exact() -> None:
     low, high = grid.bounds
     points = low + torch.rand(100, 3) * (high - low)
     torch.testing.assert_close(linear.sample(points), points @ slope)
-    finer = linear.resampled(0.1)
-    inside = (finer.points() <= high + 1e-6).all(-1)
-    torch.testing.assert_close(finer.values[inside], (finer.points() @ slope)[inside])
 
 
 def test_gradients_by_finite_differences() -> None:
@@ -52,14 +48,3 @@ def test_gradients_by_finite_differences() -> None:
     index, weight = trilinear((4, 5, 3), torch.zeros(3, dtype=torch.float64), 1.0, points)
     torch.testing.assert_close(weight.sum(1), torch.ones(6, dtype=torch.float64))
     assert torch.autograd.gradcheck(lambda v: gather(v, index, weight), values)
-
-
-def test_crop_keeps_the_field() -> None:
-    grid = random_grid((9, 9, 9))
-    low, high = grid.origin + 0.6, grid.origin + 1.4
-    part = grid.cropped(low, high)
-    assert part.shape == (5, 5, 5)
-    points = low + torch.rand(50, 3) * (high - low)
-    torch.testing.assert_close(part.sample(points), grid.sample(points), atol=1e-5, rtol=1e-5)
-    with pytest.raises(ValueError, match="overlap"):
-        grid.cropped(grid.origin + 9, grid.origin + 10)

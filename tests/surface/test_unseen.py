@@ -114,7 +114,8 @@ def test_a_part_that_no_camera_sees_stays() -> None:
 
 
 def test_the_cover_does_not_leave_the_solid() -> None:
-    # A can with a deep groove round its top: a film from rim to rim would bridge it, the field says it is empty.
+    # A can with a deep groove round its top: a film from rim to rim would bridge it, the field says it is
+    # empty.
     grid = field("can")
     x = grid.points()
     r = x[..., :2].norm(dim=-1)

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from v3d.errors import V3DError
+from v3d.framing import MAX_SIZE
 
-MAX_SIZE = 2048  # of a framed photo, and of what is cut out: larger photos are reduced before anything else
 MAX_PIXELS = 450_000_000  # of a file; decoding takes up to 4 bytes each
 # The decoders that are tried, whatever a file's name says. Pillow has others, and one runs scripts (EPS).
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP")

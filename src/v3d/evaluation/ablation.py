@@ -205,10 +205,10 @@ class ObjectVariants:
         """The generated views, and the CPU seconds that they took."""
 
         def draw() -> tuple[Views, float]:
-            photo, generator = self._photo(), self.bench.generator(choice)
+            photo, generator, size = self._photo(), self.bench.generator(choice), self.bench.drawn.size
             start = time.process_time()
             views = generator(photo, seed=choice.seed, steps=choice.steps, guidance=choice.guidance)
-            return views.resized(self.bench.drawn.size), time.process_time() - start
+            return views.resized(size, size), time.process_time() - start
 
         made: tuple[Views, float] = self._once(choice, draw)
         return made
@@ -217,8 +217,8 @@ class ObjectVariants:
         """The base generator's views from above and below, at the size of the orbit."""
 
         def draw() -> Views | None:
-            above = self._base_generator().above(self._photo())
-            return None if above is None else above.resized(self.bench.drawn.size)
+            above, size = self._base_generator().above(self._photo()), self.bench.drawn.size
+            return None if above is None else above.resized(size, size)
 
         made: Views | None = self._once("above", draw)
         return made

@@ -133,7 +133,7 @@ def evaluate_generation(
     if generator is not None:
         methods["generated"] = lambda: generator(
             photo, seed=settings.seed, steps=settings.steps, guidance=settings.guidance
-        ).resized(protocol.size)
+        ).resized(protocol.size, protocol.size)
     result = ObjectResult(item.id, item.hash, item.real_scan, {}, {})
     for method, draw in methods.items():
         try:

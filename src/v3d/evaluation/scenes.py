@@ -156,7 +156,7 @@ def load_scenes(paths: Sequence[Path], ids: Sequence[str], protocol: SceneProtoc
                 views = square(read_scene_views(photos, max_size=4 * protocol.size))
                 views = Views(views.rgb, views.alpha, normalise(views.cameras)[0])
             if views.cameras.width != protocol.size:
-                views = views.resized(protocol.size)
+                views = views.resized(protocol.size, protocol.size)
             yield TestScene(name, views, real=shards is None)
 
 
@@ -210,7 +210,7 @@ def _methods(
     def generated() -> Views:
         assert model is not None
         drawn.append(draw_path(model, sources, targets, seed=settings.seed, steps=settings.steps))
-        return drawn[0].views.resized(targets.width)
+        return drawn[0].views.resized(targets.width, targets.height)
 
     def splats(more: SceneViews | None) -> Views:
         generated, depth = (None, None) if more is None else (more.views, more.depth)
@@ -221,7 +221,7 @@ def _methods(
     }
     if model is not None:
         methods["generated"] = generated
-        methods["PixelNeRF RGB alone"] = lambda: drawn[0].guide.resized(targets.width)
+        methods["PixelNeRF RGB alone"] = lambda: drawn[0].guide.resized(targets.width, targets.height)
     if settings.splats:
         methods["splats of the photos"] = lambda: splats(None)
     if settings.splats and model is not None:

@@ -38,9 +38,7 @@ def run(command: EvaluateViews) -> dict[str, Any]:
             "shapes of image; compare views of the same field of view and principal point."
         )
     if views.rgb.shape != truth.rgb.shape:
-        if width != height:
-            raise V3DError(f"{command.views} and {command.truth} differ in image size.")
-        views = views.resized(width)
+        views = views.resized(width, height)
     each = compare_views(views, truth)
     if command.perceptual is not None:
         network = Perceptual.load(command.perceptual)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numba
 
@@ -16,8 +17,19 @@ _OPTIONS: dict[str, Any] = {
     "error_model": "numpy",
     "fastmath": {"reassoc", "contract", "arcp", "afn", "nsz"},
 }
-kernel = numba.njit(**_OPTIONS)
-inlined = numba.njit(inline="always", **_OPTIONS)
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def kernel(function: _Function) -> _Function:
+    """Compile a function that Python calls; typed as the function itself, since Numba declares no types."""
+    compiled: _Function = numba.njit(**_OPTIONS)(function)
+    return compiled
+
+
+def inlined(function: _Function) -> _Function:
+    """Compile a function that is written out in every kernel that calls it."""
+    compiled: _Function = numba.njit(inline="always", **_OPTIONS)(function)
+    return compiled
 
 
 def _is_writable(folder: Path) -> bool:

@@ -15,37 +15,43 @@ Mat = Any  # (row, row, row)
 
 @inlined
 def vec(a: Any) -> Vec:
+    """The first three items of an array."""
     return a[0], a[1], a[2]
 
 
 @inlined
 def add(a: Vec, b: Vec) -> Vec:
+    """a + b."""
     return a[0] + b[0], a[1] + b[1], a[2] + b[2]
 
 
 @inlined
 def mul(a: Vec, b: Vec) -> Vec:
-    """Elementwise."""
+    """a * b, elementwise."""
     return a[0] * b[0], a[1] * b[1], a[2] * b[2]
 
 
 @inlined
-def scaled(s: float, a: Vec) -> Vec:
+def scaled(s: Any, a: Vec) -> Vec:
+    """s a."""
     return s * a[0], s * a[1], s * a[2]
 
 
 @inlined
-def dot(a: Vec, b: Vec) -> float:
+def dot(a: Vec, b: Vec) -> Any:
+    """a . b, a scalar."""
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
 @inlined
 def cross(a: Vec, b: Vec) -> Vec:
+    """a x b."""
     return a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]
 
 
 @inlined
 def mat_vec(M: Mat, a: Vec) -> Vec:
+    """M a."""
     return dot(M[0], a), dot(M[1], a), dot(M[2], a)
 
 
@@ -61,6 +67,7 @@ def vec_mat(a: Vec, M: Mat) -> Vec:
 
 @inlined
 def mat_mat(A: Mat, B: Mat) -> Mat:
+    """A B."""
     return vec_mat(A[0], B), vec_mat(A[1], B), vec_mat(A[2], B)
 
 

@@ -1,1 +1,1 @@
-"""Triangle meshes: files, rendering."""
+"""Triangle meshes: their files and their rendering."""

@@ -1,4 +1,12 @@
-"""What mesh files have in common: axes, bytes, and reading any of them."""
+"""Axes of mesh files, and what readers and writers of all formats share.
+
+V3D's world is z up with the object's front towards +x (see `v3d.cameras`). Files differ:
+
+- GLB and glTF are y up with the front towards +z, as their standard says: (x, y, z) in the file is
+  (z, x, y) in the world. OBJ is written and read in the same way, as most programs do.
+- PLY and STL, the scanner's and the printer's formats, are read as they stand: z up, front towards +x.
+- Folders of Google Scanned Objects (see `v3d.meshes.folders`) are z up with the front towards -y.
+"""
 
 from __future__ import annotations
 
@@ -40,15 +48,21 @@ def load_mesh(path: str | Path) -> Mesh:
 
 
 def to_file_axes(points: Tensor) -> np.ndarray:
-    """World axes -> y-up file axes, float32."""
+    """Points or directions [P, 3] in the world -> float32 [P, 3] in the y-up axes of GLB and OBJ files."""
     return np.ascontiguousarray(points[:, [1, 2, 0]].cpu().numpy().astype(np.float32))
 
 
 def to_bytes(texture: Tensor) -> np.ndarray:
+    """A texture [T, T', 3] in [0, 1] -> uint8."""
     return (texture.clamp(0, 1) * 255).round().byte().cpu().numpy()
 
 
 def check_savable(mesh: Mesh) -> None:
+    """Refuse what other programs could not open.
+
+    Raises:
+        V3DError: the mesh has no faces, or vertices that are not finite numbers.
+    """
     if len(mesh.faces) == 0:
         raise V3DError("The mesh has no faces, so there is nothing to save.")
     if not bool(torch.isfinite(mesh.vertices).all()):

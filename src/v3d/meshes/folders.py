@@ -63,11 +63,11 @@ def _scanned_object(folder: Path) -> MeshFile:
     file = folder / "metadata.pbtxt"
     text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
 
-    def said(pattern: str) -> str:
+    def field(pattern: str) -> str:
         match = re.search(pattern + r'\s*"([^"]*)"', text)
         return match[1].strip() if match else ""
 
-    category, licence, owner = said(r"categories\s*{\s*first:"), said(r"\blicense:"), said(r"\bcopyright:")
+    category, licence, owner = field(r"categories\s*{\s*first:"), field(r"\blicense:"), field(r"\bcopyright:")
     licence = _SPDX.get(licence, licence)
     return MeshFile(
         id="/".join(part.replace(" ", "_") for part in (category, folder.resolve().name) if part),

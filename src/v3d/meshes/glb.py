@@ -1,10 +1,8 @@
-"""Meshes as binary glTF 2.0 (.glb)."""
+"""Meshes as binary glTF 2.0 (.glb), in the axes that `v3d.meshes.files` states."""
 
 from __future__ import annotations
 
 import io
-import json
-import struct
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +10,11 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from v3d.files import atomic
 from v3d.meshes.files import check_savable, to_bytes, to_file_axes
+from v3d.meshes.gltf import ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER, GltfBuffer
 from v3d.meshes.mesh import Mesh
 
-_LARGEST_PNG = 16 << 20
+_LARGEST_PNG = 16 << 20  # bytes
 
 
 def save_glb(mesh: Mesh, path: str | Path) -> None:
@@ -29,36 +27,9 @@ def save_glb(mesh: Mesh, path: str | Path) -> None:
         V3DError: the mesh has no faces or its numbers are not finite, or the file cannot be written.
     """
     check_savable(mesh)
-    position = to_file_axes(mesh.vertices)
-    normal = to_file_axes(mesh.vertex_normals)
-    normal[np.linalg.norm(normal, axis=1) < 0.5] = (0, 1, 0)  # vertices of no or only flat faces
-    index_type = np.uint16 if len(position) < 65535 else np.uint32
-
-    views: list[dict[str, Any]] = []
-    blob = bytearray()
-
-    def add(data: bytes, **properties: Any) -> int:
-        blob.extend(b"\0" * (-len(blob) % 4))
-        views.append({"buffer": 0, "byteOffset": len(blob), "byteLength": len(data), **properties})
-        blob.extend(data)
-        return len(views) - 1
-
-    accessors: list[dict[str, Any]] = []
-
-    def accessor(array: np.ndarray, kind: str, target: int) -> int:
-        component = {"uint16": 5123, "uint32": 5125, "float32": 5126}[array.dtype.name]
-        count = array.size if kind == "SCALAR" else len(array)
-        view = add(np.ascontiguousarray(array).tobytes(), target=target)
-        accessors.append({"bufferView": view, "componentType": component, "count": count, "type": kind})
-        return len(accessors) - 1
-
-    primitive: dict[str, Any] = {
-        "indices": accessor(mesh.faces.cpu().numpy().astype(index_type), "SCALAR", 34963)
-    }
-    attributes = {"POSITION": accessor(position, "VEC3", 34962), "NORMAL": accessor(normal, "VEC3", 34962)}
-    accessors[attributes["POSITION"]] |= {"min": position.min(0).tolist(), "max": position.max(0).tolist()}
-    primitive["attributes"] = attributes
-    gltf: dict[str, Any] = {
+    buffer = GltfBuffer()
+    primitive = _primitive(mesh, buffer)
+    document: dict[str, Any] = {
         "asset": {"version": "2.0", "generator": "V3D"},
         "scene": 0,
         "scenes": [{"nodes": [0]}],
@@ -66,33 +37,49 @@ def save_glb(mesh: Mesh, path: str | Path) -> None:
         "meshes": [{"primitives": [primitive], "name": "object"}],
     }
     if mesh.uv is not None and mesh.texture is not None:
-        attributes["TEXCOORD_0"] = accessor(mesh.uv.cpu().numpy().astype(np.float32), "VEC2", 34962)
-        data, mime = _encode_texture(mesh.texture)
-        surface = {"baseColorTexture": {"index": 0}, "metallicFactor": 0.0, "roughnessFactor": 1.0}
+        uv = mesh.uv.cpu().numpy().astype(np.float32)
+        primitive["attributes"]["TEXCOORD_0"] = buffer.add_accessor(uv, ARRAY_BUFFER)
         primitive["material"] = 0
-        gltf |= {
-            "materials": [{"name": "texture", "pbrMetallicRoughness": surface}],
-            "textures": [{"source": 0, "sampler": 0}],
-            "samplers": [{"magFilter": 9729, "minFilter": 9987, "wrapS": 33071, "wrapT": 33071}],
-            "images": [{"bufferView": add(data), "mimeType": mime}],
-        }
-    blob.extend(b"\0" * (-len(blob) % 4))
-    gltf |= {"accessors": accessors, "bufferViews": views, "buffers": [{"byteLength": len(blob)}]}
-    text = json.dumps(gltf, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 4)
-    total = 12 + 8 + len(text) + 8 + len(blob)
-    with atomic(path) as temporary, open(temporary, "wb") as file:
-        file.write(struct.pack("<4sII", b"glTF", 2, total))
-        file.write(struct.pack("<I4s", len(text), b"JSON") + text)
-        file.write(struct.pack("<I4s", len(blob), b"BIN\0") + blob)
+        document |= _material(mesh.texture, buffer)
+    buffer.save(path, document)
+
+
+def _primitive(mesh: Mesh, buffer: GltfBuffer) -> dict[str, Any]:
+    """Indices, positions and normals."""
+    position = to_file_axes(mesh.vertices)
+    normal = to_file_axes(mesh.vertex_normals)
+    normal[np.linalg.norm(normal, axis=1) < 0.5] = (0, 1, 0)  # vertices of no or only flat faces
+    index_type = np.uint16 if len(position) < 65535 else np.uint32
+    indices = mesh.faces.cpu().numpy().astype(index_type).reshape(-1)
+    return {
+        "indices": buffer.add_accessor(indices, ELEMENT_ARRAY_BUFFER),
+        "attributes": {
+            "POSITION": buffer.add_accessor(position, ARRAY_BUFFER, bounds=True),
+            "NORMAL": buffer.add_accessor(normal, ARRAY_BUFFER),
+        },
+    }
+
+
+def _material(texture: Tensor, buffer: GltfBuffer) -> dict[str, Any]:
+    """The one material of a textured mesh, with its texture, sampler and image."""
+    data, mime = _encode_texture(texture)
+    surface = {"baseColorTexture": {"index": 0}, "metallicFactor": 0.0, "roughnessFactor": 1.0}
+    return {
+        "materials": [{"name": "texture", "pbrMetallicRoughness": surface}],
+        "textures": [{"source": 0, "sampler": 0}],
+        # Linear, with mip maps, clamped at the border.
+        "samplers": [{"magFilter": 9729, "minFilter": 9987, "wrapS": 33071, "wrapT": 33071}],
+        "images": [{"bufferView": buffer.add_view(data), "mimeType": mime}],
+    }
 
 
 def _encode_texture(texture: Tensor) -> tuple[bytes, str]:
+    """An image file's bytes and its MIME type."""
     image = Image.fromarray(to_bytes(texture))
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    if buffer.tell() <= _LARGEST_PNG:
-        return buffer.getvalue(), "image/png"
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=95, subsampling=0)
-    return buffer.getvalue(), "image/jpeg"
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    if file.tell() <= _LARGEST_PNG:
+        return file.getvalue(), "image/png"
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=95, subsampling=0)
+    return file.getvalue(), "image/jpeg"

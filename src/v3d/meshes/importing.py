@@ -1,4 +1,7 @@
-"""Other people's meshes: a file's scene graph, materials and colours -> one triangle soup with one texture."""
+"""Mesh files of other programs -> one triangle soup with one texture.
+
+The scene graph is baked into the vertices; materials and plain colours become an atlas.
+"""
 
 from __future__ import annotations
 

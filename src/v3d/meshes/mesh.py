@@ -1,10 +1,4 @@
-"""Triangle meshes and their files.
-
-`Mesh` uses V3D's world (z up, front towards +x, see `v3d.cameras`). Files use their own axes: GLB is
-y-up with the front towards +z, so (x, y, z) in the file is (y, z, x) in the world; OBJ is written and
-read the same way, as most programs do. PLY and STL, the scanner's and the printer's formats, are z-up and
-read as they stand. Folders of Google Scanned Objects are z-up with the front towards -y.
-"""
+"""`Mesh`: triangles in V3D's world, z up, front towards +x; `v3d.meshes.files` states the axes of files."""
 
 from __future__ import annotations
 
@@ -35,6 +29,7 @@ class Mesh:
     texture: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Mesh:
+        """Move the tensors to a device."""
         return replace(
             self,
             vertices=self.vertices.to(device),

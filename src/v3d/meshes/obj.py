@@ -1,4 +1,4 @@
-"""Meshes as Wavefront OBJ with MTL and PNG."""
+"""Meshes as Wavefront OBJ with MTL and PNG, in the axes that `v3d.meshes.files` states."""
 
 from __future__ import annotations
 

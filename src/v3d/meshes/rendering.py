@@ -1,13 +1,14 @@
 """A z-buffer mesh renderer in torch: training data, pixel -> surface maps, depth and previews.
 
-It needs no graphics library and runs on any torch device; on the CPU its inner loop is compiled. Visibility is exact at pixel centres; edges
-are smoothed by rendering `supersample` times larger and averaging.
+It needs no graphics library and runs on any torch device; on the CPU its inner loop is compiled. Visibility
+is exact at pixel centres; edges are smoothed by rendering `supersample` times larger and averaging.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -120,8 +121,8 @@ def _nearest(
 ) -> Tensor:
     """Number, within its view, of the nearest triangle at every pixel [V * H * W], -1 where there is none.
 
-    `low` and `size` [M, 2] are the ranges of pixels of the visible triangles `ids` [M] among those of all views;
-    `shape` is (V, H, W).
+    `low` and `size` [M, 2] are the ranges of pixels of the visible triangles `ids` [M] among those of all
+    views; `shape` is (V, H, W).
     """
     device = xy.device
     V, height, width = shape
@@ -158,11 +159,14 @@ def _nearest_compiled(
     shape: tuple[int, int, int],
     perspective: bool,
 ) -> Tensor:
-    """The same as `_nearest`, on the CPU."""
+    """What `_nearest` returns, by the compiled z-buffer on the CPU."""
     from v3d.meshes.zbuffer import nearest_faces  # the compiler is not loaded before it is needed
 
-    arrays = [x.detach().contiguous().numpy() for x in (xy, z, area, low, size, ids)]
-    return torch.from_numpy(nearest_faces(*arrays, shape, perspective)).flatten()
+    def array(x: Tensor) -> np.ndarray:
+        return x.detach().contiguous().numpy()
+
+    triangles, ranges = (array(xy), array(z), array(area)), (array(low), array(size), array(ids))
+    return torch.from_numpy(nearest_faces(*triangles, *ranges, shape, perspective)).flatten()
 
 
 def rasterize_mesh(mesh: Mesh, cameras: Cameras) -> Fragments:

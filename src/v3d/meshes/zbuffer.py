@@ -1,6 +1,11 @@
-"""The z-buffer's inner loop, compiled for the CPU; `v3d.meshes.rendering` has the same in torch for other devices."""
+"""The z-buffer's inner loop, compiled for the CPU.
+
+`v3d.meshes.rendering` has a twin of it in torch for other devices.
+"""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 
@@ -8,18 +13,20 @@ from v3d.kernels.jit import kernel
 
 
 @kernel
-def nearest_faces(  # type: ignore[no-untyped-def]
-    xy, z, area, low, size, ids, shape, perspective
-):
+def nearest_faces(
+    xy: Any, z: Any, area: Any, low: Any, size: Any, ids: Any, shape: Any, perspective: bool
+) -> Any:
     """The nearest triangle at every pixel centre; of equally near ones the first.
 
     Args:
         xy: [N, 3, 2] float32 corners in pixels, the triangles of all views in turn.
         z: [N, 3] float32 camera z.
         area: [N] twice the signed areas.
-        low, size: [M, 2] int64 first column and row, and numbers of columns and rows, of each visible triangle.
+        low, size: [M, 2] int64 first column and row, and numbers of columns and rows, of each
+            visible triangle.
         ids: [M] int64 their numbers, ascending.
         shape: (V, H, W) of the images.
+        perspective: z is a camera depth; otherwise z is ignored, and the first face wins.
 
     Returns:
         [V, H, W] int64, a triangle's number within its view, -1 where there is none.

@@ -61,8 +61,7 @@ def hull(inputs: BuildInputs, preset: Preset) -> Grid:
     Raises:
         V3DError: a mask is empty, all masks are full, or the silhouettes have no point in common.
     """
-    trusted = inputs.trusted_views  # BRIDGE
-    return carve(inputs.views, resolution=preset.hull, certain=trusted[0] if trusted else None)
+    return carve(inputs.views, resolution=preset.hull, trusted_views=inputs.trusted_views)
 
 
 def splats(
@@ -84,9 +83,7 @@ def splats(
     Raises:
         V3DError: the hull is empty.
     """
-    views = with_above(inputs.views, inputs.above)
-    if max(views.cameras.width, views.cameras.height) > preset.view_size:  # BRIDGE
-        views = views.resized(preset.view_size)
+    views = with_above(inputs.views, inputs.above).reduced(preset.view_size)
     if hull is None:
         initial = random_splats(views[: len(inputs.views)], preset.gaussians, seed=seed)
     else:
@@ -144,11 +141,9 @@ def textured(
     size = preset.texture_size
     mesh, views = unwrap(mesh, size=size).to(device), inputs.views.to(device)
     photos = [photo.to(device) for photo in registered_photos(inputs).values() if photo is not None]
-    mesh = project_views(mesh, views, size=size, photo=photos[0] if photos else None)
+    mesh = project_views(mesh, views, size=size, photos=photos)
     if preset.refine is not None:
-        mesh = refine_texture(
-            mesh, views, preset.refine, photo=photos[0] if photos else None, on_step=on_step
-        )
+        mesh = refine_texture(mesh, views, preset.refine, photos=photos, on_step=on_step)
     return mesh.to("cpu")
 
 

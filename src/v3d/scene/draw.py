@@ -74,7 +74,7 @@ def draw_path(
     Returns:
         Views, guide and depth, squares of `model.size` pixels.
     """
-    sources = square(sources).resized(model.size)
+    sources = square(sources).resized(model.size, model.size)
     path = square_cameras(path).resized(model.size, model.size)
     clips = anchors_first(len(path), CLIP, closed=closed)
     made: dict[int, SceneViews] = {}  # by the frame's number in the path

@@ -92,9 +92,9 @@ class SceneModel:
         if len(sources) == 0:
             raise V3DError("The scene model reads at least one photo; none was given.")
         before = 0 if generated is None else len(generated)
-        photos = square(sources).resized(self.size)
+        photos = square(sources).resized(self.size, self.size)
         if generated is not None:
-            photos = cat_views([photos, square(generated).resized(self.size)])
+            photos = cat_views([photos, square(generated).resized(self.size, self.size)])
         cameras = square_cameras(targets).resized(self.size, self.size)
         images = torch.cat([photos.rgb, torch.ones_like(photos.rgb[..., :1])], -1).permute(0, 3, 1, 2)
         made = self.networks.generate(

@@ -14,11 +14,9 @@ import torch
 from torch import Tensor
 
 from v3d.cameras import Cameras
-from v3d.placement import nearest_to_axes
+from v3d.placement import nearest_to_axes, up_direction
 
 RADIUS = 1.5
-_LEVEL = math.sin(math.radians(3))  # what counts as upright
-_SPREAD = 0.05  # mean squared sine: x axes spread over more than ~13 degrees span a plane
 _IN_FRONT = 0.9  # share of cameras that have the common point before them
 
 
@@ -92,39 +90,6 @@ def focus(cameras: Cameras) -> Tensor:
     ahead = ahead / length if length > 1e-3 else c2w[0, :3, 2]
     spread = float((c2w[:, :3, 3] - mean).norm(dim=-1).max())
     return mean + ahead * (spread if spread > 1e-9 * (1 + float(mean.norm())) else RADIUS)
-
-
-def up_direction(cameras: Cameras) -> Tensor:
-    """The unit vector [3] float64 that is up for the cameras.
-
-    +z where it is up for most cameras, to 3 degrees. Otherwise the direction that all x axes are perpendicular to, if they
-    spread enough to tell: cameras pitch far more than they roll. Otherwise the median of the cameras' own ups,
-    and +z where these cancel.
-    """
-    c2w = cameras.c2w.double().cpu()
-    x, ups = c2w[:, :3, 0], -c2w[:, :3, 1]
-    z = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
-    mean = _median_direction(ups)
-    if mean is None:
-        return z
-    if float(x[:, 2].abs().median()) < _LEVEL and float(mean[2]) > 0.5:
-        return z
-    values, vectors = torch.linalg.eigh((x[:, :, None] * x[:, None]).mean(0))
-    if float(values[1]) > _SPREAD and float(values[0]) < 0.1 * float(values[1]):
-        normal = vectors[:, 0] * torch.sign(vectors[:, 0] @ mean)
-        if float(normal @ mean) > 0.5:
-            return normal
-    return mean
-
-
-def _median_direction(directions: Tensor) -> Tensor | None:
-    """The spatial median of unit vectors [V, 3], on the sphere (a few upside-down ones do not count); None if they cancel."""
-    mean = directions.mean(0)
-    for _ in range(50):
-        weight = 1 / (directions - mean).norm(dim=-1).clamp_min(1e-6)
-        mean = (weight[:, None] * directions).sum(0) / weight.sum()
-    length = float(mean.norm())
-    return mean / length if length > 0.1 else None
 
 
 def _meeting_point(cameras: Cameras) -> Tensor | None:

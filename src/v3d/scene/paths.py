@@ -24,7 +24,8 @@ from torch import Tensor
 
 from v3d.cameras import Cameras, look_at
 from v3d.errors import V3DError
-from v3d.scene.normalise import focus, up_direction
+from v3d.placement import up_direction
+from v3d.scene.normalise import focus
 
 _FINE = 64  # samples of a curve per frame or segment, to measure its length
 

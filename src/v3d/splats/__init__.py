@@ -1,1 +1,1 @@
-
+"""3D Gaussians: rendering, fitting and files."""

@@ -7,18 +7,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from v3d.splats.gaussians import Splats, cat_splats, is_finite, morton_order, rotations
+from v3d.splats.gaussians import Splats, cat_splats, morton_order, rotations
 
 
 @dataclass(frozen=True)
 class DensifySettings:
-    """A Gaussian whose centre is pulled hard on the image stands for detail it cannot show.
+    """A Gaussian with a large gradient by its projected centre stands for detail it cannot show.
 
     Attributes:
         start, stop: the part of the iterations, in [0, 1], between which Gaussians are added.
         every: iterations between two changes.
-        pull: a mean gradient norm by the centre above which a Gaussian is doubled, with the image's half-width
-            as the unit of length.
+        screen_gradient: Gaussians with a larger mean gradient norm by the projected centre are doubled; the
+            unit of length is the image's half-width.
         split: Gaussians with a larger standard deviation are split in two; smaller ones are copied.
         min_opacity: fainter Gaussians are removed.
         max_count: never more Gaussians than this.
@@ -27,7 +27,7 @@ class DensifySettings:
     start: float = 0.1
     stop: float = 0.6
     every: int = 100
-    pull: float = 2e-4
+    screen_gradient: float = 2e-4
     split: float = 0.01
     min_opacity: float = 0.02
     max_count: int = 40_000
@@ -39,47 +39,55 @@ class Densifier:
     def __init__(self, settings: DensifySettings, iterations: int) -> None:
         self.settings = settings
         self.first, self.last = int(settings.start * iterations), int(settings.stop * iterations)
-        self._pull: Tensor | None = None
-        self._seen: Tensor | None = None
+        self._sum: Tensor | None = None  # [N] of gradient norms
+        self._count: Tensor | None = None  # [N] of views that had a gradient
 
     def watch(self, screen_gradient: Tensor, width: int, height: int) -> None:
         """Take in the gradients [V, N, 2] by the projected centres (pixels) of one iteration."""
-        half_size = torch.tensor([width / 2, height / 2], device=screen_gradient.device)
+        half_size = screen_gradient.new_tensor([width / 2, height / 2])
         norm = (screen_gradient * half_size).norm(dim=-1)
-        pull, seen = norm.sum(0), (norm > 0).sum(0)
-        self._pull = pull if self._pull is None else self._pull + pull
-        self._seen = seen if self._seen is None else self._seen + seen
+        total, count = norm.sum(0), (norm > 0).sum(0)
+        self._sum = total if self._sum is None else self._sum + total
+        self._count = count if self._count is None else self._count + count
 
     def is_due(self, iteration: int) -> bool:
+        """Whether the cloud changes after this iteration (from 0)."""
         return self.first <= iteration <= self.last and (iteration + 1) % self.settings.every == 0
 
     def update(self, splats: Splats, generator: torch.Generator) -> tuple[Splats, Tensor]:
-        """The next cloud, and for each of its Gaussians the index [N'] of the one it continues, -1 if it is new."""
-        settings = self.settings
-        assert self._pull is not None and self._seen is not None, "nothing was watched"
-        pull = self._pull / self._seen.clamp_min(1)
-        self._pull = self._seen = None
+        """The next cloud, in Morton order.
 
-        keep = (splats.opacity > settings.min_opacity) & is_finite(splats)
-        wanted = keep & (pull > settings.pull)
+        Faint Gaussians go, small ones with a large gradient are copied, large ones are replaced by
+        two halves.
+
+        Returns:
+            The cloud, and for each of its Gaussians the index [N'] of the one it continues, -1 if it is new.
+        """
+        settings = self.settings
+        assert self._sum is not None and self._count is not None, "nothing was watched"
+        gradient = self._sum / self._count.clamp_min(1)
+        self._sum = self._count = None
+
+        keep = (splats.opacity > settings.min_opacity) & splats.is_finite
+        wanted = keep & (gradient > settings.screen_gradient)
         room = max(settings.max_count - int(keep.sum()), 0)
         if int(wanted.sum()) > room:
-            strongest = torch.where(wanted, pull, 0.0).argsort(descending=True, stable=True)[:room]
+            strongest = torch.where(wanted, gradient, 0.0).argsort(descending=True, stable=True)[:room]
             wanted = torch.zeros_like(wanted).index_fill_(0, strongest, True)
         large = splats.scales.amax(-1) > settings.split
 
         split, copy = splats[wanted & large], splats[wanted & ~large]
-        stay = (keep & ~(wanted & large)).nonzero()[:, 0]
+        kept = (keep & ~(wanted & large)).nonzero()[:, 0]
         halves = [_sample_half(split, generator), _sample_half(split, generator)]
         new = cat_splats([*halves, copy])
-        source = torch.cat([stay, torch.full((len(new),), -1, device=stay.device)])
-        joined = cat_splats([splats[stay], new])
+        source = torch.cat([kept, torch.full((len(new),), -1, device=kept.device)])
+        joined = cat_splats([splats[kept], new])
         order = morton_order(joined.means)
         return joined[order], source[order]
 
 
 def _sample_half(splats: Splats, generator: torch.Generator) -> Splats:
-    """One smaller Gaussian drawn from each."""
+    """One smaller Gaussian at a random place in each."""
     noise = torch.randn(splats.means.shape, generator=generator, dtype=splats.means.dtype)
     offset = rotations(splats.quats) @ (splats.scales * noise.to(splats.means.device))[..., None]
     return Splats(

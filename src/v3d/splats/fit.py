@@ -13,7 +13,7 @@ from v3d.errors import V3DError
 from v3d.networks.perceptual import Perceptual
 from v3d.splats import cpu
 from v3d.splats.densify import Densifier, DensifySettings
-from v3d.splats.gaussians import Splats, is_finite, morton_order
+from v3d.splats.gaussians import Splats, morton_order
 from v3d.splats.loss import l1_ssim
 from v3d.splats.rasterize import SplatImages, rasterize
 from v3d.views import Views
@@ -78,58 +78,53 @@ def fit(
     device = initial.means.device
     groups = [group.to(device) for group in ([views] if isinstance(views, Views) else views)]
     targets = [group[i] for group in groups for i in range(len(group))]
-    often = torch.ones(len(targets)) if shares is None else torch.tensor(shares)
+    weights = torch.ones(len(targets)) if shares is None else torch.tensor(shares)
     generator = torch.Generator().manual_seed(seed)
     densifier = Densifier(settings.densify, settings.iterations) if settings.densify else None
     features = [f for group in groups for f in perceptual.prepare(group.rgb)] if perceptual else None
-    splats = initial[is_finite(initial)]
-    if len(splats) == 0:
-        raise V3DError(
-            "There are no Gaussians to fit: the hull is empty; check the views' masks and cameras."
-        )
-    splats = _leaves(splats[morton_order(splats.means)])
+    splats = _leaves(_checked(initial))
     adam = _adam(splats, settings)
 
-    for iteration, v in zip(range(settings.iterations), _shuffled(often, generator), strict=False):
-        decay = settings.lr_final ** (iteration / settings.iterations)
-        for group in adam.param_groups:
-            group["lr"] = group["initial_lr"] * decay
-
+    for iteration, v in zip(range(settings.iterations), _shuffled(weights, generator), strict=False):
         target = targets[v]
         images = rasterize(splats, target.cameras)
         loss = photometric_loss(images, target, torch.rand(3, generator=generator).to(device), settings.ssim)
         if perceptual and features and iteration % settings.perceptual_every == 0:
             loss = loss + settings.perceptual * perceptual(images.over(1.0), [features[v]])
         loss = loss + settings.opacity * splats.opacity.mean()
-        loss.backward()
-        adam.step()
-        adam.zero_grad()
+        _descend(adam, loss, settings.lr_final ** (iteration / settings.iterations))
 
         if densifier:
             assert images.screen is not None and images.screen.grad is not None
             densifier.watch(images.screen.grad, target.cameras.width, target.cameras.height)
             if densifier.is_due(iteration):
-                with torch.no_grad():
-                    splats, source = densifier.update(splats, generator)
+                splats, source = densifier.update(_detached(splats), generator)
                 splats = _leaves(splats)
                 adam = _adam(splats, settings, adam, source)
         if on_step:
             on_step(iteration + 1, settings.iterations)
 
     splats = _detached(splats)
-    splats = splats[is_finite(splats)]
+    splats = splats[splats.is_finite]
     return replace(splats, rgb=splats.rgb.clamp(0, 1))
 
 
 def warmup() -> None:
-    """Compile the CPU kernels that fitting needs, or load them from Numba's cache: about ten seconds the first time."""
+    """Compile the CPU kernels that fitting needs, or load them from Numba's cache.
+
+    About ten seconds the first time.
+    """
     cpu.warmup()
     image = torch.zeros(1, 8, 8)
     l1_ssim(image, image)
 
 
 def photometric_loss(images: SplatImages, views: Views, background: Tensor, ssim: float) -> Tensor:
-    """L1 + SSIM of colour over a shared background [3], and of alpha; a scalar."""
+    """L1 + SSIM of colour over a shared background [3], and of alpha; a scalar.
+
+    Args:
+        ssim: share of 1 - SSIM in the loss, in [0, 1].
+    """
     target = views.rgb + (1 - views.alpha)[..., None] * (background - 1)
     rendered = torch.cat([images.over(background), images.alpha[..., None]], -1)
     target = torch.cat([target, views.alpha[..., None]], -1)
@@ -137,10 +132,27 @@ def photometric_loss(images: SplatImages, views: Views, background: Tensor, ssim
     return l1_ssim(*planes, weight=ssim)
 
 
-def _shuffled(often: Tensor, generator: torch.Generator) -> Iterator[int]:
-    """View numbers without end, view v in proportion to `often[v]`; if these are equal, every view once, then again."""
-    count = len(often)
-    edges = often.double().cumsum(0) * (count / often.double().sum())
+def _checked(initial: Splats) -> Splats:
+    """The finite Gaussians, in Morton order.
+
+    Raises:
+        V3DError: there are none.
+    """
+    splats = initial[initial.is_finite]
+    if len(splats) == 0:
+        raise V3DError(
+            "There are no Gaussians to fit: the hull is empty; check the views' masks and cameras."
+        )
+    return splats[morton_order(splats.means)]
+
+
+def _shuffled(shares: Tensor, generator: torch.Generator) -> Iterator[int]:
+    """View numbers without end, view v in proportion to `shares[v]`.
+
+    If the shares are equal, every view comes once, then every view again.
+    """
+    count = len(shares)
+    edges = shares.double().cumsum(0) * (count / shares.double().sum())
     while True:
         at = torch.arange(count) + torch.rand((), generator=generator, dtype=torch.float64) * (1 - 1e-6)
         views = torch.searchsorted(edges, at, right=True).clamp_max(count - 1)
@@ -155,13 +167,26 @@ def _leaves(splats: Splats) -> Splats:
     return Splats(*(getattr(splats, f.name).detach().clone().requires_grad_() for f in fields(splats)))
 
 
+def _descend(adam: torch.optim.Adam, loss: Tensor, decay: float) -> None:
+    """One step down the loss, with learning rates `decay` times the first ones."""
+    for group in adam.param_groups:
+        group["lr"] = group["initial_lr"] * decay
+    torch.autograd.backward(loss)
+    adam.step()
+    adam.zero_grad()
+
+
 def _adam(
     splats: Splats,
     settings: FitSettings,
     previous: torch.optim.Adam | None = None,
     source: Tensor | None = None,
 ) -> torch.optim.Adam:
-    """Adam over the fields of `splats`; Gaussians that continue `source` (see `Densifier.update`) keep their moments."""
+    """Adam over the fields of `splats`.
+
+    Gaussians that continue one of `previous` keep its moments; `source` [N] says which
+    (see `Densifier.update`).
+    """
     groups = [
         {
             "params": [getattr(splats, f.name)],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -27,12 +28,15 @@ class Splats:
     rgb: Tensor
 
     def __len__(self) -> int:
+        """N, the number of Gaussians."""
         return self.means.shape[0]
 
     def __getitem__(self, index: slice | Tensor) -> Splats:
+        """The Gaussians of a slice, a mask or an index."""
         return Splats(*(getattr(self, f.name)[index] for f in fields(self)))
 
     def to(self, device: torch.device | str) -> Splats:
+        """Move the tensors to a device."""
         return Splats(*(getattr(self, f.name).to(device) for f in fields(self)))
 
     @property
@@ -45,27 +49,26 @@ class Splats:
         """[N] in (0, 1)."""
         return self.logit_opacity.sigmoid()
 
+    @property
+    def is_finite(self) -> Tensor:
+        """[N] bool: no NaN, no infinity, and a quaternion that is a rotation."""
+        logits = self.logit_opacity[:, None]
+        numbers = torch.cat([self.means, self.quats, self.scales, logits, self.rgb], dim=-1)
+        rotates: Tensor = self.quats.norm(dim=-1) > 1e-12
+        return torch.isfinite(numbers).all(-1) & rotates
 
-def cat_splats(parts: list[Splats]) -> Splats:
-    return Splats(
-        *(
-            torch.cat([getattr(p, name) for p in parts])
-            for name in ("means", "quats", "log_scales", "logit_opacity", "rgb")
-        )
-    )
 
-
-def is_finite(splats: Splats) -> Tensor:
-    """[N] no NaN, no infinity, and a quaternion that is a rotation."""
-    numbers = torch.cat(
-        [splats.means, splats.quats, splats.scales, splats.logit_opacity[:, None], splats.rgb], dim=-1
-    )
-    return torch.isfinite(numbers).all(-1) & (splats.quats.norm(dim=-1) > 1e-12)
+def cat_splats(parts: Sequence[Splats]) -> Splats:
+    """Join clouds, in order."""
+    return Splats(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(Splats)))
 
 
 def morton_order(points: Tensor) -> Tensor:
-    """The order [N] of points [N, 3] along the Z-curve: neighbours in space become neighbours in memory,
-    which saves the CPU rasterizer a quarter of its time on large clouds."""
+    """The order [N] of points [N, 3] along the Z-curve through their box, of 1024 cells a side.
+
+    Neighbours in space become neighbours in memory, which saves the CPU rasterizer a quarter of its time on
+    large clouds.
+    """
     if len(points) == 0:
         return torch.zeros(0, dtype=torch.int64, device=points.device)
     low = points.amin(0)
@@ -79,7 +82,7 @@ def morton_order(points: Tensor) -> Tensor:
 
 
 def rotations(quats: Tensor) -> Tensor:
-    """Quaternions wxyz [..., 4] of any length -> matrices [..., 3, 3]."""
+    """Rotation matrices [..., 3, 3] of quaternions wxyz [..., 4] of any length."""
     w, x, y, z = torch.nn.functional.normalize(quats, dim=-1).unbind(-1)
     rows = [
         [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],

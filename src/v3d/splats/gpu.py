@@ -7,13 +7,26 @@ from torch import Tensor
 
 from v3d.cameras import Cameras
 from v3d.errors import V3DError
+from v3d.splats.constants import BLUR, NEAR
 from v3d.splats.gaussians import Splats
 
 
 def rasterize_gpu(
     splats: Splats, colours: Tensor, cameras: Cameras
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """Images [V, H, W, C] of colours [V, N, C], alpha [V, H, W], accumulated depth [V, H, W], and `screen` [V, N, 2]."""
+    """Render V cameras on CUDA.
+
+    Args:
+        colours: [V, N, C], one set a camera.
+
+    Returns:
+        Images [V, H, W, C], alpha [V, H, W], accumulated depth [V, H, W], and `screen` [V, N, 2], whose
+        `.grad` after a backward pass is that by the projected centres in pixels (None where no gradient
+        is recorded).
+
+    Raises:
+        V3DError: gsplat is not installed.
+    """
     try:
         from gsplat import rasterization
     except ImportError as error:
@@ -30,7 +43,8 @@ def rasterize_gpu(
         cameras.K,
         cameras.width,
         cameras.height,
-        near_plane=0.01,
+        near_plane=NEAR,
+        eps2d=BLUR,
         render_mode="RGB+D",
         packed=False,
     )

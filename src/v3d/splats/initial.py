@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from v3d.compositing import off_white
 from v3d.meshes.mesh import Mesh
 from v3d.splats.gaussians import Splats, morton_order
 from v3d.surface.extract import marching_cubes
@@ -22,7 +23,7 @@ def initial_splats(hull: Grid, views: Views, count: int, *, seed: int = 0) -> Sp
     """`count` flat Gaussians, uniform over the hull's surface, coloured by the views that see them.
 
     Colours are averages over the views in which the point is not hidden, weighted by the squared cosine
-    between normal and view direction; points that no view sees take the colour of the nearest seen one.
+    between normal and view direction; points that no view sees take the colour of the nearest visible one.
     The shortest axis is the surface normal. Sorted along a Morton curve, which keeps neighbours in space
     neighbours in memory.
     """
@@ -41,14 +42,14 @@ def initial_splats(hull: Grid, views: Views, count: int, *, seed: int = 0) -> Sp
 
     order = morton_order(means)
     means, normals = means[order], normals[order]
-    rgb = _seen_colors(means, normals, mesh, views, tolerance=1.5 * hull.voxel)
+    rgb = _visible_colors(means, normals, mesh, views, tolerance=1.5 * hull.voxel)
     spacing = math.sqrt(float(area.sum()) / count)
-    scales = torch.tensor([0.6, 0.6, 0.15]).to(means) * spacing
+    scales = means.new_tensor([0.6, 0.6, 0.15]) * spacing
     return Splats(
         means=means,
         quats=_rotation_to(normals),
         log_scales=scales.log().repeat(count, 1),
-        logit_opacity=torch.full((count,), math.log(0.7 / 0.3)).to(means),
+        logit_opacity=means.new_full((count,), math.log(0.7 / 0.3)),
         rgb=rgb,
     )
 
@@ -70,33 +71,32 @@ def random_splats(views: Views, count: int, *, seed: int = 0) -> Splats:
     scale = spacing.to(means).clamp_min(1e-4)
     return Splats(
         means=means,
-        quats=torch.tensor([1.0, 0.0, 0.0, 0.0]).to(means).repeat(count, 1),
+        quats=means.new_tensor([1.0, 0.0, 0.0, 0.0]).repeat(count, 1),
         log_scales=scale.log()[:, None].repeat(1, 3),
-        logit_opacity=torch.full((count,), math.log(0.1 / 0.9)).to(means),
-        rgb=torch.full((count, 3), 0.5).to(means),
+        logit_opacity=means.new_full((count,), math.log(0.1 / 0.9)),
+        rgb=means.new_full((count, 3), 0.5),
     )
 
 
-def _seen_colors(points: Tensor, normals: Tensor, mesh: Mesh, views: Views, tolerance: float) -> Tensor:
+def _visible_colors(points: Tensor, normals: Tensor, mesh: Mesh, views: Views, tolerance: float) -> Tensor:
     """Colours [P, 3] of surface points from the views in which they are not hidden behind the mesh."""
     cosine = facing(points, normals, mesh, views.cameras, tolerance=tolerance)
     pixels, _ = views.cameras.project(points)
-    size = torch.tensor([views.cameras.width, views.cameras.height]).to(pixels)
-    grid = (pixels / size * 2 - 1)[:, :, None]
+    grid = views.cameras.to_grid(pixels)[:, :, None]
     image = torch.cat([views.rgb, views.alpha[..., None]], -1).permute(0, 3, 1, 2)
     sampled = F.grid_sample(image, grid, padding_mode="border", align_corners=False)[..., 0].permute(0, 2, 1)
     rgb, alpha = sampled[..., :3], sampled[..., 3]
     # Views are composited on white: take the white back out where an edge pixel mixes it in.
-    rgb = ((rgb - (1 - alpha[..., None])) / alpha[..., None].clamp_min(0.25)).clamp(0, 1)
+    rgb = off_white(rgb, alpha, 0.25).clamp(0, 1)
     weight = cosine**2 * alpha * (alpha > 0.5)
     total = weight.sum(0)
     color = (rgb * weight[..., None]).sum(0) / total.clamp_min(1e-8)[:, None]
 
-    seen = total > 1e-3
-    if not bool(seen.any()):
+    visible = total > 1e-3
+    if not bool(visible.any()):
         return torch.full_like(points, 0.5)
-    _, index = cKDTree(points[seen].cpu().numpy()).query(points[~seen].cpu().numpy())
-    color[~seen] = color[seen][torch.from_numpy(np.asarray(index)).to(points.device)]
+    _, index = cKDTree(points[visible].cpu().numpy()).query(points[~visible].cpu().numpy())
+    color[~visible] = color[visible][torch.from_numpy(np.asarray(index)).to(points.device)]
     return color
 
 
@@ -104,5 +104,5 @@ def _rotation_to(normals: Tensor) -> Tensor:
     """Quaternions [P, 4] (w, x, y, z) that turn the z axis onto unit normals [P, 3] the shortest way."""
     x, y, z = normals.unbind(-1)
     q = torch.stack([1 + z, -y, x, torch.zeros_like(x)], dim=-1)
-    half_turn = torch.tensor([0.0, 1.0, 0.0, 0.0]).to(normals)
+    half_turn = normals.new_tensor([0.0, 1.0, 0.0, 0.0])
     return F.normalize(torch.where((z < -0.9999)[:, None], half_turn, q), dim=-1)

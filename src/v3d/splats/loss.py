@@ -34,13 +34,19 @@ def l1_ssim(images: Tensor, targets: Tensor, *, weight: float = 0.2) -> Tensor:
     Differentiable in `images`. `weight` in [0, 1] is the share of 1 - SSIM. Zero padding at the border.
     """
     if images.device.type == "cpu" and images.dtype == torch.float32:
-        loss: Tensor = _L1SSIM.apply(images, targets, weight)
+        apply: Any = _L1SSIM.apply  # torch declares it without types
+        loss: Tensor = apply(images, targets, weight)
         return loss
     return l1_ssim_reference(images, targets, weight=weight)
 
 
 def l1_ssim_reference(images: Tensor, targets: Tensor, *, weight: float = 0.2) -> Tensor:
-    """As `l1_ssim`, in plain torch: any device, any dtype."""
+    """The loss in plain torch, which defines it: any device, any dtype.
+
+    Args:
+        images, targets: [C, H, W] in [0, 1].
+        weight: share of 1 - SSIM, in [0, 1].
+    """
     window = torch.from_numpy(_window).to(images)
 
     def blur(x: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -13,21 +12,18 @@ from v3d.cameras import Cameras
 from v3d.preview import RenderFn
 from v3d.splats.gaussians import Splats
 
-if TYPE_CHECKING:
-    pass
-
 
 @dataclass(frozen=True)
 class SplatImages:
-    """V rendered images of H x W pixels, over nothing: composite as `rgb + (1 - alpha)[..., None] * background`.
+    """V rendered images of H x W pixels, over nothing; `over` composites them on a background.
 
     Attributes:
         rgb: [V, H, W, 3] premultiplied colour.
         alpha: [V, H, W] coverage in [0, 1].
         depth: [V, H, W] accumulated: the sum of weight times camera z.
         normal: [V, H, W, 3] accumulated world-space normals towards the camera, or None if not asked for.
-        screen: [V, N, 2]; after a backward pass its `.grad` is dL/d(projected centre) in pixels, which densification
-            goes by. None when no gradient is recorded.
+        screen: [V, N, 2]; after a backward pass its `.grad` is dL/d(projected centre) in pixels, by which
+            Gaussians are densified. None when no gradient is recorded.
     """
 
     rgb: Tensor
@@ -38,7 +34,7 @@ class SplatImages:
 
     @property
     def expected_depth(self) -> Tensor:
-        """[V, H, W] mean camera z of what is seen; 0 where nothing is."""
+        """[V, H, W] mean camera z of what is visible; 0 where nothing is."""
         return torch.where(self.alpha > 1e-4, self.depth / self.alpha.clamp_min(1e-4), 0.0)
 
     def over(self, background: Tensor | float) -> Tensor:
@@ -71,9 +67,9 @@ def rasterize(splats: Splats, cameras: Cameras, *, normals: bool = False) -> Spl
 
 @torch.no_grad()
 def normal_images(splats: Splats, cameras: Cameras) -> Tensor:
-    """[V, H, W, 3] unit world-space normals towards the camera where the Gaussians are opaque, else 0.
+    """Normals [V, H, W, 3] of Gaussians: unit, world-space, towards the camera; 0 where they are not opaque.
 
-    What the surface fit takes in place of the paper's monocular normals.
+    The surface fit takes them in place of the paper's monocular normals.
     """
     images = rasterize(splats, cameras, normals=True)
     assert images.normal is not None
@@ -81,7 +77,7 @@ def normal_images(splats: Splats, cameras: Cameras) -> Tensor:
 
 
 def splat_normals(splats: Splats, eyes: Tensor) -> Tensor:
-    """World-space unit normals [V, N, 3]: the shortest axes, turned to eyes [V, 3]."""
+    """World-space unit normals [V, N, 3] of Gaussians: their shortest axes, turned to the eyes [V, 3]."""
     # Column k of the rotation matrix is R e_k, written out so that only one column is made.
     axis = F.one_hot(splats.log_scales.argmin(-1), 3).to(splats.means)
     q = F.normalize(splats.quats, dim=-1)
@@ -94,7 +90,7 @@ def splat_normals(splats: Splats, eyes: Tensor) -> Tensor:
 def _rasterize_cpu(
     splats: Splats, colours: Tensor, cameras: Cameras
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """Images [V, H, W, C] of colours [V, N, C], three channels at a time."""
+    """Images [V, H, W, C] of colours [V, N, C], three channels at a time; alpha, depth and screen."""
     from v3d.splats.cpu import rasterize_cpu
 
     tensors = (splats.means, splats.quats, splats.log_scales, splats.logit_opacity, colours)
@@ -117,7 +113,7 @@ def _rasterize_cpu(
                 cameras.width,
                 cameras.height,
             )
-            for rgb in colours[v].split(3, -1)
+            for rgb in torch.split(colours[v], 3, -1)
         ]
         images.append(torch.cat([part[0] for part in parts], -1))
         alphas.append(parts[0][1])
@@ -126,7 +122,7 @@ def _rasterize_cpu(
 
 
 def splat_renderer(splats: Splats) -> RenderFn:
-    """Draws splats on white, for `v3d.preview`."""
+    """A function that renders the splats on white, for `v3d.preview`."""
 
     def draw(cameras: Cameras) -> Tensor:
         with torch.no_grad():

@@ -9,12 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from v3d.splats.constants import BLUR, MAX_ALPHA, MIN_ALPHA, NEAR
 from v3d.splats.gaussians import rotations
-
-NEAR = 0.01
-BLUR = 0.3
-MIN_ALPHA = 1 / 255
-MAX_ALPHA = 0.999
 
 
 def rasterize_reference(
@@ -29,9 +25,20 @@ def rasterize_reference(
     width: int,
     height: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Colour [H, W, C], alpha [H, W] and accumulated depth [H, W]; arguments as `splats.cpu.rasterize_cpu`.
+    """Render one camera; differentiable in the first six arguments.
 
-    Here `screen` [N, 2] is added to the projected centres (in pixels).
+    Args:
+        means: [N, 3], world.
+        quats: [N, 4] wxyz, any length.
+        scales: [N, 3] standard deviations.
+        opacity: [N] in [0, 1].
+        colours: [N, C].
+        screen: [N, 2] pixels, added to the projected centres.
+        w2c: [4, 4] world-to-camera. K: [3, 3] in pixels.
+
+    Returns:
+        Colour [H, W, C] over nothing, alpha [H, W] and accumulated depth [H, W] (sum of weight times
+        camera z).
     """
     W, t = w2c[:3, :3], w2c[:3, 3]
     fx, fy, cx, cy = K[0, 0], K[1, 1], K[0, 2], K[1, 2]

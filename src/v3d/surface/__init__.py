@@ -1,1 +1,1 @@
-
+"""Silhouettes -> hull -> fitted signed distance field -> mesh."""

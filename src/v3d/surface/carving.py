@@ -1,8 +1,9 @@
-"""Space carving: silhouettes of posed views -> a signed hull, and the first Gaussians on its surface."""
+"""Space carving: silhouettes of posed views -> the signed distance to their visual hull."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,7 @@ from v3d.surface.silhouette import fill_silhouette, silhouette_distance
 from v3d.views import Views
 
 COARSE = 64
+"""Nodes along the sides of the cube in which the hull's box is sought."""
 
 
 def carve(
@@ -23,7 +25,7 @@ def carve(
     resolution: int = 128,
     half_extent: float = 1.15,
     bounds: tuple[Tensor, Tensor] | None = None,
-    certain: int | None = None,
+    trusted_views: Sequence[int] = (),
 ) -> Grid:
     """The soft visual hull of the views.
 
@@ -36,13 +38,17 @@ def carve(
     lies outside one image is unknown to that view and is not carved by it.
 
     Args:
+        views: at least one, with something in every mask.
         resolution: nodes along the longest side of the hull's box.
         half_extent: the object is sought in the cube [-half_extent, half_extent]^3.
         bounds: low and high corners [3] of the box to carve, in place of the search.
-        certain: a view that is true where others are guessed: the hull fills its outline, see `fill_silhouette`.
+        trusted_views: numbers of views that are true where others are guessed: the
+            hull fills their silhouettes, one after another, whatever other views say
+            (see `v3d.surface.silhouette.fill_silhouette`).
 
     Raises:
-        V3DError: a mask is empty, all masks are full, or the silhouettes have no point in common and no view is certain.
+        V3DError: a mask is empty, all masks are full, or the silhouettes have no point in common and no view
+            is trusted.
     """
     inside = views.alpha > 0.5
     empty = (~inside.flatten(1).any(1)).nonzero()[:, 0].tolist()
@@ -57,8 +63,8 @@ def carve(
     if bounds is None:
         cube = torch.full((3,), half_extent, device=views.alpha.device)
         coarse = _hull(silhouettes, views.cameras, -cube, cube, COARSE)
-        if certain is not None:
-            coarse = fill_silhouette(coarse, views[certain])
+        for v in trusted_views:
+            coarse = fill_silhouette(coarse, views[v])
         # Distances are good to the obliquity of the rays, so a thin part may hide a voxel's diagonal away.
         near = (coarse.values < 1.25 * coarse.voxel).nonzero()
         if len(near) == 0:
@@ -68,8 +74,8 @@ def carve(
         high = (coarse.origin + coarse.voxel * near.amax(0) + margin).clamp_max(half_extent)
         bounds = low, high
     hull = _hull(silhouettes, views.cameras, *bounds, resolution)
-    if certain is not None:
-        hull = fill_silhouette(hull, views[certain])
+    for v in trusted_views:
+        hull = fill_silhouette(hull, views[v])
     if not bool((hull.values < 0).any()):
         raise _no_overlap()
     return hull
@@ -92,7 +98,7 @@ def _hull(silhouettes: Tensor, cameras: Cameras, low: Tensor, high: Tensor, reso
 
     far = float(extent.norm())
     carved = torch.full_like(grid.values, -far)
-    shown = torch.full_like(grid.values, far)
+    visible = torch.full_like(grid.values, far)
     for P, f, silhouette in zip(projection, focal, silhouettes, strict=True):
         # A projection is affine before the division, so each axis adds its own part.
         parts = [P[:, i, None] * axes[i] for i in range(3)]
@@ -112,5 +118,5 @@ def _hull(silhouettes: Tensor, cameras: Cameras, low: Tensor, high: Tensor, reso
         ).view_as(depth)
         scale = depth / f
         carved = torch.maximum(carved, torch.minimum(distance, -outside) * scale)
-        shown = torch.minimum(shown, torch.maximum(distance, outside) * scale)
-    return Grid(torch.maximum(carved, shown), grid.origin, voxel)
+        visible = torch.minimum(visible, torch.maximum(distance, outside) * scale)
+    return Grid(torch.maximum(carved, visible), grid.origin, voxel)

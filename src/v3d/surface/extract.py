@@ -1,6 +1,11 @@
-"""Signed distance field -> clean triangle mesh: marching cubes, specks and shells, smoothing, cover, decimation."""
+"""Signed distance field -> clean triangle mesh.
+
+Marching cubes, removal of specks and inner shells, smoothing, a cover for what no view sees, decimation.
+"""
 
 from __future__ import annotations
+
+from typing import Any
 
 import fast_simplification
 import manifold3d
@@ -23,12 +28,17 @@ SPECK = 0.02  # parts below this share of the largest part's volume are dropped
 def extract_mesh(sdf: Grid, *, cameras: Cameras | None = None, faces: int = 20_000) -> Mesh:
     """The zero surface as a closed mesh of at most `faces` triangles, oriented outward.
 
-    Marching cubes; parts smaller than `SPECK` of the largest and inner shells are dropped; Taubin
-    smoothing takes the lattice's steps away without shrinking; what none of the `cameras` sees gets the simplest
-    cover (see `v3d.surface.unseen`); quadric decimation to the budget.
-    Every edge of the result has exactly two faces that run through it in opposite directions. Should quadrics tear
-    the surface, it is decimated by manifold3d, whose result is closed; then the budget is met only
-    as far as its tolerances allow.
+    Marching cubes; parts smaller than `SPECK` of the largest and inner shells are dropped; Taubin smoothing
+    takes the lattice's steps away without shrinking; what none of the `cameras` sees gets the simplest cover
+    (see `v3d.surface.unseen`); quadric decimation to the budget.
+
+    Every edge of the result has exactly two faces that run through it in opposite directions. Should quadrics
+    tear the surface, it is decimated by manifold3d, whose result is closed; then the budget is met only as
+    far as its tolerances allow.
+
+    Args:
+        cameras: those that saw the object; None leaves unseen parts as they are.
+        faces: the most triangles.
 
     Raises:
         V3DError: the field has no surface.
@@ -55,7 +65,8 @@ def marching_cubes(sdf: Grid) -> Mesh:
     values[np.abs(values) < 1e-4 * sdf.voxel] = 1e-4 * sdf.voxel
     if not (values < 0).any():
         raise V3DError("The field has no surface; the object's silhouettes may be too small or inconsistent.")
-    vertices, triangles, _, _ = measure.marching_cubes(values, 0.0)
+    untyped_marching_cubes: Any = measure.marching_cubes
+    vertices, triangles, _, _ = untyped_marching_cubes(values, 0.0)
     positions = torch.from_numpy(vertices - 1).to(sdf.origin) * sdf.voxel + sdf.origin
     return Mesh(positions, torch.from_numpy(triangles.astype(np.int64)).to(sdf.origin.device))
 
@@ -78,13 +89,14 @@ def is_closed(triangles: NDArray[np.int64]) -> bool:
 def _volume(vertices: NDArray[np.float64], triangles: NDArray[np.int64]) -> NDArray[np.float64]:
     """Signed volume under every face [F]; the sum is the solid's."""
     a, b, c = vertices[triangles].transpose(1, 0, 2)
-    return (a * np.cross(b, c)).sum(-1) / 6
+    volume: NDArray[np.float64] = (a * np.cross(b, c)).sum(-1) / 6
+    return volume
 
 
 def _solid_parts(
     vertices: NDArray[np.float64], triangles: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Keep the connected parts with a positive volume (inner shells have a negative one) that are no specks."""
+    """Keep the connected parts of positive volume that are no specks; inner shells have a negative one."""
     i, j = triangles[:, [0, 1, 1, 2]].reshape(-1, 2).T
     graph = sparse.coo_matrix((np.ones(len(i), bool), (i, j)), shape=(len(vertices), len(vertices)))
     _, label = connected_components(graph, directed=False)

@@ -1,8 +1,9 @@
-"""Hull -> surface: a NeuS whose network is two voxel grids, one of signed distance and one of colour.
+"""Hull -> surface: NeuS (the paper's mesh stage) with two voxel grids in place of its networks.
 
-The hull bounds the object and starts the field, so the fit only has to repair what silhouettes cannot show:
-concave sides, and views that disagree. Coarse stages carve, fine ones follow the outlines; what a coarse one
-hands on is its correction of the hull, so that parts thinner than its voxels are not lost.
+One grid holds signed distance, the other colour. The hull bounds the object and starts the field, so the fit
+only has to repair what silhouettes cannot show: concave sides, and views that disagree. Coarse levels carve,
+fine ones follow the silhouettes; what a coarse one hands on is its correction of the hull, so that parts
+thinner than its voxels are not lost.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from v3d.callbacks import OnStep
 from v3d.cameras import Cameras
 from v3d.runtime import tune_malloc
 from v3d.surface import regularize
-from v3d.surface.grid import Grid, empty_grid, gather, trilinear
+from v3d.surface.grid import Grid, empty_grid, gather
 from v3d.surface.render import Rays, camera_rays, closest_pass, first_hit, neus_opacity, neus_weights
 from v3d.views import Views
 
@@ -52,16 +53,23 @@ class SurfaceSettings:
     """Settings of `fit_surface`; weights multiply the losses of the same name.
 
     Attributes:
-        image_size: views are reduced to at most this many pixels, or as many fewer as keep the lattice within
-            `nodes`; finer images than voxels only add noise.
-        nodes: of the finest lattice, at most; thin and small objects are fitted at a finer scale than large ones.
-        rays: per step, of the object's inside and of its outline each.
+        stages: the levels, from coarse to fine.
+        image_size: pixels that the longer side of the views is reduced to, or as many fewer as keep the
+            lattice within `nodes`; finer images than voxels only add noise.
+        nodes: of the finest lattice, at most; thin and small objects are fitted at a finer scale than
+            large ones.
+        rays: per step, of the object's inside and of its silhouette each.
         samples: per ray, `WINDOW_STEP` voxels apart around the surface.
         sobolev: box-filter passes over the gradient of the distance field.
         slack: how far the surface may leave the hull outward, in footprints of a training pixel; views that
             disagree make the hull too small.
         distance_rate: learning rate of the distance, voxels per step.
         color_rate: learning rate of the colour logits.
+        rgb: weight of the L1 of colour.
+        mask: of the cross-entropy of the silhouette.
+        eikonal: of (|gradient| - 1)^2.
+        laplacian: of the squared Laplacian, in voxels.
+        normal: of 1 - cos between the field's gradient and the given normals.
     """
 
     stages: tuple[Level, ...] = (Level(1.0, 300, (0.8, 0.35)),)
@@ -81,9 +89,19 @@ class SurfaceSettings:
 
 
 @dataclass(frozen=True)
-class _Pixels:
-    """What the rays should show: flattened images [V*H*W, ...]; `edge` marks the silhouettes' borders."""
+class _Targets:
+    """The rays of a fit and what each should show.
 
+    Attributes:
+        cameras: of the images that the rays are pixels of.
+        rays: N of them.
+        rgb: [N, 3] colour on white; alpha: [N].
+        edge: [N] whether the pixel lies at a silhouette's border.
+        normal: [N, 3] unit normals in the world, 0 where unknown; or None.
+    """
+
+    cameras: Cameras
+    rays: Rays
     rgb: Tensor
     alpha: Tensor
     edge: Tensor
@@ -105,21 +123,19 @@ def fit_surface(
     given, 1 - cos between them and the field's gradient.
 
     Args:
+        views: of any aspect; on the hull's device.
         normals: [V, H, W, 3] world-space unit normals of the views' pixels, 0 where unknown.
         on_step: called with (steps done, steps in all) after every step.
         seed: of the choice of rays; the result is the same for the same seed on the same machine.
 
     Returns:
-        The field over the hull's box, at the last stage's resolution.
+        The field over the hull's box, at the last level's resolution.
     """
     settings = settings or SurfaceSettings()
     tune_malloc()
-    size = _image_size(views.cameras, hull, settings)
-    small = views.resized(size) if max(views.cameras.width, views.cameras.height) > size else views
-    pixels = _pixels(small, normals)
-    rays = camera_rays(small.cameras, ((small.alpha > 0.5).flatten() | pixels.edge).view_as(small.alpha))
+    targets = _targets(views.reduced(_image_size(views.cameras, hull, settings)), normals)
     generator = torch.Generator().manual_seed(seed)
-    total, done = sum(stage.steps for stage in settings.stages), 0
+    total, done = sum(level.steps for level in settings.stages), 0
 
     def tick() -> None:
         nonlocal done
@@ -127,43 +143,43 @@ def fit_surface(
         if on_step is not None:
             on_step(done, total)
 
-    footprint = _footprint(small.cameras, hull)
-    low, high = _box(hull, MARGIN * footprint * max(stage.voxel for stage in settings.stages))
+    footprint = _footprint(targets.cameras, hull)
+    low, high = _box(hull, MARGIN * footprint * max(level.voxel for level in settings.stages))
     sdf = color = correction = None
-    for stage in settings.stages:
-        voxel = stage.voxel * footprint
+    for level in settings.stages:
+        voxel = level.voxel * footprint
         lattice = empty_grid(_shape(low, high, voxel), low, voxel)
         points = lattice.points()
-        told = hull.sample(points)
+        carved = hull.sample(points)
         if correction is None or color is None:
-            start, color = told, torch.zeros(told.numel(), 3, device=told.device)
+            start, color = carved, torch.zeros(carved.numel(), 3, device=carved.device)
         else:
-            start = told + correction.sample(points)
-            index, weight = trilinear(
-                correction.shape, correction.origin, correction.voxel, points.reshape(-1, 3)
-            )
-            color = gather(color, index, weight)
+            start = carved + correction.sample(points)
+            color = gather(color, *correction.around(points.reshape(-1, 3)))
         lattice = replace(lattice, values=start)
-        floor = told - settings.slack * footprint
-        sdf = _fit_stage(lattice, floor, color, stage, small.cameras, rays, pixels, settings, generator, tick)
-        correction = replace(sdf, values=sdf.values - told)
-    assert sdf is not None
+        floor = carved - settings.slack * footprint
+        sdf = _fit_level(lattice, floor, color, level, targets, settings, generator, tick)
+        correction = replace(sdf, values=sdf.values - carved)
+    assert sdf is not None, "the settings have no level"
     return sdf
 
 
-def _fit_stage(
+def _fit_level(
     sdf: Grid,
     floor: Tensor,
     color: Tensor,
-    stage: Level,
-    cameras: Cameras,
-    rays: Rays,
-    pixels: _Pixels,
+    level: Level,
+    targets: _Targets,
     settings: SurfaceSettings,
     generator: torch.Generator,
     tick: Callable[[], None],
 ) -> Grid:
-    """Fit the field at one resolution; `color` [N, 3] (logits on the same lattice) is fitted in place."""
+    """Fit the field at one resolution.
+
+    Args:
+        floor: [X, Y, Z] the least value of every node.
+        color: [N, 3] logits on the lattice, fitted in place.
+    """
     device = sdf.values.device
     values = sdf.values.reshape(-1, 1).clone().requires_grad_()
     color.requires_grad_()
@@ -171,65 +187,73 @@ def _fit_stage(
     current = replace(sdf, values=field)
     filters = regularize.box_filters(sdf.shape, settings.sobolev, device)
     adam = torch.optim.Adam([color], betas=(0.9, 0.99), fused=True)
-    velocity, power = torch.zeros_like(field), 0.0
-    alpha = pixels.alpha[rays.pixel]
-    for step in range(stage.steps):
-        progress = step / stage.steps
+    momentum = _Momentum(field)
+    for step in range(level.steps):
+        progress = step / level.steps
         decay = 0.1 ** (max(progress - 0.4, 0) / 0.6)
-        soft = sdf.voxel * stage.soft[0] * (stage.soft[1] / stage.soft[0]) ** progress
+        softness = sdf.voxel * level.soft[0] * (level.soft[1] / level.soft[0]) ** progress
         if step % RELOCATE_EVERY == 0:
-            hit = first_hit(current, cameras, rays)
-            band = regularize.band(field, BAND * sdf.voxel)
-            share = float(band.max())  # 1 / (nodes in the band)
-            solid = _Shuffle(((alpha > 0.99) & (hit > 0)).nonzero()[:, 0], generator)
-            edge = _Shuffle(
-                (pixels.edge[rays.pixel] | ((alpha > 0.5) & (hit == 0))).nonzero()[:, 0], generator
-            )
-            deepest = torch.zeros_like(hit)
-            deepest[edge.items] = closest_pass(current, rays[edge.items])
+            located = _Located.find(current, targets, generator)
 
-        chosen = solid.next(settings.rays)
+        chosen = located.inside.next(settings.rays)
         jitter = torch.rand(len(chosen), 1, generator=generator).to(device)
         window = torch.arange(settings.samples, device=device) - 0.4 * settings.samples + jitter - 0.5
-        along = hit[chosen, None] + WINDOW_STEP * sdf.voxel * window
-        loss = _surface_loss(current, values, color, rays[chosen], along, soft, pixels, settings)
-        chosen = edge.next(settings.rays)
-        points = rays[chosen].at(deepest[chosen, None])[:, 0]
-        nearest = gather(values, *trilinear(sdf.shape, sdf.origin, sdf.voxel, points))[:, 0]
-        opacity = neus_opacity(nearest, soft).clamp(1e-3, 1 - 1e-3)
-        outline = F.binary_cross_entropy(opacity, alpha[chosen], reduction="sum") / settings.rays
-        loss = loss + settings.mask * outline
+        along = located.hit[chosen, None] + WINDOW_STEP * sdf.voxel * window
+        loss = _surface_loss(current, values, color, targets, chosen, along, softness, settings)
+        chosen = located.edge.next(settings.rays)
+        closest = located.closest[chosen]
+        loss = loss + _silhouette_loss(current, values, targets, chosen, closest, softness, settings)
 
         values.grad = None
         adam.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         assert values.grad is not None
         gradient = values.grad.view(sdf.shape)
         if step % REGULARIZE_EVERY == 0:
+            eikonal, laplacian = (REGULARIZE_EVERY * w for w in (settings.eikonal, settings.laplacian))
             regularize.add_gradients(
-                gradient,
-                field,
-                sdf.voxel,
-                band,
-                eikonal=REGULARIZE_EVERY * settings.eikonal,
-                laplacian=REGULARIZE_EVERY * settings.laplacian,
+                gradient, field, sdf.voxel, located.band, eikonal=eikonal, laplacian=laplacian
             )
-        gradient = regularize.sobolev(gradient, filters)
-        # One step size for the whole field: Adam's own for every node would blow the noise on sides
-        # that no camera sees up to full steps.
-        velocity.lerp_(gradient, 0.1)
-        flat = gradient.flatten()  # the few nodes with a gradient outside the band hardly count
-        power += 0.02 * (float(flat @ flat) * share - power)
-        rms = (power / (1 - 0.98 ** (step + 1))) ** 0.5
-        rate = settings.distance_rate * sdf.voxel * decay
+        # The few nodes with a gradient outside the band hardly count in the mean square.
+        momentum.watch(regularize.sobolev(gradient, filters), float(located.band.max()))
         if step >= COLOR_FIRST:
-            field -= (velocity * (rate / max(rms, 1e-20))).clamp_(-5 * rate, 5 * rate)
+            field -= momentum.step(settings.distance_rate * sdf.voxel * decay)
             torch.maximum(field, floor, out=field)
         adam.param_groups[0]["lr"] = settings.color_rate * decay
         adam.step()
         tick()
     color.requires_grad_(False)
     return current
+
+
+@dataclass(frozen=True)
+class _Located:
+    """Where the surface is while the field is fitted, found anew every `RELOCATE_EVERY` steps.
+
+    Attributes:
+        band: [X-2, Y-2, Z-2] weights of the nodes near the surface.
+        hit: [N] distance along every ray to the surface, 0 for a miss.
+        closest: [N] distance along the rays of `edge` to where they pass deepest inside the surface.
+        inside: rays that show the object entirely, and hit it.
+        edge: rays at the border of a silhouette, and those that should hit but miss.
+    """
+
+    band: Tensor
+    hit: Tensor
+    closest: Tensor
+    inside: _Shuffle
+    edge: _Shuffle
+
+    @classmethod
+    def find(cls, sdf: Grid, targets: _Targets, generator: torch.Generator) -> _Located:
+        """Locate the surface of the field as it is now."""
+        hit = first_hit(sdf, targets.cameras, targets.rays)
+        inside = ((targets.alpha > 0.99) & (hit > 0)).nonzero()[:, 0]
+        edge = (targets.edge | ((targets.alpha > 0.5) & (hit == 0))).nonzero()[:, 0]
+        closest = torch.zeros_like(hit)
+        closest[edge] = closest_pass(sdf, targets.rays[edge])
+        band = regularize.band(sdf.values, BAND * sdf.voxel)
+        return cls(band, hit, closest, _Shuffle(inside, generator), _Shuffle(edge, generator))
 
 
 class _Shuffle:
@@ -249,31 +273,56 @@ class _Shuffle:
         return self.items[chosen.to(self.items.device)]
 
 
+class _Momentum:
+    """Adam with one step size for the whole field.
+
+    Adam's own for every node would blow the noise on sides that no camera sees up to full steps.
+    """
+
+    def __init__(self, field: Tensor) -> None:
+        self._velocity = torch.zeros_like(field)
+        self._mean_square = 0.0
+        self._steps = 0
+
+    def watch(self, gradient: Tensor, share: float) -> None:
+        """Take in the gradient [X, Y, Z]; `share` is one over the number of nodes that have one."""
+        self._velocity.lerp_(gradient, 0.1)
+        flat = gradient.flatten()
+        self._mean_square += 0.02 * (float(flat @ flat) * share - self._mean_square)
+        self._steps += 1
+
+    def step(self, rate: float) -> Tensor:
+        """What to subtract from the field [X, Y, Z]: `rate` long on average, at most five times as long."""
+        rms: float = (self._mean_square / (1 - 0.98**self._steps)) ** 0.5
+        return (self._velocity * (rate / max(rms, 1e-20))).clamp_(-5 * rate, 5 * rate)
+
+
 def _surface_loss(
     lattice: Grid,
     values: Tensor,
     color: Tensor,
-    rays: Rays,
+    targets: _Targets,
+    chosen: Tensor,
     along: Tensor,
-    soft: float,
-    pixels: _Pixels,
+    softness: float,
     settings: SurfaceSettings,
 ) -> Tensor:
-    """Colour and normal losses of rays that hit the object, sampled at distances `along` [N, S].
+    """Colour and normal losses of the `chosen` rays, which hit the object, at distances `along` [N, S].
 
     Their weights are made to add up to 1: these pixels are covered entirely, whatever the window shows.
     """
+    rays = targets.rays[chosen]
     count, samples = along.shape
-    index, corner = trilinear(lattice.shape, lattice.origin, lattice.voxel, rays.at(along).view(-1, 3))
-    weight = neus_weights(gather(values, index, corner).view(count, samples), soft)
+    index, corner = lattice.around(rays.at(along).view(-1, 3))
+    weight = neus_weights(gather(values, index, corner).view(count, samples), softness)
     weight = weight / weight.sum(1, keepdim=True).clamp_min(1e-3)
 
     used = (weight.detach().view(-1) > 2e-3).nonzero()[:, 0]  # colour only where it is visible
     emitted = gather(color, index[used], corner[used]).sigmoid() * weight.view(-1)[used, None]
     rgb = torch.zeros(count, 3, device=color.device).index_add(0, used // samples, emitted)
-    loss = settings.rgb * (rgb - pixels.rgb[rays.pixel]).abs().sum() / (3 * settings.rays)
-    if pixels.normal is not None:
-        target = pixels.normal[rays.pixel]
+    loss = settings.rgb * (rgb - targets.rgb[chosen]).abs().sum() / (3 * settings.rays)
+    if targets.normal is not None:
+        target = targets.normal[chosen]
         expected = (weight.detach() * along).sum(1, keepdim=True)
         slope = _slope(lattice, values, rays.at(expected)[:, 0])
         cosine = F.cosine_similarity(slope, target, dim=1)
@@ -281,28 +330,51 @@ def _surface_loss(
     return loss
 
 
+def _silhouette_loss(
+    lattice: Grid,
+    values: Tensor,
+    targets: _Targets,
+    chosen: Tensor,
+    closest: Tensor,
+    softness: float,
+    settings: SurfaceSettings,
+) -> Tensor:
+    """Cross-entropy between alpha and the opacity of the `chosen` rays.
+
+    Args:
+        closest: [N] distance along each to where it passes deepest inside the surface, or closest to it.
+    """
+    points = targets.rays[chosen].at(closest[:, None])[:, 0]
+    nearest = gather(values, *lattice.around(points))[:, 0]
+    opacity = neus_opacity(nearest, softness).clamp(1e-3, 1 - 1e-3)
+    entropy = F.binary_cross_entropy(opacity, targets.alpha[chosen], reduction="sum")
+    return settings.mask * (entropy / settings.rays)
+
+
 def _slope(lattice: Grid, values: Tensor, points: Tensor) -> Tensor:
     """Central differences [P, 3] of the field at points [P, 3], a voxel to either side, times two voxels."""
     step = lattice.voxel * torch.eye(3, device=points.device)
     around = torch.cat([points[:, None] + step, points[:, None] - step], dim=1)
-    index, corner = trilinear(lattice.shape, lattice.origin, lattice.voxel, around.view(-1, 3))
+    index, corner = lattice.around(around.view(-1, 3))
     ahead, behind = gather(values, index, corner).view(-1, 2, 3).unbind(1)
     return ahead - behind
 
 
-def _pixels(views: Views, normals: Tensor | None) -> _Pixels:
-    """Flattened images, and normals reduced to the same size."""
+def _targets(views: Views, normals: Tensor | None) -> _Targets:
+    """The rays of the views that show the object or its border; `normals` are reduced to the views' size."""
+    alpha = views.alpha.clamp(0, 1)
+    grown = F.max_pool2d(alpha[:, None], 5, stride=1, padding=2)[:, 0]
+    shrunk = -F.max_pool2d(-alpha[:, None], 5, stride=1, padding=2)[:, 0]
+    edge = (grown > 0.02) & (shrunk < 0.98)
+    used = (views.alpha > 0.5) | edge
     if normals is not None:
         size = (views.cameras.height, views.cameras.width)
         normals = F.interpolate(
             normals.permute(0, 3, 1, 2), size, mode="bilinear", antialias=True, align_corners=False
         )
-        normals = F.normalize(normals.permute(0, 2, 3, 1), dim=-1).reshape(-1, 3)
-    alpha = views.alpha.clamp(0, 1)
-    grown = F.max_pool2d(alpha[:, None], 5, stride=1, padding=2)
-    shrunk = -F.max_pool2d(-alpha[:, None], 5, stride=1, padding=2)
-    edge = (grown > 0.02) & (shrunk < 0.98)
-    return _Pixels(views.rgb.reshape(-1, 3), alpha.flatten(), edge.flatten(), normals)
+        normals = F.normalize(normals.permute(0, 2, 3, 1)[used], dim=-1)
+    rays = camera_rays(views.cameras, used)
+    return _Targets(views.cameras, rays, views.rgb[used], alpha[used], edge[used], normals)
 
 
 def _footprint(cameras: Cameras, hull: Grid) -> float:
@@ -313,10 +385,10 @@ def _footprint(cameras: Cameras, hull: Grid) -> float:
 
 
 def _image_size(cameras: Cameras, hull: Grid, settings: SurfaceSettings) -> int:
-    """The most pixels, up to `settings.image_size`, at which the finest lattice stays within `settings.nodes`."""
-    voxels = [stage.voxel for stage in settings.stages]
+    """Pixels of the longer side, up to `settings.image_size`, at which the lattice stays within its nodes."""
+    voxels = [level.voxel for level in settings.stages]
     for size in range(settings.image_size, 16, -4):
-        footprint = _footprint(cameras.resized(size, size), hull)
+        footprint = _footprint(cameras.reduced(size), hull)
         low, high = _box(hull, MARGIN * footprint * max(voxels))
         if math.prod(_shape(low, high, footprint * min(voxels))) <= settings.nodes:
             return size
@@ -333,4 +405,5 @@ def _box(hull: Grid, margin: float) -> tuple[Tensor, Tensor]:
 
 def _shape(low: Tensor, high: Tensor, voxel: float) -> list[int]:
     """Nodes along every axis of a lattice over the box."""
-    return (((high - low) / voxel).ceil().long() + 1).tolist()
+    shape: list[int] = (((high - low) / voxel).ceil().long() + 1).tolist()
+    return shape

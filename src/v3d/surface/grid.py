@@ -35,6 +35,7 @@ class Grid:
         return self.origin, self.origin + self.voxel * last
 
     def to(self, device: torch.device | str) -> Grid:
+        """Move the tensors to a device."""
         return replace(self, values=self.values.to(device), origin=self.origin.to(device))
 
     def axes(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -51,26 +52,12 @@ class Grid:
 
     def sample(self, points: Tensor) -> Tensor:
         """Trilinear value at world points [..., 3] -> [...]; outside the box, the value on its boundary."""
-        index, weight = trilinear(self.shape, self.origin, self.voxel, points.reshape(-1, 3))
+        index, weight = self.around(points.reshape(-1, 3))
         return gather(self.values.reshape(-1, 1), index, weight).reshape(points.shape[:-1])
 
-    def resampled(self, voxel: float) -> Grid:
-        """The same field over the same box (rounded up to whole voxels) with another node distance."""
-        low, high = self.bounds
-        shape = torch.ceil((high - low) / voxel - 1e-4).long().clamp_min(1) + 1
-        out = empty_grid(shape.tolist(), low, voxel)
-        slabs = [self.sample(slab) for slab in out.points().split(16)]
-        return replace(out, values=torch.cat(slabs))
-
-    def cropped(self, low: Tensor, high: Tensor) -> Grid:
-        """The part of the field over the box [low, high], widened to whole voxels and cut to this grid."""
-        limit = torch.tensor(self.shape, device=self.origin.device) - 1
-        first = ((low - self.origin) / self.voxel + 1e-4).floor().long().clamp_min(0)
-        last = torch.minimum(((high - self.origin) / self.voxel - 1e-4).ceil().long(), limit)
-        if bool((last <= first).any()):
-            raise ValueError("The box to crop to does not overlap the grid.")
-        window = tuple(slice(a, b + 1) for a, b in zip(first.tolist(), last.tolist(), strict=True))
-        return Grid(self.values[window].contiguous(), self.origin + self.voxel * first, self.voxel)
+    def around(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Indices [P, 8] into the flat lattice of the nodes around points [P, 3], and their weights."""
+        return trilinear(self.shape, self.origin, self.voxel, points)
 
 
 def empty_grid(shape: list[int], origin: Tensor, voxel: float) -> Grid:
@@ -109,6 +96,6 @@ def trilinear(
 
 
 def gather(values: Tensor, index: Tensor, weight: Tensor) -> Tensor:
-    """Weighted nodes of a flat lattice: values [N, C], index and weight [P, 8] -> [P, C]."""
+    """Weighted sums over nodes of a flat lattice: values [N, C], index and weight [P, 8] -> [P, C]."""
     picked = values.index_select(0, index.reshape(-1)).view(*index.shape, -1)
     return (picked * weight[..., None]).sum(1)

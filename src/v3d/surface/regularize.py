@@ -24,15 +24,15 @@ def _neighbours(values: Tensor) -> list[tuple[Tensor, Tensor]]:
 
 
 def band(values: Tensor, width: float) -> Tensor:
-    """Weights [X-2, Y-2, Z-2] of the inner nodes: equal within `width` of the surface, 0 beyond; they add up to 1."""
+    """Weights [X-2, Y-2, Z-2] of the inner nodes: equal within `width` of the surface, 0 beyond, of sum 1."""
     near = (values[_INNER, _INNER, _INNER].abs() < width).to(values.dtype)
     return near / near.sum().clamp_min(1)
 
 
 def reference_losses(values: Tensor, voxel: float, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Eikonal loss, mean of (|grad f| - 1)^2, and Laplacian loss, mean of (voxel * laplacian f)^2, over the band.
+    """Eikonal loss, the mean of (|grad f| - 1)^2, and Laplacian loss, that of (voxel * laplacian f)^2.
 
-    Central differences; `weight` as made by `band`.
+    By central differences; the means are over the band, with `weight` as made by `band`.
     """
     centre = values[_INNER, _INNER, _INNER]
     pairs = _neighbours(values)
@@ -45,7 +45,13 @@ def reference_losses(values: Tensor, voxel: float, weight: Tensor) -> tuple[Tens
 def add_gradients(
     gradient: Tensor, values: Tensor, voxel: float, weight: Tensor, *, eikonal: float, laplacian: float
 ) -> None:
-    """Add the gradient of `eikonal * eikonal loss + laplacian * Laplacian loss` to `gradient` [X, Y, Z] in place."""
+    """Add the gradients of the eikonal and the Laplacian loss to `gradient` [X, Y, Z] in place.
+
+    Args:
+        values: [X, Y, Z] the field; voxel: its node distance.
+        weight: [X-2, Y-2, Z-2] as made by `band`.
+        eikonal, laplacian: weights of the losses (see `reference_losses`).
+    """
     centre = values[_INNER, _INNER, _INNER]
     pairs = _neighbours(values)
     slopes = [(p - m) / (2 * voxel) for p, m in pairs]
@@ -55,9 +61,9 @@ def add_gradients(
         bend += p
         bend += m
     bend *= weight * (2 * laplacian / voxel**2)
-    pull = (norm - 1) / norm * weight * (eikonal / voxel)
+    factor = (norm - 1) / norm * weight * (eikonal / voxel)
     for slope, (p, m) in zip(slopes, _neighbours(gradient), strict=True):
-        slope *= pull
+        slope *= factor
         p += slope + bend
         m += bend - slope
     gradient[_INNER, _INNER, _INNER] -= 6 * bend

@@ -34,9 +34,11 @@ class Rays:
     depth_scale: Tensor
 
     def __len__(self) -> int:
+        """N, the number of rays."""
         return len(self.pixel)
 
     def __getitem__(self, index: Tensor) -> Rays:
+        """The rays of an index or a mask."""
         return Rays(self.pixel[index], self.origin[index], self.direction[index], self.depth_scale[index])
 
     def at(self, distance: Tensor) -> Tensor:
@@ -74,16 +76,20 @@ def neus_weights(sdf: Tensor, scale: float) -> Tensor:
 def neus_opacity(closest: Tensor, scale: float) -> Tensor:
     """Opacity [N] of whole rays from the smallest distance [N] along each: 1 - Phi(min sdf).
 
-    The products in `neus_weights` telescope along a ray that enters the object once, so one sample at the right
-    place is worth the whole ray; a window around the first hit would miss what a grazing ray gathers
+    The products in `neus_weights` telescope along a ray that enters the object once, so one sample at the
+    right place is worth the whole ray; a window around the first hit would miss what a grazing ray gathers
     later, and the surface would grow to make up for it.
+
+    Args:
+        closest: [N] the smallest signed distance along each ray.
+        scale: width of the soft shell, world units.
     """
     return torch.sigmoid(-closest / scale)
 
 
 @torch.no_grad()
 def first_hit(sdf: Grid, cameras: Cameras, rays: Rays) -> Tensor:
-    """Distance [N] along rays to the surface, 0 for rays that miss it."""
+    """Distance [N] along rays, which are pixels of `cameras`, to the surface; 0 for rays that miss it."""
     depth = rasterize_mesh(marching_cubes(sdf), cameras).depth.flatten()[rays.pixel]
     return depth * rays.depth_scale
 
@@ -102,17 +108,17 @@ def closest_pass(sdf: Grid, rays: Rays) -> Tensor:
     flat = sdf.values.flatten()
     out = []
     for first in range(0, len(rays), 8192):
-        some = rays[torch.arange(first, min(first + 8192, len(rays)), device=low.device)]
-        inverse = 1 / torch.where(some.direction.abs() < 1e-6, 1e-6, some.direction)
-        a, b = (low - some.origin) * inverse, (high - some.origin) * inverse
+        part = rays[torch.arange(first, min(first + 8192, len(rays)), device=low.device)]
+        inverse = 1 / torch.where(part.direction.abs() < 1e-6, 1e-6, part.direction)
+        a, b = (low - part.origin) * inverse, (high - part.origin) * inverse
         enter = torch.minimum(a, b).amax(1).clamp_min(0)
         leave = torch.maximum(a, b).amin(1)
         distance = enter[:, None] + sdf.voxel * torch.arange(steps, device=low.device)
-        node = ((some.at(distance) - low) / sdf.voxel).round().long()
+        node = ((part.at(distance) - low) / sdf.voxel).round().long()
         node = torch.minimum(node.clamp_min(0), limit)
         index = (node[..., 0] * sdf.shape[1] + node[..., 1]) * sdf.shape[2] + node[..., 2]
         value = torch.where(distance <= leave[:, None], flat[index], torch.inf)
         distance = distance.gather(1, value.argmin(1, keepdim=True)) + fine
-        best = sdf.sample(some.at(distance)).argmin(1, keepdim=True)
+        best = sdf.sample(part.at(distance)).argmin(1, keepdim=True)
         out.append(distance.gather(1, best)[:, 0])
     return torch.cat(out)

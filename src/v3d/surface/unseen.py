@@ -1,8 +1,8 @@
-"""What no view sees of a surface: the simplest cover, instead of the hull's.
+"""The part of a surface that no view sees: the simplest cover, instead of the hull's.
 
-Rays that graze the rim of a flat top rise towards its middle, so the hull of an orbit puts a cone on every can
-and every bowl, and no photo contradicts it. The cover with the least curvature is the better guess: a soap film on a
-rim with a crease, the continuation of a surface that bends out of sight.
+Rays that graze the rim of a flat top rise towards its middle, so the hull of an orbit puts a cone on every
+can and every bowl, and no photo contradicts it. The cover with the least curvature is the better guess: a
+soap film on a rim with a crease, the continuation of a surface that bends out of sight.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ROUNDS = 4  # of finding where the cover must not leave the solid
 def facing(
     points: Tensor, normals: Tensor, mesh: Mesh, cameras: Cameras, *, tolerance: float = 0.0
 ) -> Tensor:
-    """Cosines [V, P] between surface points' normals and the directions to the cameras.
+    """Cosines [V, P] between the normals of surface points and the directions to the cameras.
 
     0 where a camera sees the point from behind, not in its image, or not for the mesh in front of it.
 
@@ -44,8 +44,7 @@ def facing(
     cosine = (to_camera * normals).sum(-1).clamp_min(0)
     nearest = rasterize_mesh(mesh, cameras).depth
     nearest = torch.where(nearest > 0, nearest, 1e9)
-    size = torch.tensor([cameras.width, cameras.height]).to(pixels)
-    grid = (pixels / size * 2 - 1)[:, :, None]
+    grid = cameras.to_grid(pixels)[:, :, None]
     inside = (grid.abs() < 1).all(-1)[..., 0] & (depth > 0)
     # The z-buffer is read at the nearest pixel centre, where a slanted surface lies deeper or nearer.
     slope = (depth / cameras.K[:, :1, 0]) / cosine.clamp_min(0.1)
@@ -54,13 +53,13 @@ def facing(
 
 
 def cover_unseen(mesh: Mesh, cameras: Cameras, sdf: Grid) -> Mesh:
-    """The closed surface of `sdf` with its simplest cover where no camera sees it.
+    """Give the closed surface of `sdf` its simplest cover where no camera sees it.
 
     Moves the unseen vertices x to where sum |L x|^2 is smallest, L x being a vertex minus the mean of its
-    neighbours. The sum goes over unseen vertices, which alone would span a film on the rim, and over those of a
-    rim that bends out of sight, which let the cover go on in the surface's direction. Silhouettes prove
-    the outside of the hull empty: vertices that would leave the solid stay where they are, as do seen
-    ones, and parts that no camera sees at all.
+    neighbours. The sum goes over unseen vertices, which alone would span a film on the rim, and over those of
+    a rim that bends out of sight, which let the cover go on in the surface's direction. Silhouettes prove the
+    outside of the hull empty: vertices that would leave the solid stay where they are, as do visible ones,
+    and parts that no camera sees at all.
     """
     best = facing(mesh.vertices, mesh.vertex_normals, mesh, cameras).amax(0).double().cpu().numpy()
     faces = mesh.faces.cpu().numpy()
@@ -68,13 +67,13 @@ def cover_unseen(mesh: Mesh, cameras: Cameras, sdf: Grid) -> Mesh:
     edges = sparse.csr_matrix((np.ones(len(i)), (i, j)), shape=(len(best), len(best)))
     mean = sparse.diags(1 / np.asarray(edges.sum(1))[:, 0]) @ edges
     best = mean @ (mean @ best)  # one vertex's normal is noisy
-    seen = best >= GRAZING
+    visible = best >= GRAZING
     _, part = connected_components(edges, directed=False)
-    free = ~seen & np.bincount(part, seen)[part].astype(bool)
+    free = ~visible & np.bincount(part, visible)[part].astype(bool)
     beside = best
     for _ in range(RINGS):
         beside = np.maximum(beside, np.maximum.reduceat(beside[edges.indices], edges.indptr[:-1]))
-    bends = seen & (beside < CREASE)
+    bends = visible & (beside < CREASE)
     laplacian = (sparse.identity(len(best)) - mean).tocsr()
     start = mesh.vertices.double().cpu().numpy()
     for _ in range(ROUNDS):

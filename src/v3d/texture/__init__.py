@@ -1,1 +1,1 @@
-
+"""Textures of meshes, from posed views."""

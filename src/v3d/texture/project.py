@@ -1,13 +1,14 @@
 """Back-projection: the texture as a weighted mean of what every view sees of each texel.
 
-The texel's surface point is projected into each view; a z-buffer of the mesh says whether the view sees
-it. A view's say is `cos^4 * trust`: cos between the surface normal and the direction to the camera, trust
-low near silhouettes and occlusion borders, where a pixel mixes surfaces. What nobody sees continues the
-colours around it along the surface.
+The texel's surface point is projected into each view; a z-buffer of the mesh says whether the view sees it. A
+view's weight is `cos^4 * confidence`: cos between the surface normal and the direction to the camera,
+confidence low near silhouettes and occlusion borders, where a pixel mixes surfaces. What no view sees
+continues the colours around it along the surface.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -19,31 +20,37 @@ from scipy.sparse import coo_matrix, csr_matrix, diags
 from scipy.sparse.linalg import splu
 from torch import Tensor
 
+from v3d.compositing import over_white
 from v3d.meshes.mesh import Mesh
 from v3d.meshes.rendering import rasterize_mesh, rasterize_uv
+from v3d.metrics import soft_iou
 from v3d.views import Views
 
 PHOTO_GAIN = 20.0
-_BORDER = 3.0  # pixels from a silhouette or occlusion border to full trust
-_FILL_WEIGHT = 1e-5  # the say of the diffused colour, against up to 1 for a view
-_GREY = 0.7
+"""Factor on the weight of a photo, against 1 for a generated view."""
+_BORDER = 3.0  # pixels from a silhouette or occlusion border to full confidence
+_FILL_WEIGHT = 1e-5  # of the diffused colour, against up to 1 for a view
+_GREY = 0.7  # where no view sees anything
 _FILL_ROUNDS = 8
 _FILL_STEP = 0.02  # colour steps below this count as smooth
+_LEAST_IOU = 0.85  # of a photo's silhouette and that of its generated view
 
 
-def project_views(mesh: Mesh, views: Views, *, size: int = 1024, photo: Views | None = None) -> Mesh:
+def project_views(mesh: Mesh, views: Views, *, size: int = 1024, photos: Sequence[Views] = ()) -> Mesh:
     """Texture an unwrapped mesh from posed views.
 
     Args:
         mesh: with a uv (see `v3d.texture.unwrap`).
-        views: at least one.
-        size: width and height of the texture.
-        photo: the one true view, at its own resolution (see `register_photo`); it wins wherever it sees
-            the surface well.
+        views: at least one, on the mesh's device.
+        size: width and height of the texture in texels.
+        photos: true views, batches of one, each at its own resolution (see `register_photo`); they win
+            wherever they see the surface well.
+
+    Returns:
+        The mesh with a texture [size, size, 3] in [0, 1].
     """
     lookups = [_Lookup.build(mesh, views[i], 1.0) for i in range(len(views))]
-    if photo is not None:
-        lookups.append(_Lookup.build(mesh, photo, PHOTO_GAIN))
+    lookups += [_Lookup.build(mesh, photo, PHOTO_GAIN) for photo in photos]
 
     normals = mesh.vertex_normals
     at_vertices = _continue_over_surface(mesh, *_blend(mesh.vertices, normals, lookups))
@@ -64,7 +71,13 @@ def project_views(mesh: Mesh, views: Views, *, size: int = 1024, photo: Views | 
 
 
 def pad(texture: Tensor, inside: Tensor) -> Tensor:
-    """Give every texel outside the charts [T, T] the colour of the nearest one inside, for any mip level."""
+    """Give every texel of a texture [T, T, 3] outside the charts the colour of the nearest one inside.
+
+    So bilinear reading and mip maps mix no background in.
+
+    Args:
+        inside: [T, T] bool, the charts.
+    """
     if not bool(inside.any()):
         return texture
     nearest = distance_transform_edt(~inside.cpu().numpy(), return_distances=False, return_indices=True)
@@ -74,12 +87,12 @@ def pad(texture: Tensor, inside: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class _Lookup:
-    """One view as the surface sees it.
+    """One view, prepared for looking up surface points.
 
     Attributes:
         view: a batch of one.
-        layers: [1, 5, H, W]: trust * rgb without background, depth of the mesh, trust in [0, 1].
-        gain: factor on its say.
+        layers: [1, 5, H, W]: confidence * straight rgb, depth of the mesh, confidence in [0, 1].
+        gain: factor on its weight.
     """
 
     view: Views
@@ -88,30 +101,31 @@ class _Lookup:
 
     @classmethod
     def build(cls, mesh: Mesh, view: Views, gain: float) -> _Lookup:
-        depth = rasterize_mesh(mesh, view.cameras).depth
-        surely = trust(view.alpha[0], depth[0], float(view.cameras.K[0, 0, 0]))
+        """Prepare a view (a batch of one) of the mesh."""
+        depth = rasterize_mesh(mesh, view.cameras).depth[0, ..., None]
+        confidence = pixel_confidence(view.alpha[0], depth[..., 0], float(view.cameras.K[0, 0, 0]))[..., None]
         alpha = view.alpha[0][..., None]
-        rgb = (view.rgb[0] - 1 + alpha) / alpha.clamp_min(1e-6) * surely[..., None]
-        layers = torch.cat([rgb, depth[0][..., None], surely[..., None]], -1)
+        premultiplied = view.rgb[0] - 1 + alpha
+        layers = torch.cat([premultiplied / alpha.clamp_min(1e-6) * confidence, depth, confidence], -1)
         return cls(view, layers.permute(2, 0, 1)[None].contiguous(), gain)
 
     def __call__(self, points: Tensor, normals: Tensor) -> tuple[Tensor, Tensor]:
-        """Colour [N, 3] and weight [N] (0 where unseen) of surface points [N, 3]."""
+        """Colour [N, 3] and weight [N] (0: not visible) of surface points [N, 3] with unit normals [N, 3]."""
         cameras = self.view.cameras
         to_camera = F.normalize(cameras.centers[0] - points, dim=-1)
         cos = (normals * to_camera).sum(-1)
         pixel, z = (x[0] for x in cameras.project(points))
-        grid = pixel / pixel.new_tensor([cameras.width, cameras.height]) * 2 - 1
-        seen = ((cos > 0.05) & (z > 0) & (grid.abs() < 1).all(-1)).nonzero()[:, 0]
-        cos, z = cos[seen], z[seen]
-        sampled = F.grid_sample(self.layers, grid[seen][None, None], align_corners=False)[0, :, 0].T
+        grid = cameras.to_grid(pixel)
+        facing = ((cos > 0.05) & (z > 0) & (grid.abs() < 1).all(-1)).nonzero()[:, 0]
+        cos, z = cos[facing], z[facing]
+        sampled = F.grid_sample(self.layers, grid[facing][None, None], align_corners=False)[0, :, 0].T
         # Bilinear depth is off by a pixel's footprint times the slope at most, away from borders.
         tolerance = z / cameras.K[0, 0, 0] * (1 + 1 / cos)
         visible = z < sampled[:, 3] + tolerance
         weight = torch.zeros_like(points[:, 0])
-        weight[seen] = self.gain * cos**4 * sampled[:, 4] * visible
+        weight[facing] = self.gain * cos**4 * sampled[:, 4] * visible
         colour = torch.zeros_like(points)
-        colour[seen] = sampled[:, :3] / sampled[:, 4:].clamp_min(1e-6)
+        colour[facing] = sampled[:, :3] / sampled[:, 4:].clamp_min(1e-6)
         return colour, weight
 
 
@@ -126,11 +140,16 @@ def _blend(points: Tensor, normals: Tensor, lookups: list[_Lookup]) -> tuple[Ten
     return total / weight.clamp_min(1e-12)[:, None], weight
 
 
-def trust(alpha: Tensor, depth: Tensor, focal: float) -> Tensor:
-    """[H, W] in [0, 1]: how surely a pixel shows one surface, the one the mesh says.
+def pixel_confidence(alpha: Tensor, depth: Tensor, focal: float) -> Tensor:
+    """Confidence [H, W] in [0, 1] that a pixel shows one surface, the one that the mesh has there.
 
-    Grows with the cubed distance to the silhouette (the views' or the mesh's) or to a jump in depth, so
-    that borders count only where no view has anything better.
+    Grows with the cubed distance to the silhouette (the view's or the mesh's) or to a jump in depth, so that
+    borders count only where no view has anything better.
+
+    Args:
+        alpha: [H, W] of the view.
+        depth: [H, W] camera z of the mesh, 0 where there is none.
+        focal: of the camera, in pixels.
     """
     outside = (alpha < 0.95) | (depth <= 0)
     far = torch.where(depth > 0, depth, torch.inf)
@@ -153,7 +172,7 @@ def _distance_to(mask: Tensor) -> Tensor:
 
 
 def _continue_over_surface(mesh: Mesh, colour: Tensor, weight: Tensor) -> Tensor:
-    """Vertex colours [P, 3] that keep what was seen and continue it where nothing was.
+    """Vertex colours [P, 3] that keep colours of some weight [P] and continue them where there is none.
 
     Minimises `sum_i w_i |x_i - c_i|^2 + lambda sum_edges |x_i - x_j|` over vertices welded by position, by
     reweighted least squares. Total variation continues pure colours; squares would mix mud of them.
@@ -163,15 +182,15 @@ def _continue_over_surface(mesh: Mesh, colour: Tensor, weight: Tensor) -> Tensor
     places, place = (t.cpu().numpy() for t in torch.unique(mesh.vertices, dim=0, return_inverse=True))
     n = len(places)
     w = weight.double().cpu().numpy()
-    seen = np.bincount(place, w, n)
+    total = np.bincount(place, w, n)
     summed = np.stack([np.bincount(place, w * channel, n) for channel in colour.double().cpu().numpy().T], 1)
-    mean = summed.sum(0) / seen.sum() if seen.sum() > 0 else np.full(3, _GREY)
-    c = summed / np.maximum(seen, 1e-12)[:, None]
-    fidelity = np.minimum(seen / 0.05, 1.0)
+    mean = summed.sum(0) / total.sum() if total.sum() > 0 else np.full(3, _GREY)
+    c = summed / np.maximum(total, 1e-12)[:, None]
+    fidelity = np.minimum(total / 0.05, 1.0)
 
     corners = place[mesh.faces.cpu().numpy()]
     i, j = np.concatenate([corners[:, [0, 1]], corners[:, [1, 2]], corners[:, [2, 0]]]).T
-    anchor = 1e-6  # pieces that nobody sees get the mean colour
+    anchor = 1e-6  # parts that no view sees get the mean colour
     closeness = np.ones(len(i))
     for _ in range(_FILL_ROUNDS):
         adjacency = coo_matrix(
@@ -185,19 +204,21 @@ def _continue_over_surface(mesh: Mesh, colour: Tensor, weight: Tensor) -> Tensor
 
 
 def register_photo(photo: Tensor, view: Views) -> Views | None:
-    """The photo as a view: its pixels, and the camera of `view` shifted and scaled to fit it.
+    """Make a view of the photo: its pixels, and the camera of `view` shifted and scaled to fit it.
 
-    A generated view 0 may show the object a little smaller or shifted; a similarity in the image is a
-    change of K. It is found from the boxes around the two silhouettes.
+    A generated view 0 may show the object a little smaller or shifted; a similarity in the image is a change
+    of K. It is found from the boxes around the two silhouettes.
 
     Args:
-        photo: [H, W, 4] RGBA in [0, 1], colours not multiplied with alpha.
+        photo: [H, W, 4] RGBA in [0, 1], straight alpha.
         view: a batch of one, the generated view of the photo's side.
 
     Returns:
-        A batch of one at the photo's size, or None where the silhouettes agree in less than 85 % of
-        their union (the generator drew another shape: the photo would land beside the surface).
+        A batch of one at the photo's size and on the view's device; or None where the silhouettes agree
+        in less than `_LEAST_IOU` of their union (another shape was generated: the photo would land beside
+        the surface).
     """
+    photo = photo.to(view.rgb.device)
     height, width = photo.shape[:2]
     alpha = photo[..., 3]
     a, b = _box(alpha), _box(view.alpha[0])
@@ -210,20 +231,15 @@ def register_photo(photo: Tensor, view: Views) -> Views | None:
     K = view.cameras.K.clone()
     K[0, :2] *= scale
     K[0, :2, 2] += shift.to(K)
-    rgb = photo[..., :3] * alpha[..., None] + 1 - alpha[..., None]
     cameras = replace(view.cameras, K=K, width=width, height=height)
 
-    y, x = torch.meshgrid(
-        torch.arange(view.cameras.height) + 0.5, torch.arange(view.cameras.width) + 0.5, indexing="ij"
-    )
-    pixel = torch.stack([x, y], -1).to(alpha) * scale + shift
+    x, y = (torch.arange(n, device=alpha.device) + 0.5 for n in (view.cameras.width, view.cameras.height))
+    pixel = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1) * scale + shift
     small = F.interpolate(alpha[None, None], scale_factor=min(1.0, 1 / scale), mode="area")
-    grid = pixel / pixel.new_tensor([width, height]) * 2 - 1
-    seen = F.grid_sample(small, grid[None], align_corners=False)[0, 0]
-    union = torch.maximum(seen, view.alpha[0]).sum()
-    if torch.minimum(seen, view.alpha[0]).sum() < 0.85 * union:
+    registered = F.grid_sample(small, cameras.to_grid(pixel)[None], align_corners=False)[0, 0]
+    if soft_iou(registered, view.alpha[0]) < _LEAST_IOU:
         return None
-    return Views(rgb[None], alpha[None], cameras)
+    return Views(over_white(photo[..., :3], alpha)[None], alpha[None], cameras)
 
 
 def _box(alpha: Tensor) -> tuple[Tensor, Tensor] | None:
@@ -236,5 +252,5 @@ def _box(alpha: Tensor) -> tuple[Tensor, Tensor] | None:
         index = mask.any(axis).nonzero()[:, 0]
         low.append(float(index[0]))
         size.append(float(index[-1] + 1 - index[0]))
-    low_, size_ = torch.tensor(low), torch.tensor(size)
-    return (low_ + size_ / 2).to(alpha), size_.to(alpha)
+    corner, sides = alpha.new_tensor(low), alpha.new_tensor(size)
+    return corner + sides / 2, sides

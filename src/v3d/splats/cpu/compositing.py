@@ -14,15 +14,16 @@ import numpy as np
 from v3d.kernels.jit import inlined, kernel
 from v3d.kernels.linalg import f32
 from v3d.kernels.simd import lanes, load, max_lanes, splat, store, sum_lanes, where_less, where_less_equal
+from v3d.splats import constants
 from v3d.splats.cpu.projection import TILE_HEIGHT, TILE_WIDTH
 
 PIXELS = TILE_WIDTH * TILE_HEIGHT
-MAX_ALPHA = f32(0.999)
-OPAQUE = f32(1e-4)
+MAX_ALPHA = f32(constants.MAX_ALPHA)
+OPAQUE = f32(1e-4)  # transmittance below which compositing of a tile ends
 R, G, B, Z, A = range(5)  # the image's channels
 
-# exp(-s) = p(s)^8 with p a polynomial that fits exp(-s/8). Only s <= log(255) < 5.8 is ever needed, since alpha
-# below 1/255 is cut; there the relative error is below 3e-6. (Numba's math.exp would be scalar.)
+# exp(-s) = p(s)^8 with p a polynomial that fits exp(-s/8). Only s <= log(255) < 5.8 is ever needed, since
+# alpha below 1/255 is cut; there the relative error is below 3e-6. (Numba's math.exp would be scalar.)
 _nodes: np.ndarray = 0.375 * (1 + np.cos(np.pi * (np.arange(64) + 0.5) / 64))
 _fit: Any = np.polynomial.Chebyshev.fit(_nodes, np.exp(-_nodes), 5, domain=[0, 0.75])
 _P = [f32(c / 8.0**k) for k, c in enumerate(_fit.convert(kind=np.polynomial.Polynomial).coef)]
@@ -128,9 +129,10 @@ def composite_backward(
 ) -> None:
     """The gradient of every entry of tiles lo..hi, from g_image = dL/d image [5, H', W'].
 
-    L's derivative by an entry's weight is q = dL/d(r,g,b,z,a) . (r,g,b,z,1), and its alpha also dims what lies behind:
-    dL/d alpha = T q - behind / (1 - alpha), where `behind` is the sum of w q over the entries behind it. We walk
-    front to back again: `behind` starts as the whole pixel's sum, known from the image, and shrinks.
+    L's derivative by an entry's weight is q = dL/d(r,g,b,z,a) . (r,g,b,z,1), and its alpha also dims what
+    lies behind: dL/d alpha = T q - behind / (1 - alpha), where `behind` is the sum of w q over the entries
+    behind it. We walk front to back again: `behind` starts as the whole pixel's sum, known from the image,
+    and shrinks.
     """
     x_lane = lanes()
     transmittance, behind = _tile_buffer(), _tile_buffer()

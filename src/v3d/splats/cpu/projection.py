@@ -28,17 +28,17 @@ from v3d.kernels.linalg import (
     vec,
     vec_mat,
 )
+from v3d.splats import constants
 
-TILE_WIDTH = 8  # one vector
+TILE_WIDTH = 8  # pixels: one vector
 TILE_HEIGHT = 16
-NEAR = f32(0.01)
-BLUR = f32(0.3)
-MIN_ALPHA = f32(1 / 255)
+NEAR, BLUR, MIN_ALPHA = f32(constants.NEAR), f32(constants.BLUR), f32(constants.MIN_ALPHA)
+MOST_OVER_MIN_ALPHA = f32(1 / constants.MIN_ALPHA)  # the largest opacity over the smallest alpha
 HUGE = f32(1e15)  # square pixels; a covariance beyond it has left float32's reach
 
 # One Gaussian on one image, in one cache line. `cut` is the exponent at which alpha falls to 1/255. That
-# ellipse spans |dx| <= extent_x, |dy| <= extent_y; at dx it reaches slope dx -+ aspect sqrt(extent_x^2 - dx^2),
-# and it is highest at dx = lean.
+# ellipse spans |dx| <= extent_x, |dy| <= extent_y; at dx it reaches slope dx -+ aspect sqrt(extent_x^2 -
+# dx^2), and it is highest at dx = lean.
 PROJECTED = np.dtype(
     [(n, "f4") for n in ("x", "y", "A", "B", "C", "opacity", "cut", "z", "r", "g", "b")]
     + [(n, "f4") for n in ("extent_x", "extent_y", "slope", "aspect", "lean")],
@@ -136,7 +136,7 @@ def project(
         N = cross(Vx, Vy)
         det = dot(N, N) + BLUR * (xx + yy - BLUR)
         g = out[i]
-        g.cut = math.log(o * f32(255))
+        g.cut = math.log(o * MOST_OVER_MIN_ALPHA)
         g.extent_x, g.extent_y = math.sqrt(f32(2) * g.cut * xx), math.sqrt(f32(2) * g.cut * yy)
         g.x, g.y = cam.fx * x[0] / x[2] + cam.cx, cam.fy * x[1] / x[2] + cam.cy
         if not (abs(g.x) < HUGE and abs(g.y) < HUGE):

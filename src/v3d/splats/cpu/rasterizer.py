@@ -48,13 +48,14 @@ def rasterize_cpu(
         w2c: [4, 4] world-to-camera. K: [3, 3].
 
     Returns:
-        colour [H, W, 3] over nothing, alpha [H, W] and accumulated depth [H, W] (sum of weight times camera z).
-        Gaussians with NaN or infinite numbers are invisible and get zero gradients.
+        colour [H, W, 3] over nothing, alpha [H, W] and accumulated depth [H, W] (sum of weight times camera
+        z). Gaussians with NaN or infinite numbers are invisible and get zero gradients.
     """
-    colour, alpha, depth = _Rasterize.apply(
+    apply: Any = _Rasterize.apply  # torch declares it without types
+    out: tuple[Tensor, Tensor, Tensor] = apply(
         means, quats, scales, opacity, colours, screen, w2c, K, width, height
     )
-    return colour, alpha, depth
+    return out
 
 
 def warmup() -> None:
@@ -65,7 +66,7 @@ def warmup() -> None:
     rgb, _, _ = rasterize_cpu(
         means, one, one[:, :3], one[:, 0] / 2, one[:, :3], screen, torch.eye(4), K, 8, 8
     )
-    rgb.sum().backward()
+    torch.autograd.backward(rgb.sum())
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,12 @@ class Tiles:
 
 
 def make_tiles(gaussians: Sequence[np.ndarray], cam: Any) -> Tiles:
-    """Project, sort by depth, and distribute to tiles. `gaussians`: means, quats, scales, opacity, colours."""
+    """Project Gaussians, sort them by depth, and distribute them to tiles.
+
+    Args:
+        gaussians: means, quats, scales, opacity and colours, as `rasterize_cpu` takes them.
+        cam: a CAMERA record.
+    """
     threads, run = pool().threads, pool().run
     N = len(gaussians[0])
     columns, rows = int(-(-cam["width"] // TILE_WIDTH)), int(-(-cam["height"] // TILE_HEIGHT))
@@ -118,7 +124,11 @@ def make_tiles(gaussians: Sequence[np.ndarray], cam: Any) -> Tiles:
 
 
 def composite_tiles(tiles: Tiles) -> tuple[np.ndarray, np.ndarray]:
-    """The image [5, H', W'] of whole tiles (w r, w g, w b, w z, w), and where compositing of each tile ended."""
+    """Composite all tiles.
+
+    Returns:
+        The image [5, H', W'] of whole tiles (w r, w g, w b, w z, w), and where each tile's compositing ended.
+    """
     image = np.empty((5, tiles.rows * TILE_HEIGHT, tiles.columns * TILE_WIDTH), np.float32)
     done = np.empty(tiles.columns * tiles.rows, np.int64)
     pool().run(

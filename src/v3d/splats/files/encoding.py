@@ -1,4 +1,4 @@
-"""What files of Gaussians have in common."""
+"""Bytes of files of Gaussians: reading them, and tensors as arrays."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ from v3d.errors import V3DError
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        V3DError: it cannot be read.
+    """
     try:
         return Path(path).read_bytes()
     except OSError as error:
@@ -20,12 +25,15 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
 
 
 def unit_quaternions(quats: Tensor) -> Tensor:
+    """Quaternions [..., 4] at length 1."""
     return torch.nn.functional.normalize(quats, dim=-1)
 
 
 def to_numpy(x: Tensor) -> np.ndarray:
+    """A tensor of any device, with or without gradient, as an array."""
     return x.detach().cpu().numpy()
 
 
 def to_bytes(x: Tensor) -> np.ndarray:
+    """Numbers rounded and clamped to uint8 [0, 255]."""
     return to_numpy(x.round().clamp(0, 255).to(torch.uint8))

@@ -1,7 +1,7 @@
-"""Gaussians in files: `.ply` (the 3D Gaussian Splatting layout) and `.splat` (32 bytes each).
+"""Gaussians as `.ply`, in the layout of 3D Gaussian Splatting.
 
-Neither format states its axes. V3D writes its world as it is: **z up**, the object's front towards +x. Viewers
-that take y or -y as up show the object lying down; turn it by 90 degrees about x there.
+Neither `.ply` nor `.splat` states its axes. V3D writes its world as it is: **z up**, the object's front
+towards +x. Viewers that take y or -y as up show the object lying down; turn it by 90 degrees about x there.
 """
 
 from __future__ import annotations

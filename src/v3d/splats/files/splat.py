@@ -1,4 +1,7 @@
-"""Gaussians as .splat: 32 bytes each, as antimatter15's viewer reads them."""
+"""Gaussians as `.splat`: 32 bytes each, as antimatter15's web viewer reads them.
+
+The axes are V3D's own, as in `v3d.splats.files.ply`.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,8 @@ _SPLAT = np.dtype([("position", "<f4", 3), ("scale", "<f4", 3), ("rgba", "u1", 4
 def save_splat(path: str | os.PathLike[str], splats: Splats) -> None:
     """Write the `.splat` layout of web viewers: 32 bytes a Gaussian, the most important first.
 
-    float32 position[3], float32 standard deviation[3], uint8 r g b opacity, uint8 rotation wxyz (128 + 128 q).
-    Importance is volume times opacity, so that a viewer that streams shows the large parts first.
+    float32 position[3], float32 standard deviation[3], uint8 r g b opacity, uint8 rotation wxyz (128 + 128
+    q). Importance is volume times opacity, so that a viewer that streams shows the large parts first.
     """
     importance = splats.log_scales.sum(-1).exp() * splats.opacity
     splats = splats[importance.argsort(descending=True, stable=True)]

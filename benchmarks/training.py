@@ -34,8 +34,9 @@ import tyro
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from v3d.data.jobs import worker_pool
 from v3d.data.orbit_shards import OrbitShards
-from v3d.data.render_orbits import plan, render_chunk, worker_pool
+from v3d.data.render_orbits import plan, render_chunk
 from v3d.data.settings import RenderSettings
 from v3d.data.sources import find_sources
 from v3d.meshes.glb import save_glb

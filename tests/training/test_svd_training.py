@@ -27,8 +27,8 @@ from v3d.training.checkpoint import FILE
 from v3d.training.loop import BatchShare
 from v3d.training.recipe import SVDRecipe, from_json, to_json
 from v3d.training.session import make_task, resume_training, train
+from v3d.training.svd_latent_cache import LatentCache, OrbitLatents
 from v3d.training.tasks.svd import SVDTask, is_temporal, withheld
-from v3d.training.tasks.svd_latents import LatentCache, OrbitLatents
 
 UNET = {
     "down_block_types": ("CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"),

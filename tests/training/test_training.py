@@ -169,7 +169,7 @@ def test_an_example_is_one_orbit_in_one_appearance(orbits: Path, nerf: Path) -> 
 
 def test_another_appearance_is_what_rendering_would_give(meshes: Path) -> None:
     """Mirrored, the orbit is that of the mirrored object; the ground stays white and the silhouette in place."""
-    from v3d.data.orbits import OrbitVariant, render_orbit
+    from v3d.data.variants import OrbitVariant, render_orbit
     from v3d.meshes.files import load_mesh
 
     mesh = load_mesh(meshes / "pillar.glb")

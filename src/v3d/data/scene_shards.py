@@ -1,4 +1,4 @@
-"""Rendered scenes, read lazily: see `v3d.data.render_scenes` for what a shard holds."""
+"""Rendered scenes of a folder as one list, read lazily (`v3d.data.render_scenes` says what a shard holds)."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ log = logging.getLogger(__name__)
 
 
 class SceneShards:
-    """All scenes of a folder, by index: `self[i] -> (rgb, cameras, depth)`, read lazily.
+    """All scenes of a folder, by index, read lazily.
 
-    `rgb` uint8 [V, H, W, 3]; `depth` float16 [V, H/4, W/4], camera z at the pixel centres of
-    `cameras.resized(W // 4, H // 4)`, 0 for sky.
+    `self[i]` is `(rgb, cameras, depth)`: `rgb` uint8 [V, H, W, 3]; `depth` float16 [V, H/4, W/4], camera z at
+    the pixel centres of `cameras.resized(W // 4, H // 4)`, 0 for sky.
 
     Attributes:
         skipped: shards that could not be read, each logged once.

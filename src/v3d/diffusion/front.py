@@ -10,7 +10,7 @@ from v3d.metrics import soft_iou
 from v3d.views import Views
 
 KEPT = 0.85
-"""Least overlap of the two silhouettes; see `v3d.data.orbits` for when a model rightly changes the framing."""
+"""Least overlap of the two silhouettes; see `v3d.data.variants` for when a model rightly changes the framing."""
 
 
 def with_photo(views: Views, photo: Tensor) -> Views:

@@ -11,11 +11,11 @@ import torch.nn.functional as F
 
 from v3d.data.procedural.paint import Painter
 from v3d.data.procedural.parts import Parts, ball, box, lathe, mirrored, moved, prism, star_outline, tube
-from v3d.data.shapes import random_warp
+from v3d.data.warps import random_warp
 
 
 def vessel(rng: random.Random, p: Painter) -> Parts:
-    """Bottles, cans, jars, cups, bowls, vases, lamps: round about an axis, perhaps with a cap and a handle."""
+    """Bottles, cans, jars, cups, bowls, vases: round about an axis, perhaps with a cap and a handle."""
     height = rng.uniform(0.3, 3.0)
     style = rng.random()
     if style < 0.3:  # a can

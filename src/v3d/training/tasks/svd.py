@@ -2,7 +2,7 @@
 
 Much more noise (ln sigma ~ N(1.5, 2^2)), the photo's latent and its CLIP embedding withheld one by one at a rate of 0.2,
 log-normal noise on the photo's latent, constant frame rate and motion, a random front, and no elevation condition. VAE and
-CLIP tower are frozen and run once (`v3d.training.tasks.svd_latents`).
+CLIP tower are frozen and run once (`v3d.training.svd_latent_cache`).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from v3d.training.loop import BatchShare
 from v3d.training.order import Order
 from v3d.training.processes import ALONE, Processes
 from v3d.training.recipe import SVDRecipe
-from v3d.training.tasks.svd_latents import LatentCache, OrbitLatents, pixels
+from v3d.training.svd_latent_cache import LatentCache, OrbitLatents, pixels
 
 EDM = edm.Preconditioning()
 BUCKETS = (0.0, 0.5, 2.0, 8.0, 40.0, float("inf"))

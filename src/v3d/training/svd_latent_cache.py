@@ -46,7 +46,7 @@ class OrbitLatents:
         """The orbit that begins at view `front`.
 
         Its photo is that view as it stands, so the photo's framing is the orbit's, whatever it is. Orbit 0 keeps
-        its own photo, which obeys the framing law (`v3d.data.orbits`) even where the views could not.
+        its own photo, which obeys the framing law (`v3d.data.variants`) even where the views could not.
         """
         if front == 0:
             return self

@@ -41,9 +41,9 @@ from v3d.data.settings import RenderSettings
 from v3d.data.sources import find_sources
 from v3d.meshes.glb import save_glb
 from v3d.meshes.mesh import Mesh
-from v3d.training.loop import BatchShare
 from v3d.training.processes import ALONE
 from v3d.training.recipe import VideoRecipe
+from v3d.training.task import BatchShare
 from v3d.training.tasks.video import VideoTask
 
 PRODUCT = 2048

@@ -22,6 +22,7 @@ class OrbitShards:
     safetensors shards, WebDataset tars and folders of images (see `v3d.data.records`), lazily.
 
     Attributes:
+        folder: that is searched.
         paths: the files that hold orbits, in order.
         skipped: those that could not be read, each logged once.
     """
@@ -32,7 +33,7 @@ class OrbitShards:
         Raises:
             V3DError: the folder holds no readable orbit.
         """
-        folder = Path(folder)
+        self.folder = folder = Path(folder)
         candidates = [*folder.glob("orbits-*.safetensors"), *folder.glob("orbits-*.tar")]
         candidates += folder.rglob("transforms.json")
         self.paths: list[Path] = []

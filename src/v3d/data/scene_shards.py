@@ -24,6 +24,7 @@ class SceneShards:
     the pixel centres of `cameras.resized(W // 4, H // 4)`, 0 for sky.
 
     Attributes:
+        folder: of the shards.
         skipped: shards that could not be read, each logged once.
     """
 
@@ -33,7 +34,7 @@ class SceneShards:
         Raises:
             V3DError: the folder holds no readable scene.
         """
-        self._folder = Path(folder)
+        self.folder = Path(folder)
         self.skipped: list[Path] = []
         self._opened: set[Path] = set()
         self._files: list[Any] = []
@@ -46,10 +47,10 @@ class SceneShards:
 
     def refresh(self) -> int:
         """Open the shards that came since, after the others; returns how many scenes there are now."""
-        for path in sorted(set(self._folder.glob("scenes-*.safetensors")) - self._opened):
+        for path in sorted(set(self.folder.glob("scenes-*.safetensors")) - self._opened):
             self._opened.add(path)
             try:
-                file = safe_open(path, "pt")
+                file: Any = safe_open(path, "pt")
                 objects = json.loads(file.metadata()["objects"])
                 count = file.get_slice("rgb").get_shape()[0]
             except UNREADABLE as error:

@@ -67,25 +67,33 @@ def open_shard(path: Path) -> Shard:
     return TarShard(path) if path.suffix == ".tar" else TensorShard(path)
 
 
+def _open_tensors(path: Path) -> Any:
+    """A safetensors file; its class has no types."""
+    return safe_open(path, "pt")
+
+
 class TensorShard:
     """A safetensors shard, read lazily."""
 
     def __init__(self, path: Path) -> None:
-        self._file = safe_open(path, "pt")
+        self._file = _open_tensors(path)
         self.ids: list[str] = json.loads(self._file.metadata()["ids"])
         self._shape = self._file.get_slice("views").get_shape()
 
     def views(self, row: int) -> Tensor:
         """All views [V, H, W, 4] of an orbit."""
-        return self._file.get_slice("views")[row]
+        images: Tensor = self._file.get_slice("views")[row]
+        return images
 
     def view(self, row: int, k: int) -> Tensor:
         """View k [H, W, 4] of an orbit, read alone."""
-        return self._file.get_slice("views")[row, k]
+        images: Tensor = self._file.get_slice("views")[row, k]
+        return images
 
     def photo(self, row: int) -> Tensor:
         """The photo [H, W, 4] of an orbit."""
-        return self._file.get_slice("photo")[row]
+        images: Tensor = self._file.get_slice("photo")[row]
+        return images
 
     def cameras(self, row: int) -> Cameras:
         """The cameras of an orbit's views."""

@@ -1,4 +1,4 @@
-"""`v3d render`: what is made of good and bad meshes, resumed and shared among processes, in three file formats."""
+"""`v3d render`: good and bad meshes, in three file formats, resumed and shared among processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Synthetic scenes: where things stand, what images and depths say of it, and how the data are made and read."""
+"""Synthetic scenes: where things stand, their images and depths, and how the data are made and read."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_every_path_is_normalised_whatever_its_size() -> None:
 
 
 def test_depth_and_colour_agree_between_views(scenes: list[Scene]) -> None:
-    """Points of one view, moved to another by their depth, have there the depth and the colour they came with."""
+    """Points of one view, moved to another by their depth, keep their depth and their colour there."""
     agreed = []
     for scene in scenes[:6]:
         rgb, depth = render_scene(scene)

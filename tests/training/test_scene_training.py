@@ -1,4 +1,4 @@
-"""Training for scenes: PixelNeRF and the scene model learn, load, and their caches belong to their networks."""
+"""Training for scenes: PixelNeRF and the scene model learn and load; caches belong to their networks."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def test_squares_do_not_change_what_single_rays_are_asked(scenes: Path) -> None:
 
 
 def test_one_step_is_judged_as_it_is_drawn(scenes: Path, nerf: Path) -> None:
-    """LPIPS of the step is that of the views that the model draws with one step; of the first samples alone."""
+    """LPIPS is that of the views that the model generates in one step, for the first samples only."""
     recipe = replace(
         VideoRecipe.scenes_smoke(), data=scenes, pixelnerf=nerf, drop=0.0, lpips=2.0, first_steps=0.5
     )

@@ -1,4 +1,4 @@
-"""Between two lines of the log the loop waits for its device once a step at most, and the log does not at all."""
+"""Between lines of the log the loop waits for its device once a step, and the log never does."""
 
 from __future__ import annotations
 

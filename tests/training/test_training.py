@@ -54,6 +54,14 @@ def test_recipes_survive_json() -> None:
         from_json('{"recipe": "pixelnerf", "network": {"wide": 192}}')
 
 
+def test_what_follows_from_the_data_is_no_option() -> None:
+    from v3d.cli import main
+
+    for options in (["pixelnerf", "--opaque"], ["orbit", "--size", "64"]):
+        with pytest.raises(SystemExit):
+            main(["train", *options])
+
+
 def test_every_epoch_is_another_permutation_and_a_position_says_it_all() -> None:
     order = Order(5, seed=3)
     epochs = [[order[5 * e + i] for i in range(5)] for e in range(4)]
@@ -155,7 +163,7 @@ def test_guides_are_drawn_once_for_their_network(orbits: Path, nerf: Path, tmp_p
 
 
 def test_an_example_is_one_orbit_in_one_appearance(orbits: Path, nerf: Path) -> None:
-    """Photo, views and guide share colours and mirroring: the guide of a mirrored orbit is what PixelNeRF draws of its photo."""
+    """Photo, views and guide share colours and mirroring; a guide is what PixelNeRF draws of the photo."""
     data, network = OrbitGuides(OrbitShards(orbits), load_pixelnerf(nerf), warps=1), load_pixelnerf(nerf)
     shards, turned = OrbitShards(orbits), 0
     for seed in range(8):
@@ -175,7 +183,7 @@ def test_an_example_is_one_orbit_in_one_appearance(orbits: Path, nerf: Path) -> 
 
 
 def test_another_appearance_is_what_rendering_would_give(meshes: Path) -> None:
-    """Mirrored, the orbit is that of the mirrored object; the ground stays white and the silhouette in place."""
+    """Mirrored, the orbit is the mirrored object's; the ground stays white, the silhouette in place."""
     from v3d.data.variants import OrbitVariant, render_orbit
     from v3d.meshes.files import load_mesh
 
@@ -197,7 +205,7 @@ def test_another_appearance_is_what_rendering_would_give(meshes: Path) -> None:
 
 
 def test_views_around_stay_in_one_world(tmp_path: Path) -> None:
-    """However an object is turned and mirrored, the targets are views of one solid (its hull fills their outlines), and so is the source."""
+    """However turned and mirrored, source and targets show one solid: its hull fills silhouettes."""
     boxes = [trimesh.creation.box(extents=size) for size in ((0.4, 0.5, 1.4), (0.9, 0.3, 0.4))]
     boxes[1].apply_translation((0.4, 0.1, -0.5))
     save_glb(textured(trimesh.util.concatenate(boxes), 0), tmp_path / "boot.glb")
@@ -218,7 +226,8 @@ def test_views_around_stay_in_one_world(tmp_path: Path) -> None:
         assert float(silhouette_consistency(views, marching_cubes(carve(views))).min()) > 0.85
         away = (clip.target_cameras.centers - clip.source_cameras.centers).norm(dim=-1)
         assert float(away.min()) < 1e-4
-        # The source stands where one of the orbit's cameras does, and sees the same, or the photo, framed anew.
+        # The source stands where one of the orbit's cameras does, and sees the same, or the photo, framed
+        # anew.
         exact += torch.equal(clip.targets[int(away.argmin())], clip.sources[0])
     assert exact > 0
     task = PixelNeRFTask(replace(PixelNeRFRecipe.smoke(), data=tmp_path, validation=tmp_path))

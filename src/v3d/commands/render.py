@@ -20,8 +20,8 @@ def render(
     """Meshes -> orbit data for training.
 
     Args:
-        meshes: GLB, OBJ, PLY files, folders of them, manifests (JSON list with `file`, `id`, `split`, `licence`), or
-            packed corpora (.npz).
+        meshes: GLB, OBJ, PLY files, folders of them, manifests (JSON list with `file`, `id`, `split`,
+            `licence`), or packed corpora (.npz).
         out: folder of the data and of manifest.json; a job that was stopped goes on when it is started again.
         settings: see `v3d.data.settings`.
         workers: processes.

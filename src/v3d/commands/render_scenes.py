@@ -17,7 +17,7 @@ def render_scenes(
     settings: OmitArgPrefixes[RenderScenesSettings] = RenderScenesSettings(),  # noqa: B008 (frozen)
     workers: int = 1,
 ) -> None:
-    """Meshes -> synthetic scenes for training: objects on textured ground, among walls, seen by moving cameras.
+    """Meshes -> synthetic scenes for training: objects on textured ground, seen by moving cameras.
 
     Args:
         meshes: as for `v3d render`.

@@ -53,7 +53,8 @@ def worker_pool(workers: int) -> Iterator[Map]:
             yield pool.map
         except BrokenProcessPool:
             raise V3DError(
-                "A render process was killed, most likely for want of memory; use fewer --workers and run again."
+                "A render process was killed, most likely for want of memory; "
+                "use fewer --workers and run again."
             ) from None
 
 

@@ -9,7 +9,7 @@ from tyro.conf import Suppress
 
 @dataclass(frozen=True)
 class OrbitDiTConfig:
-    """Sizes of the network.
+    """Sizes of OrbitDiT.
 
     Attributes:
         size: pixels of a view's side, a multiple of `patch`.

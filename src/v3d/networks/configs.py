@@ -9,14 +9,19 @@ from tyro.conf import Suppress
 
 @dataclass(frozen=True)
 class PixelNeRFConfig:
-    """Sizes of the network.
+    """Sizes of PixelNeRF.
 
     Attributes:
-        size: pixels of a source's side; `patch`: of a token's.
-        width, depth: of the transformer; heads have 64 channels.
-        grid, planes, channels: cells of a frustum's side, its depth planes, and features in a cell.
+        size: pixels of a source's side.
+        patch: pixels of a token's side.
+        width: channels of a token, a multiple of 64 (one head each 64 channels).
+        depth: transformer blocks.
+        grid: cells of a frustum's side.
+        planes: depth planes of a frustum.
+        channels: features in a cell of a frustum.
         hidden: channels of the decoder.
-        near, far: camera depths that frusta and rays span, in log steps.
+        near: least camera depth that frusta and rays span (in log steps), in the world's units.
+        far: largest camera depth that frusta and rays span.
         samples: points on a ray that look where things are.
         fine: points that then draw them.
         texture: channels of what surrounds a photo's pixel, by which photos are compared; 0 compares colours alone.

@@ -1,4 +1,4 @@
-"""The state of a run in one safetensors file, so that it is replaced whole or not at all; nothing is pickled."""
+"""The state of a run in one safetensors file, replaced whole or not at all; nothing is pickled."""
 
 from __future__ import annotations
 

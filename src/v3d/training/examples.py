@@ -122,8 +122,8 @@ class OrbitExamples:
     def clip(self, i: int, sources: int, views: int, generator: torch.Generator, *, any_front: bool) -> Clip:
         """Random views of an object in a random appearance: of its orbit, and from around if there are some.
 
-        The source is the photo. With `any_front`, half of the time it is any other view of the orbit, turned to
-        the front: eighteen times the fronts, though not quite framed as photos are.
+        The source is the photo. With `any_front`, half of the time it is any other view of the orbit,
+        turned to the front: eighteen times the fronts, though not quite framed as photos are.
         """
         data = self._shards
         cameras, front = data.cameras(i), 0

@@ -1,8 +1,8 @@
 """What the video model learns from: views of orbits and scenes, and their guides, which are drawn once.
 
-PixelNeRF takes far longer to draw a view than the video model to learn from it, so its views are kept in files
-beside the data, named after the network's weights and the size it draws at. Recoloured and mirrored copies are made
-of views and guides together, every time anew.
+PixelNeRF takes far longer to draw a view than the video model to learn from it, so its views are kept in
+files beside the data, named after the network's weights and the size it draws at. Recoloured and mirrored
+copies are made of views and guides together, every time anew.
 """
 
 from __future__ import annotations
@@ -160,8 +160,8 @@ class SceneGuides:
         self._shards = shards
         if (available := len(shards[0][0])) < max(counts) + views:
             raise V3DError(
-                f"Scenes in {shards.folder} have {available} views, too few for {max(counts)} photos and {views} others: lower "
-                "--source-counts or --views, or render longer clips."
+                f"Scenes in {shards.folder} have {available} views, too few for {max(counts)} photos"
+                f" and {views} others: lower --source-counts or --views, or render longer clips."
             )
         version = "-".join(map(str, (weights_fingerprint(pixelnerf), pixelnerf.config.drawn, *counts, views)))
         self._choices: list[Any] = []

@@ -1,7 +1,7 @@
 """A network in training: its weights, the copy that computes, their average, and the optimisers.
 
-Weights are float32; the arithmetic runs on a copy of them, in bfloat16 where the machine is fast at it. Frozen
-weights (`requires_grad` off) exist once, in the precision of the arithmetic.
+Weights are float32; the arithmetic runs on a copy of them, in bfloat16 where the machine is fast at it.
+Frozen weights (`requires_grad` off) exist once, in the precision of the arithmetic.
 """
 
 from __future__ import annotations
@@ -71,10 +71,10 @@ class Learner:
     def step(self, gradients: list[Tensor], number: int, done: float) -> bool:
         """Take step `number`, `done` in [0, 1] of the way; returns False where it was skipped.
 
-        A step whose gradient is not finite is skipped: one bad batch must not spoil the weights for good. Weights,
-        moments and average must then stay as they are to the last bit, which no masking on the device gives
-        (Muon's momentum and weight decay move with a gradient of zero, too). So the host decides, which makes this
-        the one place of a step where it waits for the device.
+        A step whose gradient is not finite is skipped: one bad batch must not spoil the weights for good.
+        Weights, moments and average must then stay as they are to the last bit, which no masking on the
+        device gives (Muon's momentum and weight decay move with a gradient of zero, too). So the host
+        decides, which makes this the one place of a step where it waits for the device.
         """
         rate = self._recipe.learning_rate * schedule(self._recipe, number, done)
         for optimizer in self.optimizers:

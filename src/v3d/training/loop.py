@@ -1,8 +1,9 @@
 """The training loop of every model: draw, loss, gradient, step, average; now and then validate and save.
 
-What keeps it exact: all randomness of a step is a function of the seed and of the step (and sample), so a resumed
-run repeats an uninterrupted one, and a batch can be cut into parts, over processes or one after the other, without
-changing what is drawn. Processes sum their gradients and agree on the clock in one message a step.
+What keeps it exact: all randomness of a step is a function of the seed and of the step (and sample), so a
+resumed run repeats an uninterrupted one, and a batch can be cut into parts, over processes or one after the
+other, without changing what is drawn. Processes sum their gradients and agree on the clock in one message a
+step.
 """
 
 from __future__ import annotations

@@ -36,7 +36,8 @@ class Processes:
         """Join the other processes, if there are any.
 
         Raises:
-            V3DError: several processes were started but accelerate is not installed, or there is no such device.
+            V3DError: several processes were started but accelerate is not installed, or there is no such
+                device.
         """
         if device == "cuda" and not torch.cuda.is_available():
             raise V3DError(

@@ -25,16 +25,18 @@ DataKind = Literal["orbits", "scenes"]
 class Recipe:
     """What the recipes of all models share.
 
-    The learning rate rises over `warmup` steps, stands for the fraction `flat` of the run, then falls linearly to
-    2 %. The run's length is `steps`; where that is 0, it is the time given with `--minutes`.
+    The learning rate rises over `warmup` steps, stands for the fraction `flat` of the run, then falls
+    linearly to 2 %. The run's length is `steps`; where that is 0, it is the time given with `--minutes`.
 
     Attributes:
         data: folder of rendered orbits (`v3d render`).
         validation: folder of orbits of other objects, to be measured and shown; None leaves that out.
         steps: length of the run in optimiser steps; 0 goes by the clock.
         batch: samples of a step, over all processes.
-        accumulate: parts into which each process cuts its share of a step, to fit in memory; changes no result.
-        optimizer: "adamw", or "muon" for the matrices of transformer blocks and AdamW for the rest (torch 2.9).
+        accumulate: parts into which each process cuts its share of a step, to fit in memory; changes no
+            result.
+        optimizer: "adamw", or "muon" (torch 2.9) for the matrices of transformer blocks and AdamW for the
+            rest.
         learning_rate: largest.
         beta2: of AdamW.
         weight_decay: of the weights, per step and learning rate.
@@ -42,7 +44,8 @@ class Recipe:
         warmup: steps over which the learning rate rises.
         flat: fraction of the run after which it falls.
         ema: largest decay of the averaged weights, which are the ones that are exported.
-        precision: of the arithmetic; the weights are float32. "auto" is bfloat16 where the machine is fast at it.
+        precision: of the arithmetic; the weights are float32. "auto" is bfloat16 where the machine does that
+            fast.
         compile: run the network through torch.compile.
         seed: of every random choice.
         save_minutes: between checkpoints, each with validation and samples.
@@ -112,15 +115,15 @@ class PixelNeRFRecipe(Recipe):
     Attributes:
         examples: what the data are: "orbits" (`v3d render`) or "scenes" (`v3d render-scenes`).
         sources: most photos of a scene; orbits have one.
-        photos_only_after: fraction of the run until which half of the orbits begin at any of their views; after
-            it the source is always the photo, framed by the law.
+        photos_only_after: fraction of the run until which half of the orbits begin at any of their views;
+            after it the source is always the photo, framed by the law.
         views: of a clip that a step draws rays from.
-        rays: of each view.
+        rays: random ones of each view.
         pixels: side to which views are reduced before rays are drawn.
         network: its sizes. `imagenet` is better for scenes; of objects it makes the network overfit.
         depth_loss: weight of |ln(depth / true depth)|, where the data say the depth (scenes).
-        lpips: weight of the perceptual distance of a square of neighbouring pixels; 0 draws none. Squared errors alone
-            ask for the mean of what may be there, which is a blur.
+        lpips: weight of the perceptual distance of a square of neighbouring pixels; 0 draws none. Squared
+            errors alone ask for the mean of what may be there, which is a blur.
         square: side of that square, in pixels of the whole view; its area is a multiple of `rays`.
     """
 
@@ -183,10 +186,11 @@ class VideoRecipe(Recipe):
         all_views_after: fraction of the run after which these begin.
         network: its sizes; the views' own replaces its `size`.
         drop: how often the photos are withheld (classifier-free guidance; the paper's 0.2).
-        P_mean: of the noise law ln sigma ~ N(P_mean, P_std^2). The paper's is 1.5, for whole views; this is for
-            what the guide leaves open.
+        P_mean: of the noise law ln sigma ~ N(P_mean, P_std^2). The paper's is 1.5, for whole views; this is
+            for what the guide leaves open.
         P_std: standard deviation in the noise law (the paper's is 2.0).
-        first_steps: share of the samples that take the sampler's first step, from pure noise, instead of the noise law.
+        first_steps: share of the samples that take the sampler's first step, from pure noise, instead of the
+            noise law.
         lpips: weight of the perceptual distance of what that step generates; 0 leaves it the mean, a blur.
         guidance: default strength of the exported model's guidance.
         sampler_steps: default number of the exported model's steps.
@@ -258,21 +262,24 @@ class VideoRecipe(Recipe):
 
 @dataclass(frozen=True)
 class SVDRecipe(Recipe):
-    """The UNet of Stable Video Diffusion (or V3D's, to go on with it) on 18-view orbits, as the paper tunes it.
+    """The UNet of Stable Video Diffusion (or V3D's) on 18-view orbits, as the paper tunes it.
 
     Attributes:
         batch: orbits of a step, over all processes.
-        accumulate: parts of each process's share; batch divided by the number of processes leaves one orbit at a time.
-        model: folder that `v3d convert` wrote, a diffusers folder of SVD, or such a hub id; where the tuning starts.
+        accumulate: parts of each process's share; batch divided by the number of processes leaves one orbit
+            at a time.
+        model: folder that `v3d convert` wrote, a diffusers folder of SVD, or such a hub id; where the tuning
+            starts.
         size: pixels of a view's side; orbits of another size are resized.
-        layers: that train: all as in the paper, or the temporal ones alone (43 % of the weights), which needs half the
-            memory.
+        layers: that train: all as in the paper, or the temporal ones alone (43 % of the weights), which needs
+            half the memory.
         checkpointing: compute activations again in the backward pass instead of keeping them.
         random_front: begin each orbit at a random one of its views.
         drop: how often the photo's latent is withheld, and, drawn separately, its CLIP embedding.
         P_mean: of the noise law ln sigma ~ N(P_mean, P_std^2).
         P_std: standard deviation in the noise law.
-        augmentation_mean: of the noise s on the photo's latent, ln s ~ N(augmentation_mean, augmentation_std^2).
+        augmentation_mean: of the noise s on the photo's latent, ln s ~ N(augmentation_mean,
+            augmentation_std^2).
         augmentation_std: standard deviation in that law.
         guidance: strength of guidance in the samples shown.
         sampler_steps: steps of the samples shown.

@@ -67,8 +67,8 @@ def train(
 def _alone_in(out: Path) -> Iterator[None]:
     """Hold the lock of a run's folder.
 
-    Two runs in one folder would overwrite each other; one that resumes while another still saves would go on from
-    an older checkpoint.
+    Two runs in one folder would overwrite each other; one that resumes while another still saves would go on
+    from an older checkpoint.
     """
     lock = FileLock(out / ".lock", timeout=0)
     with clear_errors(out):
@@ -103,7 +103,8 @@ def resume_training(
         on_line: called with every line of the log.
 
     Raises:
-        V3DError: there is no usable checkpoint, data are missing, another process trains there, the disk is full.
+        V3DError: there is no usable checkpoint, data are missing, another process trains there, the disk is
+            full.
     """
     recipe = read_recipe(out)
     return train(recipe, out, minutes=minutes, resume=True, device=device, threads=threads, on_line=on_line)

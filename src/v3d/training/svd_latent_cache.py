@@ -1,7 +1,8 @@
 """The latent cache of SVD's tuning: every orbit as its frozen VAE and CLIP tower encode it, beside its shard.
 
-Kept are the posteriors' means and deviations, not samples of them, because the original draws new samples every step.
-An orbit may begin at any of its views (`OrbitLatents.from_front`), so every view has its CLIP embedding too.
+Kept are the posteriors' means and deviations, not samples of them, because the original draws new samples
+every step. An orbit may begin at any of its views (`OrbitLatents.from_front`), so every view has its CLIP
+embedding too.
 """
 
 from __future__ import annotations
@@ -46,8 +47,8 @@ class OrbitLatents:
     def from_front(self, front: int) -> OrbitLatents:
         """The orbit that begins at view `front`.
 
-        Its photo is that view as it stands, so the photo's framing is the orbit's, whatever it is. Orbit 0 keeps
-        its own photo, which obeys the framing law (`v3d.data.variants`) even where the views could not.
+        Its photo is that view as it stands, so the photo's framing is the orbit's, whatever it is. Orbit 0
+        keeps its own photo, which obeys the framing law (`v3d.data.variants`) even where the views could not.
         """
         if front == 0:
             return self
@@ -131,7 +132,7 @@ def _encode(shard: Shard, vae: Any, image_encoder: Any, size: int, device: torch
 
 
 def pixels(images: Tensor, size: int) -> Tensor:
-    """uint8 views [V, H, W, 4] (colour on white, alpha) -> colours [V, 3, size, size] in [0, 1], antialiased."""
+    """uint8 views [V, H, W, 4] on white -> colours [V, 3, size, size] in [0, 1], antialiased."""
     x = images[..., :3].permute(0, 3, 1, 2).float() / 255
     if x.shape[-2:] == (size, size):
         return x

@@ -31,7 +31,7 @@ class Sample:
         sources: its photos (B = 1).
         rays: [R + square^2, 7] origins, directions, and where in its interval each sample lies; those of the
             square come last.
-        truth: [R, 5] what the random rays show: colour premultiplied by alpha, alpha, camera depth (0: unknown).
+        truth: [R, 5] what the random rays show: premultiplied colour, alpha, camera depth (0: unknown).
         square: [square, square, 3] what the others show, on white; [0] where no square is asked for.
     """
 
@@ -90,8 +90,8 @@ class PixelNeRFTask:
         data, size = open_examples(self.recipe.examples, folder), self.recipe.network.size
         if data.size != size:
             raise V3DError(
-                f"The views in {folder} have {data.size} pixels, the recipe wants {size}: say --size {data.size}, "
-                "or render others."
+                f"The views in {folder} have {data.size} pixels, the recipe wants {size}: "
+                f"say --size {data.size}, or render others."
             )
         return data
 
@@ -169,8 +169,8 @@ class PixelNeRFTask:
     def validate(self, network: nn.Module) -> tuple[dict[str, float], Tensor | None]:
         """PSNR of whole views at half size on white, and rows of pictures: source, views, truth.
 
-        Beside it the PSNR of repeating the first source, of the views in reverse order (which a network that has
-        learned to turn does not resemble), and of views from around, if there are some.
+        Beside it the PSNR of repeating the first source, of the views in reverse order (which a network that
+        has learned to turn does not resemble), and of views from around, if there are some.
         """
         if self._validation is None:
             return {}, None
@@ -200,7 +200,7 @@ class PixelNeRFTask:
 
 
 def _generated(network: PixelNeRF, clip: Clip) -> Tensor:
-    """The targets of a clip as the network draws them at half size: [V, 4, S/2, S/2] in [0, 1], on the CPU."""
+    """The targets as the network draws them at half size: [V, 4, S/2, S/2] in [0, 1], on the CPU."""
     half = clip.targets.shape[-1] // 2
     near = nearness(clip.source_cameras, clip.target_cameras)
     sources = Sources.of(clip.sources * 2 - 1, clip.source_cameras, near)
@@ -219,8 +219,8 @@ def draw_rays(
     """Rays through random pixels of the targets, which are reduced to `pixels` a side first.
 
     Returns:
-        origins and directions [V * rays, 3], what they show [V * rays, 4] (colour premultiplied by alpha), and camera
-        depth [V * rays, 1], 0 where unknown.
+        origins and directions [V * rays, 3], what they show [V * rays, 4] (colour premultiplied by alpha),
+        and camera depth [V * rays, 1], 0 where unknown.
     """
     x = F.avg_pool2d(clip.targets, clip.targets.shape[-1] // pixels)
     x = torch.cat([x[:, :3] - (1 - x[:, 3:]), x[:, 3:]], 1)

@@ -1,8 +1,8 @@
-"""Tuning of SVD's UNet on orbits (paper sec. 3.1): the paper's changes to how Stable Video Diffusion was trained.
+"""Tuning of SVD's UNet on orbits, with the paper's changes to SVD's own training (paper sec. 3.1).
 
-Much more noise (ln sigma ~ N(1.5, 2^2)), the photo's latent and its CLIP embedding withheld one by one at a rate of 0.2,
-log-normal noise on the photo's latent, constant frame rate and motion, a random front, and no elevation condition. VAE and
-CLIP tower are frozen and run once (`v3d.training.svd_latent_cache`).
+Much more noise (ln sigma ~ N(1.5, 2^2)), the photo's latent and its CLIP embedding withheld one by one at a
+rate of 0.2, log-normal noise on the photo's latent, constant frame rate and motion, a random front, and no
+elevation condition. VAE and CLIP tower are frozen and run once (`v3d.training.svd_latent_cache`).
 """
 
 from __future__ import annotations
@@ -65,12 +65,13 @@ class SVDTask:
             processes: this process among those that train together.
 
         Raises:
-            V3DError: data or weights are missing or do not fit, or there are more parts than samples in a step.
+            V3DError: data or weights are missing or do not fit, or there are more parts than samples in a
+                step.
         """
         if recipe.batch < processes.size * recipe.accumulate:
             raise V3DError(
-                f"A batch of {recipe.batch} cannot be cut into {recipe.accumulate} parts for each of {processes.size}"
-                " processes; lower --accumulate or raise --batch."
+                f"A batch of {recipe.batch} cannot be cut into {recipe.accumulate} parts for each of"
+                f" {processes.size} processes; lower --accumulate or raise --batch."
             )
         self.recipe, self.processes = recipe, processes
         self.folder = official_folder(recipe.model)
@@ -146,8 +147,8 @@ class SVDTask:
     ) -> tuple[Tensor, Conditions]:
         """Scaled latents [V, 4, h, w] of the views, and the conditions (of one photo) that belong to them.
 
-        As the sampler has them: the photo's latent is a sample of the VAE's posterior, not scaled, to which noise of
-        standard deviation `augmentation` is added; that number is the third time id.
+        As the sampler has them: the photo's latent is a sample of the VAE's posterior, not scaled, to which
+        noise of standard deviation `augmentation` is added; that number is the third time id.
         """
         device = generator.device
         mean, std = orbit.mean.to(device), orbit.std.to(device)
@@ -157,14 +158,14 @@ class SVDTask:
         return z[1:] * self.scale, Conditions(orbit.embedding[:1, None].to(device), latent, time_ids)
 
     def export(self, network: nn.Module, folder: Path) -> None:
-        """Write a folder as `v3d convert` does, with this UNet and the other networks of the recipe's model."""
+        """Write a folder as `v3d convert` does: this UNet, and the recipe's model's other networks."""
         trained = {name for name, p in self.network.named_parameters() if p.requires_grad}
         tuned = {name: tensor for name, tensor in network.state_dict().items() if name in trained}
         save_networks(tuned, self.folder, folder)
 
     @torch.no_grad()
     def validate(self, network: nn.Module) -> tuple[dict[str, float], Tensor | None]:
-        """The loss at fixed noise levels over objects that training does not see, and orbits sampled for some."""
+        """The loss at fixed noise levels over objects not trained on, and orbits sampled for some."""
         if self.recipe.validation is None:
             return {}, None
         device = self.processes.device
@@ -214,7 +215,8 @@ def is_temporal(name: str) -> bool:
 def recompute_blocks(unet: nn.Module) -> None:
     """Let every residual and attention block of the UNet keep nothing but its inputs for the backward pass.
 
-    The UNet is changed in place; the rest is computed again when it is needed. diffusers' own checkpointing leaves the temporal transformers out.
+    The UNet is changed in place; the rest is computed again when it is needed. diffusers' own checkpointing
+    leaves the temporal transformers out.
     """
     for module in unet.modules():
         if type(module).__name__ in ("SpatioTemporalResBlock", "TransformerSpatioTemporalModel"):
@@ -223,7 +225,7 @@ def recompute_blocks(unet: nn.Module) -> None:
 
 @cache
 def _recomputing(kind: Any) -> Any:
-    """A class rather than a wrapped method, so that deep copies of a module compute with their own weights."""
+    """A class, not a wrapped method, so that deep copies of a module compute with their own weights."""
 
     base: Any = kind
 

@@ -163,8 +163,9 @@ class VAETask:
 def reconstruction_loss(x: Tensor, y: Tensor) -> Tensor:
     """L1 on colours, hues and gradients over three scales, per image [B].
 
-    The gradients keep edges sharp without a perceptual network. The hue term (opponent colours) matters: without it a small network spends its latents on brightness
-    and learns one hue axis only, so that yellow comes back orange and green comes back blue.
+    The gradients keep edges sharp without a perceptual network. The hue term (opponent colours) matters:
+    without it a small network spends its latents on brightness and learns one hue axis only, so that yellow
+    comes back orange and green comes back blue.
     """
 
     def mean(t: Tensor) -> Tensor:

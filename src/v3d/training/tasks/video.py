@@ -134,8 +134,8 @@ class VideoTask:
     def losses(self, network: nn.Module, share: BatchShare) -> dict[str, Tensor]:
         """Per set of views [B]: the EDM loss, for some with LPIPS, and these apart.
 
-        The first samples (the share `first_steps`) take the sampler's first step, from pure noise, and are judged
-        by LPIPS; the others follow the noise law.
+        The first samples (the share `first_steps`) take the sampler's first step, from pure noise, and are
+        judged by LPIPS; the others follow the noise law.
         """
         r, g = self.recipe, share.generator()
         count = r.source_counts[int(torch.randint(len(r.source_counts), (), generator=g))]
@@ -183,8 +183,8 @@ class VideoTask:
         Args:
             generated: views in [0, 1].
             true: views in [0, 1].
-            cut: rows and columns to leave out at the top and at the left, in [0, 16]; the rest of the 16 is left
-                out at the bottom and at the right.
+            cut: rows and columns to leave out at the top and at the left, in [0, 16]; the rest of the 16 is
+                left out at the bottom and at the right.
         """
         assert self.perceptual is not None
         (y, x), (h, w) = cut, generated.shape[2:4]
@@ -272,6 +272,6 @@ def colours_of(images: Tensor) -> Tensor:
 
 
 def on_background(images: Tensor, background: Tensor) -> Tensor:
-    """[..., 4, H, W] in [-1, 1] -> colours [..., H, W, 3] in [0, 1] on a background [3], which shows alpha too."""
+    """[..., 4, H, W] in [-1, 1] -> colours [..., H, W, 3] in [0, 1] on a background [3]."""
     clear = (1 - images[..., 3:, :, :]).clamp(0, 2).movedim(-3, -1) / 2
     return (colours_of(images) - clear * (1 - background.to(images))).clamp(0, 1)

@@ -57,14 +57,14 @@ def train(
         torch.set_num_threads(threads)
     processes = Processes.open(device)
     task = make_task(recipe, processes, None if init is None else weights_folder(init))
-    with _alone_in(out) if processes.main else nullcontext():
+    with _locked(out) if processes.main else nullcontext():
         return loop.run(
             task, recipe, out, minutes=minutes, resume=resume, processes=processes, on_line=on_line
         )
 
 
 @contextmanager
-def _alone_in(out: Path) -> Iterator[None]:
+def _locked(out: Path) -> Iterator[None]:
     """Hold the lock of a run's folder.
 
     Two runs in one folder would overwrite each other; one that resumes while another still saves would go on

@@ -228,8 +228,9 @@ def draw_rays(
     depth = F.interpolate(depth[:, None], (pixels, pixels), mode="nearest")
     maps = [*clip.target_cameras.resized(pixels, pixels).rays(), *(t.movedim(1, -1) for t in (x, depth))]
     at = torch.randint(pixels**2, (len(x), rays, 1), generator=generator)
-    drawn = [t.flatten(1, 2).gather(1, at.expand(-1, -1, t.shape[-1])).flatten(0, 1) for t in maps]
-    origins, directions, colours, depth = drawn
+    origins, directions, colours, depth = (
+        t.flatten(1, 2).gather(1, at.expand(-1, -1, t.shape[-1])).flatten(0, 1) for t in maps
+    )
     return origins, directions, colours, depth
 
 

@@ -227,9 +227,7 @@ def recompute_blocks(unet: nn.Module) -> None:
 def _recomputing(kind: Any) -> Any:
     """A class, not a wrapped method, so that deep copies of a module compute with their own weights."""
 
-    base: Any = kind
-
-    class Recomputing(base):  # type: ignore[misc,unused-ignore]  # a class known at run time only
+    class Recomputing(kind):  # type: ignore[misc,unused-ignore]  # a class known at run time only
         def forward(self, *args: Any, **kwargs: Any) -> Any:
             if not torch.is_grad_enabled():
                 return super().forward(*args, **kwargs)

@@ -110,7 +110,7 @@ def test_the_smoke_pixelnerf_learns_and_loads(orbits: Path, tmp_path: Path) -> N
     curve = losses(tmp_path)
     assert curve[recipe.steps] < 0.7 * curve[recipe.log_steps]
     assert {"psnr", "psnr of repeating", "psnr reversed"} <= lines[-1].keys()
-    assert load_pixelnerf(tmp_path / "model").config.size == recipe.size
+    assert load_pixelnerf(tmp_path / "model").config == recipe.network
     assert len(list((tmp_path / "samples").glob("*.png"))) == 1
 
 

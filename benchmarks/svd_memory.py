@@ -1,10 +1,11 @@
-"""Memory that `v3d train svd` needs, estimated from parameter counts and tensor shapes; nothing is computed or allocated.
+"""Memory that `v3d train svd` needs, estimated from parameter counts and tensor shapes alone.
 
     python benchmarks/svd_memory.py    # two minutes, any machine
 
-Weights: per trained parameter 24 bytes (float32 weight, average, two moments and gradient; bfloat16 copy and its
-gradient), per frozen one 2. Activations of one orbit in bfloat16: inputs of all blocks, and what the largest block keeps
-while it is recomputed. Attention is torch's plain one here, which keeps the matrix of weights; flash attention does not.
+Weights: per trained parameter 24 bytes (float32 weight, average, two moments and gradient; bfloat16 copy and
+its gradient), per frozen one 2. Activations of one orbit in bfloat16: inputs of all blocks, and what the
+largest block keeps while it is recomputed. Attention is torch's plain one here, which keeps the matrix of
+weights; flash attention does not.
 """
 
 from __future__ import annotations
@@ -45,12 +46,14 @@ class Kept:
         self.block = None
 
     def keep(self, tensor: Tensor) -> Tensor:
+        """Count a tensor's storage once, unless it is a parameter's; returns the tensor."""
         storage = tensor.untyped_storage()
         if storage._cdata not in self.parameters:
             self.storages.setdefault(self.block, {})[storage._cdata] = storage
         return tensor
 
     def gigabytes(self) -> dict[nn.Module | None, float]:
+        """GB of each block, and (None) outside of blocks."""
         return {b: sum(s.nbytes() for s in kept.values()) / 1e9 for b, kept in self.storages.items()}
 
 
@@ -68,6 +71,7 @@ def activations(size: int) -> tuple[float, float]:
 
 
 def main() -> None:
+    """Print a table of what trains and how much memory that takes."""
     counts = {name: p.numel() for name, p in unet_network({}).named_parameters()}
     total, temporal = sum(counts.values()), sum(n for name, n in counts.items() if is_temporal(name))
     print(f"{total / 1e6:.0f}M parameters, {temporal / 1e6:.0f}M of them temporal\n")

@@ -1,12 +1,15 @@
-"""Throughput of data and training, for one and two processes: python benchmarks/training.py [--meshes CORPUS.npz]
+"""Throughput of data and training, for one and two processes.
 
-- Rendering: orbits a second of `v3d render`, by worker processes, counted from finished shards once all workers are at
-  work (their start does not count), and per CPU second.
-- Loading: orbits a second found in shards (mapped into memory, read when looked at), and samples a second made ready for
+    python benchmarks/training.py [--meshes CORPUS.npz]
+
+- Rendering: orbits a second of `v3d render`, by worker processes, counted from finished shards once all
+  workers are at work (their start does not count), and per CPU second.
+- Loading: orbits a second found in shards (mapped into memory, read when looked at), and samples a second
+  made ready for
   a step: four views, their guide and the warped photo.
-- Training: the very command users run, `v3d train orbit` at the recipe's real size, each process on one thread;
-  samples a second from its log, and the floating-point operations of the model (forward and backward, the optimiser's
-  left out) against matrix products of the same type, measured in this run on as many threads.
+- Training: the very command users run, `v3d train orbit` at the recipe's real size, each process on one
+  thread; samples a second from its log, and the floating-point operations of the model (forward and backward,
+  the optimiser's left out) against matrix products of the same type, measured in this run on as many threads.
 
 Wall-clock rates mean something only on a machine that does nothing else; the load is printed.
 """
@@ -34,15 +37,16 @@ import tyro
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from v3d.data.jobs import worker_pool
 from v3d.data.orbit_shards import OrbitShards
-from v3d.data.render_orbits import plan, render_chunk, worker_pool
+from v3d.data.render_orbits import plan, render_chunk
 from v3d.data.settings import RenderSettings
 from v3d.data.sources import find_sources
 from v3d.meshes.glb import save_glb
 from v3d.meshes.mesh import Mesh
-from v3d.training.loop import BatchShare
 from v3d.training.processes import ALONE
 from v3d.training.recipe import VideoRecipe
+from v3d.training.task import BatchShare
 from v3d.training.tasks.video import VideoTask
 
 PRODUCT = 2048
@@ -143,8 +147,8 @@ def training(recipe: str, data: Path, out: Path, count: int, seconds: float) -> 
         port = str(probe.getsockname()[1])
     launch = {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "WORLD_SIZE": str(count)}
     launch |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}  # what accelerate launch would set
-    told = out.with_suffix(".txt")
-    with told.open("w") as file:
+    output = out.with_suffix(".txt")
+    with output.open("w") as file:
         started = [
             subprocess.Popen(
                 [sys.executable, "-m", "v3d", "train", recipe, *arguments],
@@ -156,7 +160,7 @@ def training(recipe: str, data: Path, out: Path, count: int, seconds: float) -> 
         ]
     codes = [process.wait() for process in started]
     if any(codes):
-        raise SystemExit(f"v3d train {recipe} {' '.join(arguments)} failed:\n{told.read_text()}")
+        raise SystemExit(f"v3d train {recipe} {' '.join(arguments)} failed:\n{output.read_text()}")
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     steps = [line for line in lines if "samples" in line]
     if len(steps) < 4:
@@ -204,9 +208,9 @@ def main(
     data = folder / f"data{counts[0]}"
     recipe = replace(VideoRecipe.smoke() if smoke else VideoRecipe(), data=data)
     task = VideoTask(recipe)
-    images, drawn = loading(data, task, 200)
+    images, guided = loading(data, task, 200)
     print(
-        f"load            orbits {images:8.0f}/s  samples {drawn:8.0f}/s, one process",
+        f"load            orbits {images:8.0f}/s  samples {guided:8.0f}/s, one process",
         flush=True,
     )
     per_sample, dtype = flops(task), ALONE.precision(recipe.precision)
@@ -218,8 +222,9 @@ def main(
         single = single or rate
         share = rate * per_sample / peak
         print(
-            f"train orbit       {count} processes  {rate:7.2f} samples/s  x{rate / single:.2f}  {per_sample / 1e9:.2f} GFLOP"
-            f" a sample, {rate * per_sample / 1e9:.0f} of {peak / 1e9:.0f} GFLOP/s ({dtype}): {share:.1%}",
+            f"train orbit       {count} processes  {rate:7.2f} samples/s  x{rate / single:.2f}"
+            f"  {per_sample / 1e9:.2f} GFLOP a sample, {rate * per_sample / 1e9:.0f} of"
+            f" {peak / 1e9:.0f} GFLOP/s ({dtype}): {share:.1%}",
             flush=True,
         )
     if keep is None:

@@ -13,7 +13,7 @@ import tyro
 from PIL import Image
 
 from v3d.data.corpus import corpus_ids, load_corpus
-from v3d.data.orbits import OrbitVariant, render_orbit
+from v3d.data.variants import OrbitVariant, render_orbit
 from v3d.framing import photo_of
 from v3d.meshes.rendering import Light
 

@@ -1,4 +1,4 @@
-"""Small textured meshes as files, orbits rendered from them by the product's own renderer, and small networks."""
+"""Small textured meshes as files, orbits rendered from them by V3D's renderer, and small networks."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def nerf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def tiny(orbits: Path, nerf: Path) -> VideoRecipe:
-    """A recipe of a few steps that tells every step's loss."""
+    """A recipe of a few steps that logs every step's loss."""
     return replace(
         VideoRecipe.smoke(),
         data=orbits,
@@ -71,6 +71,9 @@ def tiny(orbits: Path, nerf: Path) -> VideoRecipe:
 
 @pytest.fixture
 def begun(tiny: VideoRecipe, tmp_path: Path) -> Path:
-    """Weights after a few steps: most gradients of a new network are zero, and AdamW makes whole steps of their rounding."""
+    """Weights after a few steps.
+
+    Most gradients of a new network are zero, and AdamW makes whole steps of their rounding.
+    """
     train(tiny, tmp_path / "begun", device="cpu")
     return tmp_path / "begun/model"

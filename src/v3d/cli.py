@@ -11,6 +11,10 @@ from typing import Annotated
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional, arg, subcommand
 
+from v3d.commands.make_objects import make_objects
+from v3d.commands.render import render
+from v3d.commands.render_scenes import render_scenes
+from v3d.commands.train import train
 from v3d.doctor import doctor
 from v3d.errors import V3DError
 from v3d.evaluation.settings import (
@@ -22,7 +26,6 @@ from v3d.evaluation.settings import (
     EvaluateViews,
 )
 from v3d.settings import GenerateSettings, ReconstructSettings, SceneSettings
-from v3d.training.commands import make_objects, render, render_scenes, train
 
 Out = Annotated[Path, arg(aliases=["-o"])]
 

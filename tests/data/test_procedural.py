@@ -12,6 +12,7 @@ import torch
 import trimesh
 
 from v3d import cli
+from v3d.data.combining import join
 from v3d.data.filters import fault, mesh_fingerprint
 from v3d.data.orbit_shards import OrbitShards
 from v3d.data.procedural.kinds import KINDS, Kind
@@ -19,7 +20,6 @@ from v3d.data.procedural.living import creature
 from v3d.data.procedural.make import make_objects, procedural_object
 from v3d.data.procedural.paint import Painter
 from v3d.data.procedural.parts import ball, box, lathe, mirrored, moved, prism, tube
-from v3d.data.shapes import join
 from v3d.meshes.files import load_mesh
 from v3d.meshes.mesh import Mesh
 from v3d.meshes.rendering import sample_texture

@@ -1,4 +1,4 @@
-"""`v3d render`: what is made of good and bad meshes, resumed and shared among processes, in three file formats."""
+"""`v3d render`: good and bad meshes, in three file formats, resumed and shared among processes."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from shapes import textured
 from v3d.cameras import orbit
 from v3d.capture.readers import load_views
 from v3d.data.filters import fault, mesh_fingerprint
+from v3d.data.jobs import worker_pool
 from v3d.data.orbit_shards import OrbitShards
-from v3d.data.render_orbits import draw_cameras, plan, processes, render_chunk, render_meshes
+from v3d.data.render_orbits import draw_cameras, plan, render_chunk, render_meshes
 from v3d.data.settings import RenderSettings
 from v3d.data.sources import find_sources
 from v3d.errors import V3DError
@@ -206,10 +207,10 @@ def test_processes_work_with_one_thread_and_leave_the_threads_of_this_one() -> N
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        with processes(1) as do:
+        with worker_pool(1) as do:
             assert list(do(_threads, [None])) == [1]
         assert torch.get_num_threads() == 2
-        with processes(2) as do:
+        with worker_pool(2) as do:
             assert list(do(_threads, [None, None])) == [1, 1]
     finally:
         torch.set_num_threads(before)

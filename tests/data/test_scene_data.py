@@ -1,4 +1,4 @@
-"""Synthetic scenes: where things stand, what images and depths say of it, and how the data are made and read."""
+"""Synthetic scenes: where things stand, their images and depths, and how the data are made and read."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from safetensors.torch import load_file
 
 from shapes import textured
 from v3d.cameras import Cameras, intrinsics, look_at
-from v3d.data.clips import HIGHEST, LOWEST, SCENE_RADIUS, normalised, random_clip
+from v3d.data.camera_clips import HIGHEST, LOWEST, SCENE_RADIUS, normalised, random_clip
 from v3d.data.corpus import CorpusObject
+from v3d.data.procedural.textures import SIDE, Texture, noise, random_texture
 from v3d.data.render_scenes import render_scenes
-from v3d.data.scene_images import render_scene
-from v3d.data.scene_shards import SceneShards
-from v3d.data.scenes import (
+from v3d.data.scene_layout import (
     CLEARANCE,
-    LEAST_SEEN,
+    MIN_COVERAGE,
     Placed,
     Plane,
     Scene,
     arrange,
+    coverage,
     random_scene,
-    seen,
     stand_clear,
 )
+from v3d.data.scene_rendering import render_scene
+from v3d.data.scene_shards import SceneShards
 from v3d.data.settings import RenderScenesSettings
-from v3d.data.textures import SIDE, Texture, noise, random_texture
 from v3d.errors import V3DError
 from v3d.meshes.glb import save_glb
 from v3d.meshes.mesh import Mesh
@@ -91,7 +91,7 @@ def test_cameras_are_normalised_and_stand_clear(scenes: list[Scene]) -> None:
         fov = 2 * math.degrees(math.atan(32 / float(scene.cameras.K[0, 0, 0])))
         assert 35 <= fov <= 80 and bool((scene.cameras.K[:1] == scene.cameras.K).all())
         assert stand_clear(scene.cameras, scene.objects)
-        assert float(seen(scene.planes, scene.cameras).min()) >= LEAST_SEEN
+        assert float(coverage(scene.planes, scene.cameras).min()) >= MIN_COVERAGE
         for plane in scene.planes:  # in front of every wall, above the ground, below the ceiling
             assert float(((centers - plane.center) @ plane.axes[2]).min()) >= CLEARANCE * 0.99
         walled += len(scene.planes) > 1
@@ -107,7 +107,7 @@ def test_every_path_is_normalised_whatever_its_size() -> None:
 
 
 def test_depth_and_colour_agree_between_views(scenes: list[Scene]) -> None:
-    """Points of one view, moved to another by their depth, have there the depth and the colour they came with."""
+    """Points of one view, moved to another by their depth, keep their depth and their colour there."""
     agreed = []
     for scene in scenes[:6]:
         rgb, depth = render_scene(scene)

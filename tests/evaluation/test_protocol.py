@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from v3d.data.orbits import OrbitVariant, render_orbit
+from v3d.data.variants import OrbitVariant, render_orbit
 from v3d.evaluation.comparison import compare_views
 from v3d.evaluation.protocol import GENERATION, RECONSTRUCTION, perturb
 from v3d.evaluation.testset import TestObject

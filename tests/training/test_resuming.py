@@ -19,9 +19,9 @@ from v3d.diffusion.mini import MiniModel
 from v3d.errors import V3DError
 from v3d.training import loop
 from v3d.training.checkpoint import FILE, Progress, read_recipe
-from v3d.training.loop import BatchShare
 from v3d.training.recipe import VideoRecipe
 from v3d.training.session import make_task, resume_training, train
+from v3d.training.task import BatchShare
 from v3d.weights.storage import load_weights
 
 
@@ -159,7 +159,7 @@ def test_training_starts_from_given_weights(tiny: VideoRecipe, tmp_path: Path) -
     assert all(torch.equal(p, kept[name].float()) for name, p in task.network.state_dict().items())
     assert all(p.requires_grad for p in task.network.parameters())
     with pytest.raises(V3DError, match="change the recipe"):
-        make_task(replace(tiny, depth=3), init=tmp_path / "a/model")
+        make_task(replace(tiny, network=replace(tiny.network, depth=3)), init=tmp_path / "a/model")
 
 
 def test_checkpoints_name_their_recipe(tiny: VideoRecipe, tmp_path: Path) -> None:

@@ -1,10 +1,11 @@
-"""Training for scenes: PixelNeRF and the scene model learn, load, and their caches belong to their networks."""
+"""Training for scenes: PixelNeRF and the scene model learn and load; caches belong to their networks."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,13 +18,14 @@ from v3d.errors import V3DError
 from v3d.networks.perceptual import Perceptual
 from v3d.networks.pixelnerf import PixelNeRF, PixelNeRFConfig, load_pixelnerf
 from v3d.scene.model import SceneModel
+from v3d.training.examples import Clip, SceneExamples
 from v3d.training.export import export_pixelnerf
 from v3d.training.guides import SceneGuides
-from v3d.training.loop import BatchShare
 from v3d.training.recipe import PixelNeRFRecipe, VideoRecipe
 from v3d.training.session import train
-from v3d.training.tasks.pixelnerf import Clip, PixelNeRFTask, draw_rays, draw_square, scene_clip
-from v3d.training.tasks.video import VideoTask, on, pixels
+from v3d.training.task import BatchShare
+from v3d.training.tasks.pixelnerf import PixelNeRFTask, draw_rays, draw_square
+from v3d.training.tasks.video import VideoTask, colours_of, on_background
 from v3d.views import Views
 
 TINY = PixelNeRFConfig(
@@ -48,16 +50,20 @@ def nerf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def small_scenes(folder: Path, **sizes: Any) -> PixelNeRFRecipe:
+    """The smoke recipe for scenes at 32 pixels, with the network's `sizes`."""
+    smoke = PixelNeRFRecipe.smoke()
+    return replace(smoke, data=folder, examples="scenes", network=replace(smoke.network, size=32, **sizes))
+
+
 def losses(folder: Path) -> dict[int, float]:
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     return {line["step"]: line["loss"] for line in lines if "loss" in line}
 
 
 def test_pixelnerf_learns_scenes(scenes: Path, tmp_path: Path) -> None:
-    recipe = replace(
-        PixelNeRFRecipe.smoke(), data=scenes, validation=scenes, of="scenes", sources=2, size=32, pixels=16
-    )
-    recipe = replace(recipe, patch=4, views=2, near=0.1, far=8.0)
+    recipe = small_scenes(scenes, patch=4, near=0.1, far=8.0)
+    recipe = replace(recipe, validation=scenes, sources=2, pixels=16, views=2)
     lines: list[dict[str, float]] = []
     train(recipe, tmp_path, device="cpu", on_line=lines.append)
     curve = losses(tmp_path)
@@ -69,9 +75,7 @@ def test_pixelnerf_learns_scenes(scenes: Path, tmp_path: Path) -> None:
 def test_all_views_of_a_long_scene_are_validated_alike(meshes: Path, tmp_path: Path) -> None:
     """Only orbits have views from around."""
     render_scenes([meshes], tmp_path, RenderScenesSettings(scenes=2, views=24, size=32))
-    recipe = replace(
-        PixelNeRFRecipe.smoke(), data=tmp_path, validation=tmp_path, of="scenes", size=32, patch=4
-    )
+    recipe = replace(small_scenes(tmp_path, patch=4), validation=tmp_path)
     task = PixelNeRFTask(recipe)
     told, _ = task.validate(task.network.eval())
     assert set(told) == {"psnr", "psnr of repeating", "psnr reversed"}
@@ -99,21 +103,23 @@ def test_choices_are_kept_for_their_network(scenes: Path, nerf: Path, tmp_path: 
     for path in scenes.glob("scenes-*"):
         (tmp_path / path.name).symlink_to(path)
     network = load_pixelnerf(nerf)
-    data = SceneGuides(tmp_path, network, 2, (1, 2), 3)
+    data = SceneGuides(SceneShards(tmp_path), network, 2, (1, 2), 3)
     one = data.draw(0, 2, 3, torch.Generator().manual_seed(0))
     assert len(data) == 4 and one.views.shape == (3, 4, 32, 32) and one.photos.shape == (2, 4, 32, 32)
     assert one.guide.warped.shape == (3, 2, 5, 32, 32) and len(one.cameras) == 5
     files = {p: p.stat().st_mtime_ns for p in tmp_path.rglob(".guides-*/*")}
-    again = SceneGuides(tmp_path, network, 2, (1, 2), 3).draw(0, 2, 3, torch.Generator().manual_seed(0))
+    again = SceneGuides(SceneShards(tmp_path), network, 2, (1, 2), 3).draw(
+        0, 2, 3, torch.Generator().manual_seed(0)
+    )
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob(".guides-*/*")} == files
     assert torch.equal(one.guide.images, again.guide.images)
     other = data.draw(0, 2, 3, torch.Generator().manual_seed(1))  # the same views in other colours
     assert torch.equal(one.cameras.c2w, other.cameras.c2w) and not torch.equal(one.views, other.views)
     torch.testing.assert_close(one.guide.images.sort(1).values, other.guide.images.sort(1).values)
-    SceneGuides(tmp_path, network, 2, (1,), 3)
+    SceneGuides(SceneShards(tmp_path), network, 2, (1,), 3)
     assert len(list(tmp_path.glob(".guides-*"))) == 2
     with pytest.raises(V3DError, match="have 6 views, too few for 4 photos and 3 others"):
-        SceneGuides(tmp_path, network, 2, (1, 4), 3)
+        SceneGuides(SceneShards(tmp_path), network, 2, (1, 4), 3)
 
 
 def test_rays_are_drawn_with_the_colours_of_their_pixels() -> None:
@@ -145,9 +151,7 @@ def test_a_square_is_a_piece_of_the_first_target() -> None:
 
 def test_squares_do_not_change_what_single_rays_are_asked(scenes: Path) -> None:
     """The squared error and the depth are those of a recipe without squares; LPIPS comes on top."""
-    recipe = replace(
-        PixelNeRFRecipe.smoke(), of="scenes", sources=2, data=scenes, size=32, near=0.1, far=10.0
-    )
+    recipe = replace(small_scenes(scenes, near=0.1, far=10.0), sources=2)
     share = BatchShare(0, 0, 0.0, 2, [0, 1], seed=3, device=torch.device("cpu"))
     with_squares = PixelNeRFTask(replace(recipe, lpips=0.5, square=16))
     values = with_squares.losses(with_squares.network, share)
@@ -158,13 +162,13 @@ def test_squares_do_not_change_what_single_rays_are_asked(scenes: Path) -> None:
     assert "lpips" not in plain and (values["lpips"] > 0).all()
     with pytest.raises(V3DError, match="no multiple of"):
         PixelNeRFTask(replace(recipe, lpips=0.5, square=15))
-    for wrong in (replace(recipe, fine=0), replace(recipe, samples=0), replace(recipe, texture=-1)):
+    for wrong in ({"fine": 0}, {"samples": 0}, {"texture": -1}):
         with pytest.raises(V3DError, match="at least one sample"):
-            PixelNeRFTask(wrong)
+            PixelNeRFTask(replace(recipe, network=replace(recipe.network, **wrong)))
 
 
 def test_one_step_is_judged_as_it_is_drawn(scenes: Path, nerf: Path) -> None:
-    """LPIPS of the step is that of the views that the model draws with one step; of the first samples alone."""
+    """LPIPS is that of the views that the model generates in one step, for the first samples only."""
     recipe = replace(
         VideoRecipe.scenes_smoke(), data=scenes, pixelnerf=nerf, drop=0.0, lpips=2.0, first_steps=0.5
     )
@@ -182,10 +186,10 @@ def test_one_step_is_judged_as_it_is_drawn(scenes: Path, nerf: Path) -> None:
     torch.testing.assert_close((values["loss"] - 2 * values["lpips"])[:2], alone[:2])
 
     some = task.data.draw(0, 2, 2, torch.Generator().manual_seed(0))
-    true, drawn = pixels(some.views), pixels(some.guide.images)
+    true, generated = colours_of(some.views), colours_of(some.guide.images)
     lpips = Perceptual.load("lpips")
-    a, b = (t[:, 8:24, 8:24] for t in (drawn, true))
-    torch.testing.assert_close(task.unlike(drawn[None], true[None], [8, 8])[0], lpips(a, lpips.prepare(b)))
+    a, b = (t[:, 8:24, 8:24] for t in (generated, true))
+    torch.testing.assert_close(task.lpips(generated[None], true[None], [8, 8])[0], lpips(a, lpips.prepare(b)))
 
 
 def test_another_ground_shows_alpha() -> None:
@@ -196,12 +200,12 @@ def test_another_ground_shows_alpha() -> None:
     )
     image = torch.cat([colour * alpha + 1 - alpha, alpha]) * 2 - 1
     wanted = colour * alpha + (1 - alpha) * ground[:, None, None]
-    torch.testing.assert_close(on(image, ground), wanted.permute(1, 2, 0))
-    torch.testing.assert_close(on(image, torch.ones(3)), pixels(image))
+    torch.testing.assert_close(on_background(image, ground), wanted.permute(1, 2, 0))
+    torch.testing.assert_close(on_background(image, torch.ones(3)), colours_of(image))
 
 
 def test_sources_and_targets_of_a_scene_are_different_views(scenes: Path) -> None:
-    clip = scene_clip(SceneShards(scenes), 0, 2, 3, torch.Generator().manual_seed(0))
+    clip = SceneExamples(scenes).clip(0, 2, 3, torch.Generator().manual_seed(0), any_front=True)
     centers = torch.cat([clip.source_cameras.centers, clip.target_cameras.centers])
     assert len(clip.sources) == 2 and len(clip.targets) == 3
     assert len(torch.unique(centers.round(decimals=4), dim=0)) == 5

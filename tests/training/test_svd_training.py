@@ -1,4 +1,4 @@
-"""Tuning SVD: the loss is the sampler's mathematics, the draws are the paper's, runs resume, exported weights sample."""
+"""Tuning SVD: the loss fits the sampler, the draws are the paper's, runs resume, weights sample."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from v3d.diffusion.official.networks import load_networks, unet_network
 from v3d.diffusion.svd import SVDModel
 from v3d.errors import V3DError
 from v3d.training.checkpoint import FILE
-from v3d.training.loop import BatchShare
 from v3d.training.recipe import SVDRecipe, from_json, to_json
 from v3d.training.session import make_task, resume_training, train
+from v3d.training.svd_latent_cache import LatentCache, OrbitLatents
+from v3d.training.task import BatchShare
 from v3d.training.tasks.svd import SVDTask, is_temporal, withheld
-from v3d.training.tasks.svd_latents import LatentCache, OrbitLatents
 
 UNET = {
     "down_block_types": ("CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"),
@@ -140,7 +140,7 @@ def test_the_recipe_is_the_papers_and_survives_json() -> None:
 def test_the_optimal_network_has_no_loss_and_the_sampler_then_finds_the_data(
     recipe: SVDRecipe, base: Path
 ) -> None:
-    """Training and sampling share one parametrisation: the v that zeroes the loss makes the sampler return the data."""
+    """One parametrisation: the v that zeroes the loss makes the sampler return the data."""
     x0 = torch.randn(1, 3, 4, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
     class Perfect(torch.nn.Module):
@@ -339,7 +339,7 @@ def test_frozen_layers_stay_and_cost_one_copy(recipe: SVDRecipe, tmp_path: Path)
 
 
 def test_gradients_reach_every_weight_that_matters(recipe: SVDRecipe) -> None:
-    """Queries and keys of attention to one token, and the norm before them, cannot matter; all else learns."""
+    """Queries and keys of attention to one token, and their norm, cannot matter; all else learns."""
     task = SVDTask(recipe)
     torch.nn.init.normal_(task.network.conv_out.weight, 0, 0.1)  # type: ignore[union-attr,arg-type]
     task.losses(task.network, draw(2))["loss"].sum().backward()

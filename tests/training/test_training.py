@@ -20,16 +20,18 @@ from v3d.diffusion.mini import MiniModel
 from v3d.errors import V3DError
 from v3d.evaluation.comparison import silhouette_consistency
 from v3d.meshes.glb import save_glb
+from v3d.networks.configs import VAEConfig
 from v3d.networks.pixelnerf import load_pixelnerf
 from v3d.networks.vae import load_vae
 from v3d.surface.carving import carve
 from v3d.surface.extract import marching_cubes
-from v3d.training import loop
+from v3d.training.examples import OrbitExamples
 from v3d.training.guides import OrbitGuides
+from v3d.training.learner import schedule
 from v3d.training.order import Order
 from v3d.training.recipe import PixelNeRFRecipe, Recipe, VAERecipe, VideoRecipe, from_json, to_json
 from v3d.training.session import make_task, train
-from v3d.training.tasks.pixelnerf import PixelNeRFTask, orbit_clip
+from v3d.training.tasks.pixelnerf import PixelNeRFTask
 from v3d.training.tasks.vae import VAETask, reconstruction_loss
 from v3d.views import Views
 from v3d.weights.storage import weights_fingerprint
@@ -37,7 +39,8 @@ from v3d.weights.storage import weights_fingerprint
 
 def test_recipes_survive_json() -> None:
     recipes: list[Recipe] = [
-        VAERecipe(data=Path("x"), widths=(1, 2, 3)),
+        VAERecipe(data=Path("x"), network=VAEConfig(widths=(1, 2, 3))),
+        PixelNeRFRecipe.scenes(),
         VideoRecipe(pixelnerf=Path("v"), steps=7),
         VideoRecipe.scenes_smoke(),
     ]
@@ -45,6 +48,18 @@ def test_recipes_survive_json() -> None:
         assert from_json(to_json(recipe)) == recipe
     with pytest.raises(V3DError, match="no recipe of this version"):
         from_json('{"recipe": "video", "colour": 1}')
+    with pytest.raises(V3DError, match="no recipe of this version"):  # sizes once stood in the recipe itself
+        from_json('{"recipe": "pixelnerf", "width": 192}')
+    with pytest.raises(V3DError, match="no recipe of this version"):
+        from_json('{"recipe": "pixelnerf", "network": {"wide": 192}}')
+
+
+def test_what_follows_from_the_data_is_no_option() -> None:
+    from v3d.cli import main
+
+    for options in (["pixelnerf", "--opaque"], ["orbit", "--size", "64"]):
+        with pytest.raises(SystemExit):
+            main(["train", *options])
 
 
 def test_every_epoch_is_another_permutation_and_a_position_says_it_all() -> None:
@@ -57,10 +72,10 @@ def test_every_epoch_is_another_permutation_and_a_position_says_it_all() -> None
 
 def test_the_schedule_rises_stands_and_falls() -> None:
     recipe = VideoRecipe(warmup=10, flat=0.6)
-    assert loop.schedule(recipe, 0, 0.0) == pytest.approx(0.1)
-    assert loop.schedule(recipe, 50, 0.5) == 1
-    assert loop.schedule(recipe, 50, 0.8) == pytest.approx(0.5)
-    assert loop.schedule(recipe, 50, 1.0) == pytest.approx(0.02)
+    assert schedule(recipe, 0, 0.0) == pytest.approx(0.1)
+    assert schedule(recipe, 50, 0.5) == 1
+    assert schedule(recipe, 50, 0.8) == pytest.approx(0.5)
+    assert schedule(recipe, 50, 1.0) == pytest.approx(0.02)
 
 
 def test_the_smoke_vae_learns_and_loads(orbits: Path, tmp_path: Path) -> None:
@@ -95,7 +110,7 @@ def test_the_smoke_pixelnerf_learns_and_loads(orbits: Path, tmp_path: Path) -> N
     curve = losses(tmp_path)
     assert curve[recipe.steps] < 0.7 * curve[recipe.log_steps]
     assert {"psnr", "psnr of repeating", "psnr reversed"} <= lines[-1].keys()
-    assert load_pixelnerf(tmp_path / "model").config.size == recipe.size
+    assert load_pixelnerf(tmp_path / "model").config == recipe.network
     assert len(list((tmp_path / "samples").glob("*.png"))) == 1
 
 
@@ -133,23 +148,23 @@ def test_guides_are_drawn_once_for_their_network(orbits: Path, nerf: Path, tmp_p
     def first(data: OrbitGuides) -> torch.Tensor:
         return data.draw(0, 1, 18, torch.Generator().manual_seed(0)).guide.images
 
-    data = OrbitGuides(tmp_path, network, warps=1)
+    data = OrbitGuides(OrbitShards(tmp_path), network, warps=1)
     images = first(data)
     caches = {p: p.stat().st_mtime_ns for p in tmp_path.glob("guides-*")}
     assert len(data) == 6 and len(caches) == 2 and images.shape == (18, 4, 64, 64)
     assert all(weights_fingerprint(network) in path.name for path in caches)
-    assert torch.equal(first(OrbitGuides(tmp_path, network, warps=1)), images)
+    assert torch.equal(first(OrbitGuides(OrbitShards(tmp_path), network, warps=1)), images)
     assert {p: p.stat().st_mtime_ns for p in tmp_path.glob("guides-*")} == caches  # not made again
     sorted(caches)[0].write_bytes(b"damaged")
-    assert torch.equal(first(OrbitGuides(tmp_path, network, warps=1)), images)
+    assert torch.equal(first(OrbitGuides(OrbitShards(tmp_path), network, warps=1)), images)
     with torch.no_grad():
         network.decoded.bias += 0.3
-    assert not torch.equal(first(OrbitGuides(tmp_path, network, warps=1)), images)
+    assert not torch.equal(first(OrbitGuides(OrbitShards(tmp_path), network, warps=1)), images)
 
 
 def test_an_example_is_one_orbit_in_one_appearance(orbits: Path, nerf: Path) -> None:
-    """Photo, views and guide share colours and mirroring: the guide of a mirrored orbit is what PixelNeRF draws of its photo."""
-    data, network = OrbitGuides(orbits, load_pixelnerf(nerf), warps=1), load_pixelnerf(nerf)
+    """Photo, views and guide share colours and mirroring; a guide is what PixelNeRF draws of the photo."""
+    data, network = OrbitGuides(OrbitShards(orbits), load_pixelnerf(nerf), warps=1), load_pixelnerf(nerf)
     shards, turned = OrbitShards(orbits), 0
     for seed in range(8):
         some = data.draw(2, 1, 4, torch.Generator().manual_seed(seed))
@@ -168,8 +183,8 @@ def test_an_example_is_one_orbit_in_one_appearance(orbits: Path, nerf: Path) -> 
 
 
 def test_another_appearance_is_what_rendering_would_give(meshes: Path) -> None:
-    """Mirrored, the orbit is that of the mirrored object; the ground stays white and the silhouette in place."""
-    from v3d.data.orbits import OrbitVariant, render_orbit
+    """Mirrored, the orbit is the mirrored object's; the ground stays white, the silhouette in place."""
+    from v3d.data.variants import OrbitVariant, render_orbit
     from v3d.meshes.files import load_mesh
 
     mesh = load_mesh(meshes / "pillar.glb")
@@ -190,7 +205,7 @@ def test_another_appearance_is_what_rendering_would_give(meshes: Path) -> None:
 
 
 def test_views_around_stay_in_one_world(tmp_path: Path) -> None:
-    """However an object is turned and mirrored, the targets are views of one solid (its hull fills their outlines), and so is the source."""
+    """However turned and mirrored, source and targets show one solid: its hull fills silhouettes."""
     boxes = [trimesh.creation.box(extents=size) for size in ((0.4, 0.5, 1.4), (0.9, 0.3, 0.4))]
     boxes[1].apply_translation((0.4, 0.1, -0.5))
     save_glb(textured(trimesh.util.concatenate(boxes), 0), tmp_path / "boot.glb")
@@ -203,15 +218,16 @@ def test_views_around_stay_in_one_world(tmp_path: Path) -> None:
     assert -1.001 <= float(low) < 0 < float(high) < 2
     for alpha in data[0][0][18:, ..., 3].float():  # the wide cameras see all of it
         assert float(torch.cat([alpha[[0, -1]].flatten(), alpha[:, [0, -1]].flatten()]).max()) == 0
-    exact = 0
+    exact, examples = 0, OrbitExamples(tmp_path)
     for seed in range(6):
-        clip = orbit_clip(data, 0, 28, True, torch.Generator().manual_seed(seed))
+        clip = examples.clip(0, 1, 28, torch.Generator().manual_seed(seed), any_front=True)
         views = Views(*clip.targets.permute(0, 2, 3, 1).split([3, 1], -1), clip.target_cameras)
         views = replace(views, alpha=views.alpha[..., 0])
         assert float(silhouette_consistency(views, marching_cubes(carve(views))).min()) > 0.85
         away = (clip.target_cameras.centers - clip.source_cameras.centers).norm(dim=-1)
         assert float(away.min()) < 1e-4
-        # The source stands where one of the orbit's cameras does, and sees the same, or the photo, framed anew.
+        # The source stands where one of the orbit's cameras does, and sees the same, or the photo, framed
+        # anew.
         exact += torch.equal(clip.targets[int(away.argmin())], clip.sources[0])
     assert exact > 0
     task = PixelNeRFTask(replace(PixelNeRFRecipe.smoke(), data=tmp_path, validation=tmp_path))

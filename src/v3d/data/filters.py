@@ -1,4 +1,4 @@
-"""Which objects are no use for training, and why."""
+"""Which objects are of no use for training, and why."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ _DETAIL = 200  # two objects whose vertices agree to 1/200 of their length are t
 
 
 def fault(mesh: Mesh, *, untextured: bool = False) -> str | None:
-    """Why this object should not be rendered, or None.
+    """Why this object should not be rendered, in words that follow its name; None where nothing is wrong.
 
     Args:
+        mesh: the object.
         untextured: objects without colours are welcome.
     """
     corners = mesh.vertices[mesh.faces]
@@ -39,7 +40,7 @@ def fault(mesh: Mesh, *, untextured: bool = False) -> str | None:
 
 
 def mesh_fingerprint(mesh: Mesh) -> str:
-    """A name for the object's shape and colours, whatever its place, its size and the order of its vertices."""
+    """A digest of an object's shape and colours that ignores its place, size and order of vertices."""
     low, high = mesh.vertices.amin(0), mesh.vertices.amax(0)
     scaled = (mesh.vertices - (low + high) / 2) / (high - low).norm().clamp_min(1e-12)
     rows = (scaled * _DETAIL).round()

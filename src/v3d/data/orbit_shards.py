@@ -1,4 +1,4 @@
-"""Rendered orbits for training: every shard of a folder as one list, shuffled by seed, resumed at any position."""
+"""Rendered orbits of a folder, whatever their files, as one list."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ log = logging.getLogger(__name__)
 
 
 class OrbitShards:
-    """All orbits of a folder, by index: `self[i] -> (views [V, H, W, 4], photo [H, W, 4])`, uint8, colour on white.
+    """All orbits of a folder, by index.
 
-    Reads safetensors shards, WebDataset tars and folders of images (see `v3d.data.records`), lazily.
+    `self[i]` is `(views [V, H, W, 4], photo [H, W, 4])`, uint8: colour on white, then alpha. Reads
+    safetensors shards, WebDataset tars and folders of images (see `v3d.data.records`), lazily.
 
     Attributes:
+        folder: that is searched.
         paths: the files that hold orbits, in order.
         skipped: those that could not be read, each logged once.
     """
@@ -31,7 +33,7 @@ class OrbitShards:
         Raises:
             V3DError: the folder holds no readable orbit.
         """
-        folder = Path(folder)
+        self.folder = folder = Path(folder)
         candidates = [*folder.glob("orbits-*.safetensors"), *folder.glob("orbits-*.tar")]
         candidates += folder.rglob("transforms.json")
         self.paths: list[Path] = []
@@ -70,10 +72,12 @@ class OrbitShards:
         return shard.photo(row)
 
     def cameras(self, i: int) -> Cameras:
+        """The cameras of the views of orbit i."""
         shard, row = self._index[i]
         return shard.cameras(row)
 
     def id(self, i: int) -> str:
+        """The name of the object of orbit i."""
         shard, row = self._index[i]
         return shard.ids[row]
 
@@ -83,7 +87,11 @@ class OrbitShards:
 
 
 def check_cameras(path: Path, shard: Shard) -> None:
-    """Refuse, with a V3DError, other orbits than the models learn; views from around may follow them."""
+    """Refuse orbits that the models do not learn; views from all around may follow an orbit's own.
+
+    Raises:
+        V3DError: the first views of the shard are not an orbit of 18 views at elevation 0.
+    """
     cameras = shard.cameras(0)[:ORBIT_VIEWS]
     if len(cameras) < ORBIT_VIEWS or not torch.allclose(cameras.c2w, orbit(ORBIT_VIEWS).c2w, atol=1e-3):
         raise V3DError(
@@ -97,7 +105,7 @@ def recoloured(images: Tensor, generator: torch.Generator) -> tuple[Tensor, bool
     Exact in pixels, and far cheaper than rendering.
 
     Returns:
-        the images, and whether they are mirrored: then they are of the views at the opposite azimuths.
+        the images, and whether they are mirrored: if so, they show the views at the opposite azimuths.
     """
     x = images.float() / 255
     mirrored = bool(torch.rand((), generator=generator) < 0.5)

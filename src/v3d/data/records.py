@@ -1,12 +1,13 @@
 """One rendered orbit, and the three ways it lies on disk.
 
 - A safetensors shard, `orbits-00000.safetensors`, quickest to read: `views` uint8 [N, V, H, W, 4] (colour on
-  white, then alpha), `photo` uint8 [N, H, W, 4] (the same), `c2w` [N, V, 4, 4], `K` [N, V, 3, 3], optionally `depth`
-  float16 [N, V, H, W] and `normal` int8 [N, V, H, W, 3] (times 127); object names and licences in the metadata.
+  white, then alpha), `photo` uint8 [N, H, W, 4] (the same), `c2w` [N, V, 4, 4], `K` [N, V, 3, 3], optionally
+  `depth` float16 [N, V, H, W] and `normal` int8 [N, V, H, W, 3] (times 127); object names and licences in the
+  metadata.
 - A WebDataset tar, `orbits-00000.tar`: per orbit `KEY.photo.png`, `KEY.000.png`, ... (RGBA, straight alpha),
   `KEY.json` (id, licence, cameras), and `KEY.depth.npy`, `KEY.normal.npy`.
-- Folders, `ID-0/`: `photo.png`, `views/000.png`, ..., `transforms.json` (as nerfstudio reads it), `depth/000.png` (16 bit,
-  thousandths), `normal/000.png` (n/2 + 1/2).
+- Folders, `ID-0/`: `photo.png`, `views/000.png`, ..., `transforms.json` (as nerfstudio reads it),
+  `depth/000.png` (16 bit, thousandths), `normal/000.png` (n/2 + 1/2).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
+from v3d.compositing import over_white
 from v3d.files import atomic
 from v3d.views import Views, save_views, straight_rgba
 
@@ -50,9 +52,9 @@ class OrbitRecord:
 
 
 def on_white(rgba: Tensor) -> Tensor:
-    """Straight-alpha RGBA [..., 4] -> colour composited on white, with alpha [..., 4]."""
+    """Straight-alpha RGBA [..., 4] in [0, 1] -> colour composited on white, then alpha [..., 4]."""
     alpha = rgba[..., 3:]
-    return torch.cat([rgba[..., :3] * alpha + 1 - alpha, alpha], -1)
+    return torch.cat([over_white(rgba[..., :3], rgba[..., 3]), alpha], -1)
 
 
 def save_shard(records: Sequence[OrbitRecord], path: Path) -> None:

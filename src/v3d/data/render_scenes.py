@@ -1,14 +1,14 @@
-"""`v3d render-scenes`: meshes -> shards of synthetic scenes, resumable; and `SceneShards`, which reads them.
+"""`v3d render-scenes`: meshes -> shards of synthetic scenes, resumable (`v3d.data.scene_shards` reads them).
 
-A shard is `scenes-00000.safetensors`: `rgb` uint8 [N, V, H, W, 3], `c2w` [N, V, 4, 4], `K` [N, V, 3, 3], `depth` float16
-[N, V, H/4, W/4] (camera z at the pixel centres of that size, 0 for sky); metadata `numbers`, `objects` and
-`licences` (JSON lists, one entry a scene). Scene k is a function of the seed, of k and of the objects alone.
+A shard is `scenes-00000.safetensors`: `rgb` uint8 [N, V, H, W, 3], `c2w` [N, V, 4, 4], `K` [N, V, 3, 3],
+`depth` float16 [N, V, H/4, W/4] (camera z at the pixel centres of that size, 0 for sky); metadata `numbers`,
+`objects` and `licences` (JSON lists, one entry a scene). Scene k is a function of the seed, of k and of the
+objects alone.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -19,15 +19,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from v3d.callbacks import OnProgress
-from v3d.data.render_orbits import counted, survey, worker_pool
-from v3d.data.scene_images import DEPTH_STEP, render_scene
-from v3d.data.scenes import MOST_OBJECTS, random_scene
+from v3d.data.jobs import counted, survey, worker_pool
+from v3d.data.random_numbers import integer
+from v3d.data.scene_layout import MOST_OBJECTS, random_scene
+from v3d.data.scene_rendering import DEPTH_STEP, render_scene
 from v3d.data.settings import RenderScenesSettings
 from v3d.data.sources import Source
 from v3d.errors import V3DError
 from v3d.files import atomic, write_json
-
-log = logging.getLogger(__name__)
 
 
 def render_scenes(
@@ -42,14 +41,18 @@ def render_scenes(
 
     Args:
         meshes: mesh files, folders, manifests (.json), packed corpora (.npz).
+        out: folder of the data and of `manifest.json`.
+        settings: how many scenes of which objects, and how large.
         workers: processes.
+        on_progress: called with ("check" or "render", how many are done, how many in all).
 
     Returns:
-        What `out/manifest.json` says: settings, objects (with the reason for each that was refused), licences,
-        scenes, and scenes that failed.
+        What `out/manifest.json` says: settings, objects (with the reason for each that was refused),
+        licences, scenes, and scenes that failed.
 
     Raises:
-        V3DError: no mesh is there, none is of use, `size` does not fit, or `out` holds data of other settings.
+        V3DError: no mesh is there, none is of use, `size` does not fit, or `out` holds data of other
+            settings.
     """
     if settings.size % DEPTH_STEP:
         raise V3DError(f"Views of {settings.size} pixels: the side must be a multiple of {DEPTH_STEP}.")
@@ -108,6 +111,6 @@ def render_scene_shard(
 
 
 def choose(sources: Sequence[Source], generator: torch.Generator) -> list[Source]:
-    """The objects of one scene: one to `MOST_OBJECTS`, all different."""
-    count = 1 + int(torch.randint(MOST_OBJECTS, (), generator=generator))
+    """Draw the objects of one scene: one to `MOST_OBJECTS`, all different."""
+    count = 1 + integer(generator, 0, MOST_OBJECTS)
     return [sources[i] for i in torch.randperm(len(sources), generator=generator)[:count].tolist()]

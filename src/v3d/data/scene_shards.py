@@ -1,4 +1,4 @@
-"""Rendered scenes, read lazily: see `v3d.data.render_scenes` for what a shard holds."""
+"""Rendered scenes of a folder as one list, read lazily (`v3d.data.render_scenes` says what a shard holds)."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ log = logging.getLogger(__name__)
 
 
 class SceneShards:
-    """All scenes of a folder, by index: `self[i] -> (rgb, cameras, depth)`, read lazily.
+    """All scenes of a folder, by index, read lazily.
 
-    `rgb` uint8 [V, H, W, 3]; `depth` float16 [V, H/4, W/4], camera z at the pixel centres of
-    `cameras.resized(W // 4, H // 4)`, 0 for sky.
+    `self[i]` is `(rgb, cameras, depth)`: `rgb` uint8 [V, H, W, 3]; `depth` float16 [V, H/4, W/4], camera z at
+    the pixel centres of `cameras.resized(W // 4, H // 4)`, 0 for sky.
 
     Attributes:
+        folder: of the shards.
         skipped: shards that could not be read, each logged once.
     """
 
@@ -33,7 +34,7 @@ class SceneShards:
         Raises:
             V3DError: the folder holds no readable scene.
         """
-        self._folder = Path(folder)
+        self.folder = Path(folder)
         self.skipped: list[Path] = []
         self._opened: set[Path] = set()
         self._files: list[Any] = []
@@ -46,10 +47,10 @@ class SceneShards:
 
     def refresh(self) -> int:
         """Open the shards that came since, after the others; returns how many scenes there are now."""
-        for path in sorted(set(self._folder.glob("scenes-*.safetensors")) - self._opened):
+        for path in sorted(set(self.folder.glob("scenes-*.safetensors")) - self._opened):
             self._opened.add(path)
             try:
-                file = safe_open(path, "pt")
+                file: Any = safe_open(path, "pt")
                 objects = json.loads(file.metadata()["objects"])
                 count = file.get_slice("rgb").get_shape()[0]
             except UNREADABLE as error:

@@ -1,4 +1,4 @@
-"""What `v3d render` and `v3d render-scenes` can be asked. (Imports nothing heavy.)"""
+"""The options of `v3d render` and `v3d render-scenes`. (Imports nothing heavy.)"""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ class RenderSettings:
     Attributes:
         rounds: random variants of every object.
         views: images of an orbit; the orbit model trains on 18.
-        around: images more, from random directions above, below and beside: PixelNeRF learns tops and undersides from them.
+        around: images more, from random directions above, below and beside: PixelNeRF learns tops and
+            undersides from them.
         elevation: lowest and highest elevation in degrees; drawn once an orbit.
         cameras: "orbit" stands them evenly on a circle, "random" puts all but the first anywhere around the
             object, each at an elevation of its own.
-        appearance: "random" draws front, light, mirroring, proportions and colours; "plain" keeps the object as
-            it is, seen from its front.
+        appearance: "random" draws front, light, mirroring, proportions and colours; "plain" keeps the object
+            as it is, seen from its front.
         combined: share of the orbits that show two objects together, one on top of the other or beside it.
         light: "random" (with random appearance), "soft" for one mild light, "none" for the bare texture.
         size: pixels of a view's side.

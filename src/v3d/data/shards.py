@@ -40,22 +40,24 @@ class Shard(Protocol):
     ids: list[str]
 
     def views(self, row: int) -> Tensor:
-        """[V, H, W, 4]."""
+        """All views [V, H, W, 4] of an orbit."""
         ...
 
     def view(self, row: int, k: int) -> Tensor:
-        """[H, W, 4], view k alone."""
+        """View k [H, W, 4] of an orbit, read alone."""
         ...
 
     def photo(self, row: int) -> Tensor:
-        """[H, W, 4]."""
+        """The photo [H, W, 4] of an orbit."""
         ...
 
-    def cameras(self, row: int) -> Cameras: ...
+    def cameras(self, row: int) -> Cameras:
+        """The cameras of an orbit's views."""
+        ...
 
 
 def open_shard(path: Path) -> Shard:
-    """Open a shard or an orbit's folder.
+    """Open a shard, or the folder of an orbit by its `transforms.json`.
 
     Raises:
         one of `UNREADABLE`: the file is damaged.
@@ -65,24 +67,36 @@ def open_shard(path: Path) -> Shard:
     return TarShard(path) if path.suffix == ".tar" else TensorShard(path)
 
 
+def _open_tensors(path: Path) -> Any:
+    """A safetensors file; its class has no types."""
+    return safe_open(path, "pt")
+
+
 class TensorShard:
     """A safetensors shard, read lazily."""
 
     def __init__(self, path: Path) -> None:
-        self._file = safe_open(path, "pt")
+        self._file = _open_tensors(path)
         self.ids: list[str] = json.loads(self._file.metadata()["ids"])
         self._shape = self._file.get_slice("views").get_shape()
 
     def views(self, row: int) -> Tensor:
-        return self._file.get_slice("views")[row]
+        """All views [V, H, W, 4] of an orbit."""
+        images: Tensor = self._file.get_slice("views")[row]
+        return images
 
     def view(self, row: int, k: int) -> Tensor:
-        return self._file.get_slice("views")[row, k]
+        """View k [H, W, 4] of an orbit, read alone."""
+        images: Tensor = self._file.get_slice("views")[row, k]
+        return images
 
     def photo(self, row: int) -> Tensor:
-        return self._file.get_slice("photo")[row]
+        """The photo [H, W, 4] of an orbit."""
+        images: Tensor = self._file.get_slice("photo")[row]
+        return images
 
     def cameras(self, row: int) -> Cameras:
+        """The cameras of an orbit's views."""
         _, V, H, W, _ = self._shape
         if "c2w" not in self._file.keys():  # noqa: SIM118 (not a dict)
             return orbit(V, size=W)
@@ -114,15 +128,19 @@ class TarShard:
             return file.read(size)
 
     def views(self, row: int) -> Tensor:
+        """All views [V, H, W, 4] of an orbit."""
         return torch.stack([self.view(row, k) for k in range(len(self._about[row]["c2w"]))])
 
     def view(self, row: int, k: int) -> Tensor:
+        """View k [H, W, 4] of an orbit, read alone."""
         return decode(self._read(row, f"{k:03d}.png"))
 
     def photo(self, row: int) -> Tensor:
+        """The photo [H, W, 4] of an orbit."""
         return decode(self._read(row, "photo.png"))
 
     def cameras(self, row: int) -> Cameras:
+        """The cameras of an orbit's views."""
         H, W = self.photo(row).shape[:2]
         return Cameras(torch.tensor(self._about[row]["c2w"]), torch.tensor(self._about[row]["K"]), W, H)
 
@@ -142,12 +160,15 @@ class FolderShard:
         return [frame["file_path"] for frame in frames]
 
     def views(self, row: int) -> Tensor:
+        """All views [V, H, W, 4] of an orbit."""
         return torch.stack([self.view(row, k) for k in range(len(self._frames))])
 
     def view(self, row: int, k: int) -> Tensor:
+        """View k [H, W, 4] of an orbit, read alone."""
         return decode((self._folder / self._frames[k]).read_bytes())
 
     def photo(self, row: int) -> Tensor:
+        """The photo [H, W, 4] of an orbit."""
         return decode((self._folder / "photo.png").read_bytes())
 
     @cached_property
@@ -155,6 +176,7 @@ class FolderShard:
         return load_views(self._folder).cameras
 
     def cameras(self, row: int) -> Cameras:
+        """The cameras of an orbit's views."""
         return self._cameras
 
 

@@ -1,8 +1,9 @@
-"""Where training objects come from: mesh files, folders of them, scanned objects, manifests, packed corpora."""
+"""Where objects come from: mesh files, folders of them, scanned objects, manifests, packed corpora."""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,8 @@ from v3d.errors import V3DError
 from v3d.meshes.files import load_mesh
 from v3d.meshes.folders import find_meshes
 
-_PALETTE_SIDE = 64  # a texture this small is a colour table: interpolating it invents colours
+PALETTE_SIDE = 64
+"""Pixels; a texture of at most this side is a colour table, whose interpolation would invent colours."""
 
 
 @dataclass(frozen=True)
@@ -42,29 +44,31 @@ class Source:
         if self.row is not None:
             return next(load_corpus(self.file, [self.row]))
         mesh = load_mesh(self.file)
-        small = mesh.texture is not None and max(mesh.texture.shape[:2]) <= _PALETTE_SIDE
+        small = mesh.texture is not None and max(mesh.texture.shape[:2]) <= PALETTE_SIDE
         return CorpusObject(self.id, mesh, palette=small)
 
 
 def find_sources(paths: Sequence[Path], *, index: Path | None = None, split: str = "all") -> list[Source]:
-    """All objects under `paths`, in order: mesh files, folders (searched through; see `v3d.meshes.folders`),
-    manifests (.json), corpora (.npz).
+    """All objects under `paths`, in order.
 
-    A manifest is a JSON list of objects with `file` (relative to it) and optionally `id`, `split` and `licence`.
+    A manifest is a JSON list of objects with `file` (relative to it) and optionally `id`, `split` and
+    `licence`.
 
     Args:
-        index: such a list that tells split and licence of the other objects by their `id`.
-        split: take only objects of this split.
+        paths: mesh files, folders (searched through; see `v3d.meshes.folders`), manifests (.json), corpora
+            (.npz).
+        index: a manifest that states split and licence of the other objects by their `id`.
+        split: take only objects of this split; "all" takes every one.
 
     Raises:
         V3DError: a path is missing or unreadable, or nothing is left.
     """
-    known = {_name(entry): entry for entry in _read_list(index)} if index else {}
+    listed = {_name(entry): entry for entry in _read_list(index)} if index else {}
     found: list[Source] = []
     for path in paths:
         if path.suffix.lower() == ".npz":
             found += [
-                _described(name, path, known.get(name, {}), row) for row, name in enumerate(corpus_ids(path))
+                _described(name, path, listed.get(name, {}), row) for row, name in enumerate(corpus_ids(path))
             ]
         elif path.suffix.lower() == ".json":
             found += [
@@ -74,7 +78,7 @@ def find_sources(paths: Sequence[Path], *, index: Path | None = None, split: str
             ]
         elif path.exists():
             found += [
-                _described(mesh.id, mesh.path, {"license": mesh.licence} | known.get(mesh.id, {}))
+                _described(mesh.id, mesh.path, {"license": mesh.licence} | listed.get(mesh.id, {}))
                 for mesh in find_meshes(path)
             ]
         else:
@@ -86,14 +90,11 @@ def find_sources(paths: Sequence[Path], *, index: Path | None = None, split: str
             f"No object was found in {', '.join(map(str, paths))}"
             + ("." if split == "all" else f" (split {split!r}).")
         )
-    names = [source.id for source in found]
-    twice = (
-        next((name for name in names if names.count(name) > 1), None)
-        if len(set(names)) < len(names)
-        else None
-    )
-    if twice is not None:
-        raise V3DError(f"Two objects are called {twice}; rename one, or list them with `id` in a manifest.")
+    twice = [name for name, count in Counter(source.id for source in found).items() if count > 1]
+    if twice:
+        raise V3DError(
+            f"Two objects are called {twice[0]}; rename one, or list them with `id` in a manifest."
+        )
     return found
 
 

@@ -25,42 +25,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from v3d.cameras import Cameras
+from v3d.diffusion.configs import OrbitDiTConfig as OrbitDiTConfig
 from v3d.weights import MINI
 from v3d.weights.storage import load_network
 
 _HEAD = 64  # channels of a head: 32 carried by cameras, 16 by patch columns, 16 by patch rows
 _CAMERA = 32
-
-
-@dataclass(frozen=True)
-class OrbitDiTConfig:
-    """Sizes of the network.
-
-    Attributes:
-        size: pixels of a view's side, a multiple of `patch`.
-        channels: of the convolutions at 1/2, 1/4, ... of the size.
-        width: of the transformer, a multiple of 64 (one head each 64 channels).
-        depth: its blocks.
-        warps: photos that are warped to every view.
-        sigma_data: standard deviation of what the guide leaves open, which is what the network models.
-    """
-
-    size: int = 128
-    channels: tuple[int, ...] = (48, 96, 160)
-    width: int = 256
-    depth: int = 6
-    warps: int = 1
-    sigma_data: float = 0.3
-
-    @property
-    def patch(self) -> int:
-        """Pixels of a token's side."""
-        return 2 ** (len(self.channels) + 1)
-
-    @property
-    def grid(self) -> int:
-        """Tokens of a view's side."""
-        return self.size // self.patch
 
 
 @dataclass(frozen=True)
@@ -214,7 +184,7 @@ class ResBlock(nn.Module):
 class OrbitDiT(nn.Module):
     """`F(x, c_noise | photos, cameras, guide)`: the raw network inside the EDM preconditioning."""
 
-    def __init__(self, config: OrbitDiTConfig = OrbitDiTConfig()) -> None:
+    def __init__(self, config: OrbitDiTConfig = OrbitDiTConfig()) -> None:  # noqa: B008 (frozen)
         super().__init__()
         self.config = c = config
         D, pixels = c.width, 4 * c.patch**2

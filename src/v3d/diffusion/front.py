@@ -10,7 +10,7 @@ from v3d.metrics import soft_iou
 from v3d.views import Views
 
 SAME_FRAMING = 0.85
-"""Least soft IoU of the silhouettes; `v3d.data.orbits` says when a model rightly changes the framing."""
+"""Least soft IoU of the silhouettes; `v3d.data.variants` says when a model rightly changes the framing."""
 
 
 def photo_as_front(views: Views, photo: Tensor) -> Views:

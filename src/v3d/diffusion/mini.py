@@ -127,7 +127,7 @@ class MiniModel:
 
         Returns:
             Views [18, size, size] with the generated alpha; view 0 is the photo itself wherever the model
-            kept its framing (see `v3d.data.orbits` for when it does not).
+            kept its framing (see `v3d.data.variants` for when it does not).
         """
         photo = to_image(rgba, self.size)
         cameras = orbit(ORBIT_VIEWS, size=self.size)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from v3d.callbacks import OnStep
 from v3d.data.corpus import corpus_ids, load_corpus
-from v3d.data.orbits import OrbitVariant, render_orbit
+from v3d.data.variants import OrbitVariant, render_orbit
 from v3d.errors import V3DError
 from v3d.evaluation.protocol import ObjectProtocol
 from v3d.files import atomic

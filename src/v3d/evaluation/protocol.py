@@ -1,7 +1,7 @@
 """The evaluation protocol: an object with a version, so that numbers with the same version compare.
 
 Two ways to place the object. "ball": centred on its box and scaled into the ball of radius 0.8 that
-reconstruction assumes. "photo": the framing law of `v3d.data.orbits`, by which view 0 is the photo a
+reconstruction assumes. "photo": the framing law of `v3d.data.variants`, by which view 0 is the photo a
 generator would be given. The world of the true mesh is then the world of the result: nothing is aligned
 afterwards.
 """

@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from v3d.data.corpus import corpus_ids, load_corpus
+from v3d.data.sources import PALETTE_SIDE
 from v3d.errors import V3DError
 from v3d.evaluation.settings import ObjectSource
 from v3d.meshes.files import load_mesh
 from v3d.meshes.folders import find_meshes
 from v3d.meshes.mesh import Mesh
-
-_PALETTE_SIDE = 64  # a texture this small is a colour table: interpolating it invents colours
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ def load_objects(source: ObjectSource, ids: list[str]) -> Iterator[TestObject]:
         return
     for name in ids:
         mesh = load_mesh(entries[name]["path"])
-        small = mesh.texture is not None and max(mesh.texture.shape[:2]) <= _PALETTE_SIDE
+        small = mesh.texture is not None and max(mesh.texture.shape[:2]) <= PALETTE_SIDE
         kind = entries[name].get("texture_kind", "palette" if small else "image")
         yield TestObject(name, mesh, kind == "palette", _is_scan(entries[name]))
 

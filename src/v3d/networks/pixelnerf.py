@@ -32,6 +32,7 @@ from torch import Tensor, nn
 
 from v3d.cameras import Cameras
 from v3d.networks import imagenet
+from v3d.networks.configs import PixelNeRFConfig as PixelNeRFConfig
 from v3d.networks.sources import Sources, patch_rays, project
 from v3d.networks.volume_rendering import (
     Rendered,
@@ -52,42 +53,6 @@ EMPTY = 0.005
 
 
 @dataclass(frozen=True)
-class PixelNeRFConfig:
-    """Sizes of the network.
-
-    Attributes:
-        size: pixels of a source's side; `patch`: of a token's.
-        width, depth: of the transformer; heads have 64 channels.
-        grid, planes, channels: cells of a frustum's side, its depth planes, and features in a cell.
-        hidden: channels of the decoder.
-        near, far: camera depths that frusta and rays span, in log steps.
-        samples: points on a ray that look where things are.
-        fine: points that then draw them.
-        texture: channels of what surrounds a photo's pixel, by which photos are compared; 0 compares colours alone.
-        drawn: side of the images that guide the video model, in pixels.
-        opaque: every ray ends on something (scenes); else what is left is the white ground (objects).
-        imagenet: the encoder also sees what `v3d.networks.imagenet` recognises.
-    """
-
-    size: int = 128
-    patch: int = 8
-    width: int = 256
-    depth: int = 6
-    grid: int = 32
-    planes: int = 32
-    channels: int = 8
-    hidden: int = 32
-    near: float = 1.0
-    far: float = 3.0
-    samples: int = 32
-    fine: int = 24
-    texture: int = 0
-    drawn: int = 128
-    opaque: bool = False
-    imagenet: bool = False
-
-
-@dataclass(frozen=True)
 class Frusta:
     """What the encoder made of `sources`.
 
@@ -104,7 +69,7 @@ class Frusta:
 class PixelNeRF(nn.Module):
     """Sources -> new views (paper, scene-level part; Yu et al. 2021): `encode`, then `render` any rays."""
 
-    def __init__(self, config: PixelNeRFConfig = PixelNeRFConfig()) -> None:
+    def __init__(self, config: PixelNeRFConfig = PixelNeRFConfig()) -> None:  # noqa: B008 (frozen)
         super().__init__()
         self.config = c = config
         self.tokens = c.size // c.patch

@@ -6,7 +6,6 @@ better loss there than LPIPS's AlexNet (docs/results.md). The models that ship g
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from v3d.networks.configs import VAEConfig as VAEConfig
 from v3d.weights import MINI
 from v3d.weights.storage import load_network
-
-
-@dataclass(frozen=True)
-class VAEConfig:
-    """Sizes of the VAE. `widths` are the channels at 1/2, 1/4 and 1/8 of the image's size."""
-
-    latent_channels: int = 8
-    widths: tuple[int, int, int] = (32, 64, 128)
-    blocks: int = 2
 
 
 class Residual(nn.Module):
@@ -51,7 +42,7 @@ class VAE(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, config: VAEConfig = VAEConfig()) -> None:
+    def __init__(self, config: VAEConfig = VAEConfig()) -> None:  # noqa: B008 (frozen)
         super().__init__()
         self.config = config
         a, b, c = config.widths

@@ -1,1 +1,1 @@
-
+"""Recipes, what the models learn from, and the loop that trains them."""

@@ -1,4 +1,4 @@
-"""The state of a run in one safetensors file, so that it is replaced whole or not at all; nothing is pickled."""
+"""The state of a run in one safetensors file, replaced whole or not at all; nothing is pickled."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,6 +19,7 @@ from v3d.files import atomic
 from v3d.training.recipe import Recipe, from_json, to_json
 
 FILE = "checkpoint.safetensors"
+"""Name of a checkpoint in its run's folder."""
 
 
 @dataclass(frozen=True)
@@ -42,14 +44,14 @@ def save_checkpoint(
     recipe: Recipe,
     progress: Progress,
     network: nn.Module,
-    ema: nn.Module,
+    average: nn.Module,
     optimizers: Sequence[torch.optim.Optimizer],
 ) -> None:
     """Write `folder/checkpoint.safetensors`: weights, averaged weights, optimiser, progress and recipe."""
-    weights, average = network.state_dict(), ema.state_dict()
+    weights, averages = network.state_dict(), average.state_dict()
     tensors = {f"network.{k}": v for k, v in weights.items()}
     # Frozen weights are the same tensors in both, and are written once.
-    tensors |= {f"ema.{k}": v for k, v in average.items() if v.data_ptr() != weights[k].data_ptr()}
+    tensors |= {f"ema.{k}": v for k, v in averages.items() if v.data_ptr() != weights[k].data_ptr()}
     for n, optimizer in enumerate(optimizers):
         for i, state in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer{n}.{i}.{k}": v for k, v in state.items()}
@@ -68,9 +70,9 @@ def read_recipe(folder: Path) -> Recipe:
 
 
 def load_checkpoint(
-    folder: Path, network: nn.Module, ema: nn.Module, optimizers: Sequence[torch.optim.Optimizer]
+    folder: Path, network: nn.Module, average: nn.Module, optimizers: Sequence[torch.optim.Optimizer]
 ) -> Progress:
-    """Put everything back in place.
+    """Put weights, average and optimisers of a checkpoint back in place; returns how far its run had come.
 
     Raises:
         V3DError: there is no checkpoint, it cannot be read, or it does not fit the networks.
@@ -79,7 +81,7 @@ def load_checkpoint(
     try:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         network.load_state_dict(_under("network", tensors))
-        ema.load_state_dict(_under("network", tensors) | _under("ema", tensors))
+        average.load_state_dict(_under("network", tensors) | _under("ema", tensors))
         for n, optimizer in enumerate(optimizers):
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
             state = {i: _in_layout(_under(f"optimizer{n}.{i}", tensors), p) for i, p in enumerate(parameters)}
@@ -103,12 +105,12 @@ def _in_layout(state: dict[str, Tensor], parameter: Tensor) -> dict[str, Tensor]
     }
 
 
-def _open(folder: Path) -> safe_open:
+def _open(folder: Path) -> Any:
     path = folder / FILE
     if not path.is_file():
         raise V3DError(f"{folder} holds no checkpoint to resume from ({FILE}).")
     try:
-        file = safe_open(path, "pt")
+        file: Any = safe_open(path, "pt")
         missing = {"recipe", "progress"} - set(file.metadata() or {})
     except (SafetensorError, OSError) as error:
         raise V3DError(

@@ -1,4 +1,4 @@
-"""Trained networks -> the folder that `v3d generate --model` and `load_vae` read: safetensors and config.json."""
+"""Trained networks -> the folders of weights that V3D loads: safetensors and config.json."""
 
 from __future__ import annotations
 
@@ -23,7 +23,14 @@ from v3d.weights.storage import load_weights, save_weights
 
 @dataclass(frozen=True)
 class Sampling:
-    """Defaults of the sampler, see `v3d.diffusion.mini`."""
+    """Defaults of a mini model's sampler.
+
+    Attributes:
+        steps: network evaluations.
+        guidance: strength of classifier-free guidance; 1 is none.
+        sigma_min: noise level of the last step.
+        sigma_max: noise level of the first step.
+    """
 
     steps: int = 1
     guidance: float = 1.0
@@ -56,7 +63,10 @@ def export_mini(pixelnerf: PixelNeRF, dit: OrbitDiT, out: Path, sampling: Sampli
 
 
 def copy_model(run: Path, out: Path) -> None:
-    """Copy the model of a run's folder; the configuration comes last, so that a folder that has it is complete."""
+    """Copy the model of a run's folder.
+
+    The configuration comes last, so that a folder that has it is complete.
+    """
     files = [path for path in (run / "model").rglob("*") if path.is_file()]
     for path in sorted(files, key=lambda p: p.name == "config.json"):
         with atomic(out / path.relative_to(run / "model")) as temporary:
@@ -69,11 +79,13 @@ def average(models: Sequence[Path], shares: Sequence[float], out: Path) -> None:
     Where training from one point went several ways, the mean is often better than each.
 
     Args:
-        models: folders of weights; the first says which networks are averaged, and the others have them in the same sizes.
+        models: folders of weights; the first says which networks are averaged, and the others have them in
+            the same sizes.
         shares: of each; their sum is brought to 1.
 
     Raises:
-        V3DError: there are fewer than two models or not one share for each, or the models cannot be read or do not fit together.
+        V3DError: there are fewer than two models or not one share for each, or the models cannot be read or
+            do not fit together.
     """
     if len(models) < 2 or len(shares) != len(models) or not sum(shares) > 0:
         raise V3DError("Give two models or more and one share for each, for example --shares 1 1.")

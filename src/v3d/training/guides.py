@@ -1,7 +1,8 @@
-"""What the video model is shown and asked for: views of orbits and scenes, and their guides, which are drawn once.
+"""What the video model learns from: views of orbits and scenes, and their guides, which are drawn once.
 
-PixelNeRF takes far longer to draw a view than the video model to learn from it, so its views are kept in files beside
-the data, named after the network's weights and the size it draws at. Recoloured and mirrored copies are made of both together, every time anew.
+PixelNeRF takes far longer to draw a view than the video model to learn from it, so its views are kept in
+files beside the data, named after the network's weights and the size it draws at. Recoloured and mirrored
+copies are made of views and guides together, every time anew.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from v3d.cameras import ORBIT_VIEWS, Cameras, orbit
-from v3d.data.orbit_shards import OrbitShards, check_cameras, recoloured
+from v3d.data.orbit_shards import OrbitShards, recoloured
 from v3d.data.scene_shards import SceneShards
 from v3d.data.shards import UNREADABLE, Shard
 from v3d.diffusion.guide import Guide, make_guide, render_views
@@ -32,13 +33,13 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Example:
-    """One set of views.
+class GuidedViews:
+    """Views of one orbit or scene, with their guide.
 
     Attributes:
         views: [V, 4, S, S] in [-1, 1], colour on white, then alpha.
         guide: of the views.
-        photos: [N, 4, S, S].
+        photos: [N, 4, S, S] in [-1, 1], colour on white, then alpha.
         cameras: of the N photos, then of the V views.
     """
 
@@ -48,32 +49,57 @@ class Example:
     cameras: Cameras
 
 
-class OrbitGuides:
-    """The orbits of a folder: the source is the photo."""
+class Guides(Protocol):
+    """Views with their guides, by index.
 
-    def __init__(self, folder: Path, pixelnerf: PixelNeRF, warps: int) -> None:
-        """Draw the guides that are not in the cache. Shards whose images cannot be decoded are logged and skipped.
+    Attributes:
+        size: pixels of a view's side.
+    """
+
+    size: int
+
+    def __len__(self) -> int: ...
+
+    def draw(self, i: int, sources: int, views: int, generator: torch.Generator) -> GuidedViews:
+        """`views` views of example i with `sources` photos, in a random appearance."""
+        ...
+
+
+class OrbitGuides:
+    """Orbits with guides of all their views: the source is the photo.
+
+    Attributes:
+        size: pixels of a view's side.
+    """
+
+    def __init__(self, shards: OrbitShards, pixelnerf: PixelNeRF, warps: int) -> None:
+        """Draw the guides that are not in the cache.
+
+        Shards whose images cannot be decoded are logged and skipped.
+
+        Args:
+            shards: orbits of 18 views at elevation 0.
+            pixelnerf: draws the guides.
+            warps: photos that are warped to every view.
 
         Raises:
-            V3DError: the orbits are not 18 views at elevation 0, differ in size, or none can be read.
+            V3DError: the orbits differ in size, or none can be read.
         """
         self._warps, self._opaque = warps, pixelnerf.config.opaque
-        mark = f"{weights_fingerprint(pixelnerf)}-{pixelnerf.config.drawn}"
+        version = f"{weights_fingerprint(pixelnerf)}-{pixelnerf.config.drawn}"
         self._index: list[tuple[Shard, int, Any]] = []
-        shards = OrbitShards(folder)
         for path, shard in shards.shards():
-            check_cameras(path, shard)
-            cache = path.with_name(f"guides-{mark}-{path.stem}.safetensors")
+            cache = path.with_name(f"guides-{version}-{path.stem}.safetensors")
             try:
-                found = _open(cache) or self._make(cache, shard, pixelnerf)
+                kept = _open(cache) or self._make(cache, shard, pixelnerf)
             except UNREADABLE as error:
                 log.warning("skipped %s: %s", path, error)
                 continue
-            self._index += [(shard, row, found) for row in range(len(shard.ids))]
+            self._index += [(shard, row, kept) for row in range(len(shard.ids))]
         if not self._index:
-            raise V3DError(f"None of the orbits in {folder} can be read.")
+            raise V3DError(f"None of the orbits in {shards.folder} can be read.")
         if len({tuple(f.get_slice("images").get_shape()[1:]) for _, _, f in self._index}) > 1:
-            raise V3DError(f"The orbits in {folder} differ in size; train on one size at a time.")
+            raise V3DError(f"The orbits in {shards.folder} differ in size; train on one size at a time.")
         self.size = int(self._index[0][2].get_slice("images").get_shape()[-1])
 
     @staticmethod
@@ -89,50 +115,58 @@ class OrbitGuides:
     def __len__(self) -> int:
         return len(self._index)
 
-    def draw(self, i: int, sources: int, views: int, generator: torch.Generator) -> Example:
-        """`views` random views of orbit i (all of them in order, if they are 18) in a random appearance."""
-        shard, row, found = self._index[i]
+    def draw(self, i: int, sources: int, views: int, generator: torch.Generator) -> GuidedViews:
+        """`views` random views of orbit i (all 18 in order) and the photo, in a random appearance."""
+        shard, row, kept = self._index[i]
         frames = torch.arange(ORBIT_VIEWS)
         if views < ORBIT_VIEWS:
             frames = torch.randperm(ORBIT_VIEWS, generator=generator)[:views]
-        guide, depth = (found.get_slice(name)[row][frames] for name in ("images", "depth"))
+        guide, depth = (kept.get_slice(name)[row][frames] for name in ("images", "depth"))
         rows = [shard.photo(row), *(shard.view(row, k) for k in frames.tolist())]
         images, mirrored = recoloured(torch.cat([torch.stack(rows), guide.permute(0, 2, 3, 1)]), generator)
         x = _images(images)
         if mirrored:
             frames, depth = -frames % ORBIT_VIEWS, depth.flip(-1)
         photos, cameras = x[:1], orbit(ORBIT_VIEWS)[[0, *frames.tolist()]]
-        seen = make_guide(
+        guided = make_guide(
             x[1 + views :], depth.float(), photos, cameras[:1], cameras[1:], self._warps, opaque=self._opaque
         )
-        return Example(x[1 : 1 + views], seen, photos, cameras)
+        return GuidedViews(x[1 : 1 + views], guided, photos, cameras)
 
 
 class SceneGuides:
-    """The scenes of a folder: of each, a choice of photos and of views for every number of photos."""
+    """Scenes with guides: of each scene, one choice of photos and of views for every number of photos.
+
+    Attributes:
+        size: pixels of a view's side.
+    """
 
     def __init__(
-        self, folder: Path, pixelnerf: PixelNeRF, warps: int, counts: Sequence[int], views: int
+        self, shards: SceneShards, pixelnerf: PixelNeRF, warps: int, counts: Sequence[int], views: int
     ) -> None:
         """Draw the guides that are not in the cache.
 
         Args:
-            counts: numbers of photos; views: of a choice.
+            shards: the scenes.
+            pixelnerf: draws the guides.
+            warps: photos that are warped to every view.
+            counts: numbers of photos.
+            views: of a choice.
 
         Raises:
-            V3DError: the folder holds no scenes, or they have too few views.
+            V3DError: the scenes have too few views.
         """
         self._warps, self._opaque = warps, pixelnerf.config.opaque
-        self._shards = SceneShards(folder)
-        if (there := len(self._shards[0][0])) < max(counts) + views:
+        self._shards = shards
+        if (available := len(shards[0][0])) < max(counts) + views:
             raise V3DError(
-                f"Scenes in {folder} have {there} views, too few for {max(counts)} photos and {views} others: lower "
-                "--source-counts or --views, or render longer clips."
+                f"Scenes in {shards.folder} have {available} views, too few for {max(counts)} photos"
+                f" and {views} others: lower --source-counts or --views, or render longer clips."
             )
-        mark = "-".join(map(str, (weights_fingerprint(pixelnerf), pixelnerf.config.drawn, *counts, views)))
+        version = "-".join(map(str, (weights_fingerprint(pixelnerf), pixelnerf.config.drawn, *counts, views)))
         self._choices: list[Any] = []
         for i in range(len(self._shards)):
-            cache = folder / f".guides-{mark}/{i:06d}.safetensors"
+            cache = shards.folder / f".guides-{version}/{i:06d}.safetensors"
             self._choices.append(_open(cache) or self._make(cache, i, pixelnerf, counts, views))
         self.size = self._shards[0][0].shape[1]
 
@@ -149,27 +183,29 @@ class SceneGuides:
     def __len__(self) -> int:
         return len(self._shards)
 
-    def draw(self, i: int, sources: int, views: int, generator: torch.Generator) -> Example:
+    def draw(self, i: int, sources: int, views: int, generator: torch.Generator) -> GuidedViews:
         """The choice of `sources` photos of scene i and its first `views` views, colour channels permuted."""
-        found = self._choices[i]
+        kept = self._choices[i]
         chosen, guide, depth = (
-            found.get_slice(f"{name}{sources}")[:] for name in ("chosen", "images", "depth")
+            kept.get_slice(f"{name}{sources}")[:] for name in ("chosen", "images", "depth")
         )
         chosen = chosen[: sources + views]
         rgb, cameras, _ = self._shards[i]
         channels = torch.randperm(3, generator=generator)
         x = _images(rgb[chosen][..., channels])
-        drawn = _images(guide[:views].permute(0, 2, 3, 1)[..., channels])
+        images = _images(guide[:views].permute(0, 2, 3, 1)[..., channels])
         photos, (given, new) = x[:sources], (cameras[chosen[:sources]], cameras[chosen[sources:]])
-        seen = make_guide(drawn, depth[:views].float(), photos, given, new, self._warps, opaque=self._opaque)
-        return Example(x[sources:], seen, photos, cameras[chosen])
+        guided = make_guide(
+            images, depth[:views].float(), photos, given, new, self._warps, opaque=self._opaque
+        )
+        return GuidedViews(x[sources:], guided, photos, cameras[chosen])
 
 
 @torch.no_grad()
 def draw_bytes(
     pixelnerf: PixelNeRF, photos: Tensor, photo_cameras: Cameras, cameras: Cameras
 ) -> tuple[Tensor, Tensor]:
-    """PixelNeRF's views as uint8 [V, 4, S, S], and their depth as float16."""
+    """PixelNeRF's views as uint8 [V, 4, S, S], and their depth as float16 [V, S, S], both on the CPU."""
     images, depth = render_views(pixelnerf, photos.to(pixelnerf.position.device), photo_cameras, cameras)
     return (images.add(1).mul(127.5).add(0.5).clamp(0, 255)).to(torch.uint8).cpu(), depth.half().cpu()
 

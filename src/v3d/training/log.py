@@ -1,21 +1,24 @@
-"""What a run says: one JSON line every few steps, the same to TensorBoard where it is installed."""
+"""The log of a run: one JSON line every few steps, copied to TensorBoard where it is installed."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections import defaultdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from v3d.files import atomic
 
 
 class Log:
-    """`log.jsonl` of a run, with means over the steps since the last line."""
+    """`log.jsonl` of a run, with means over the steps since the last line.
+
+    Between lines nothing is read from the values' device: sums are kept there.
+    """
 
     def __init__(self, folder: Path, *, after_step: int) -> None:
         """Go on after `after_step`; later lines, of steps that a killed run lost, are dropped."""
@@ -24,8 +27,7 @@ class Log:
         kept = [line for line in lines if _step(line) <= after_step]
         with atomic(self._path) as temporary:
             temporary.write_text("".join(line + "\n" for line in kept))
-        self._sums: dict[str, float] = defaultdict(float)
-        self._counts: dict[str, int] = defaultdict(int)
+        self._sums: dict[str, Tensor] = {}
         self._board: Any = None
         if find_spec("tensorboard") is not None:
             from torch.utils.tensorboard import SummaryWriter
@@ -35,15 +37,15 @@ class Log:
     def add(self, values: dict[str, Tensor]) -> None:
         """Count values per sample [B]; NaN stands for samples that a name does not concern."""
         for name, value in values.items():
-            finite = value[value.isfinite()]
-            self._sums[name] += float(finite.sum())
-            self._counts[name] += len(finite)
+            finite = value.isfinite()
+            sum_and_count = torch.stack([value.where(finite, 0).double().sum(), finite.double().sum()])
+            self._sums[name] = self._sums[name] + sum_and_count if name in self._sums else sum_and_count
 
     def line(self, step: int, values: dict[str, float]) -> dict[str, float]:
-        """Write the means since the last line, and `values`."""
-        means = {k: self._sums[k] / self._counts[k] for k in self._sums if self._counts[k]}
+        """Write the means since the last line, and `values`; returns what was written but for non-numbers."""
+        sums = torch.stack([*self._sums.values()]).tolist() if self._sums else []
+        means = {name: total / count for name, (total, count) in zip(self._sums, sums, strict=True) if count}
         self._sums.clear()
-        self._counts.clear()
         record = {k: round(v, 5) if math.isfinite(v) else None for k, v in (means | values).items()}
         with self._path.open("a") as file:
             file.write(json.dumps({"step": step, **record}) + "\n")

@@ -6,7 +6,7 @@ import torch
 
 
 class Order:
-    """An endless sequence of indices below `count`: every epoch a new permutation, a function of the seed alone.
+    """An endless sequence of indices below `count`: every epoch a new permutation, made by the seed.
 
     The position in it is all that a run must remember to go on exactly where it stopped.
     """

@@ -19,10 +19,11 @@ _CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among the others.
+    """This process among those that train together.
 
     Attributes:
-        rank, size: number of this process, and how many there are.
+        rank: number of this process, from 0.
+        size: how many there are.
         device: where this process computes.
     """
 
@@ -36,7 +37,8 @@ class Processes:
         """Join the other processes, if there are any.
 
         Raises:
-            V3DError: several processes were started but accelerate is not installed, or there is no such device.
+            V3DError: several processes were started but accelerate is not installed, or there is no such
+                device.
         """
         chosen = pick_device(device)
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
@@ -64,16 +66,22 @@ class Processes:
             return torch.bfloat16 if fast else torch.float32
         return torch.bfloat16 if wanted == "bfloat16" else torch.float32
 
-    def sum_(self, tensors: Sequence[Tensor]) -> None:
-        """Replace float32 tensors by their sums over all processes, in one message."""
+    def sum_(self, tensors: Sequence[Tensor], numbers: Sequence[float]) -> list[float]:
+        """Replace float32 tensors by their sums over all processes; returns the sums of the numbers.
+
+        All travel in one message. A single process neither copies nor waits for its device.
+        """
         if self.size == 1:
-            return
-        flat = self._accelerator.reduce(torch.cat([t.flatten() for t in tensors]), "sum")
-        for tensor, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
+            return list(numbers)
+        parts = [*tensors, torch.tensor(numbers, device=self.device)]
+        flat = self._accelerator.reduce(torch.cat([t.flatten() for t in parts]), "sum")
+        *sums, total = torch.split(flat, [t.numel() for t in parts])
+        for tensor, part in zip(tensors, sums, strict=True):
             tensor.copy_(part.view_as(tensor))
+        return [float(x) for x in total.tolist()]
 
     def wait(self) -> None:
-        """Until all processes have come this far."""
+        """Wait until all processes have come this far."""
         if self.size > 1:
             self._accelerator.wait_for_everyone()
 

@@ -1,4 +1,7 @@
-"""Recipes: everything that decides what a training run computes; saved in every checkpoint. (Imports nothing heavy.)"""
+"""Recipes: everything that decides what a training run computes, saved in every checkpoint.
+
+(Imports nothing heavy.)
+"""
 
 from __future__ import annotations
 
@@ -10,23 +13,30 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from v3d.diffusion.configs import OrbitDiTConfig
 from v3d.errors import V3DError
+from v3d.networks.configs import PixelNeRFConfig, VAEConfig
+
+DataKind = Literal["orbits", "scenes"]
+"""What the data are: orbits (`v3d render`) or scenes (`v3d render-scenes`); see `v3d.training.examples`."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What all models share.
+    """What the recipes of all models share.
 
-    The learning rate rises over `warmup` steps, stands for the fraction `flat` of the run, then falls linearly to
-    2 %. The run's length is `steps`; where that is 0, it is the time given with `--minutes`.
+    The learning rate rises over `warmup` steps, stands for the fraction `flat` of the run, then falls
+    linearly to 2 %. The run's length is `steps`; where that is 0, it is the time given with `--minutes`.
 
     Attributes:
         data: folder of rendered orbits (`v3d render`).
         validation: folder of orbits of other objects, to be measured and shown; None leaves that out.
         steps: length of the run in optimiser steps; 0 goes by the clock.
         batch: samples of a step, over all processes.
-        accumulate: parts into which each process cuts its share of a step, to fit in memory; changes no result.
-        optimizer: "adamw", or "muon" for the matrices of transformer blocks and AdamW for the rest (torch 2.9).
+        accumulate: parts into which each process cuts its share of a step, to fit in memory; changes no
+            result.
+        optimizer: "adamw", or "muon" (torch 2.9) for the matrices of transformer blocks and AdamW for the
+            rest.
         learning_rate: largest.
         beta2: of AdamW.
         weight_decay: of the weights, per step and learning rate.
@@ -34,7 +44,8 @@ class Recipe:
         warmup: steps over which the learning rate rises.
         flat: fraction of the run after which it falls.
         ema: largest decay of the averaged weights, which are the ones that are exported.
-        precision: of the arithmetic; the weights are float32. "auto" is bfloat16 where the machine is fast at it.
+        precision: of the arithmetic; the weights are float32. "auto" is bfloat16 where the machine does that
+            fast.
         compile: run the network through torch.compile.
         seed: of every random choice.
         save_minutes: between checkpoints, each with validation and samples.
@@ -68,9 +79,7 @@ class VAERecipe(Recipe):
     Attributes:
         crop: pixels of a crop's side.
         kl: weight of the divergence from N(0, 1), summed over a latent's channels, per pixel of the image.
-        latent_channels: of the network.
-        widths: channels at 1/2, 1/4 and 1/8 of the image's size.
-        blocks: residual blocks of a size.
+        network: its sizes.
     """
 
     batch: int = 24
@@ -80,9 +89,7 @@ class VAERecipe(Recipe):
     ema: float = 0.998
     crop: int = 64
     kl: float = 2e-6
-    latent_channels: int = 8
-    widths: tuple[int, int, int] = (32, 64, 128)
-    blocks: int = 2
+    network: VAEConfig = VAEConfig()  # noqa: RUF009 (frozen)
 
     @staticmethod
     def smoke() -> VAERecipe:
@@ -92,8 +99,7 @@ class VAERecipe(Recipe):
             flat=0.8,
             batch=8,
             crop=32,
-            widths=(16, 32, 32),
-            blocks=1,
+            network=VAEConfig(widths=(16, 32, 32), blocks=1),
             learning_rate=5e-3,
             beta2=0.95,
             ema=0.95,
@@ -104,31 +110,20 @@ class VAERecipe(Recipe):
 
 @dataclass(frozen=True)
 class PixelNeRFRecipe(Recipe):
-    """PixelNeRF: what source photos say about new views, of objects from one photo or of scenes from several.
+    """PixelNeRF: new views of objects from one photo, or of scenes from several.
 
     Attributes:
-        of: "orbits" (`v3d render`) or "scenes" (`v3d render-scenes`).
+        examples: what the data are: "orbits" (`v3d render`) or "scenes" (`v3d render-scenes`).
         sources: most photos of a scene; orbits have one.
-        photos_only_after: fraction of the run until which half of the orbits begin at any of their views; after
-            it the source is always the photo, framed by the law.
+        photos_only_after: fraction of the run until which half of the orbits begin at any of their views;
+            after it the source is always the photo, framed by the law.
         views: of a clip that a step draws rays from.
-        rays: of each view.
+        rays: random ones of each view.
         pixels: side to which views are reduced before rays are drawn.
-        size: pixels of a source's side.
-        patch: pixels of a token's side.
-        width: channels of a token, a multiple of 64.
-        depth: transformer blocks.
-        planes: depth planes of a frustum.
-        near: least camera depth, in the world's units.
-        far: largest.
-        samples: points on a ray that look where things are.
-        fine: points that then draw them.
-        texture: channels of what surrounds a photo's pixel, by which photos are compared; 0 compares colours alone.
-        drawn: side of the images that guide the video model, in pixels.
-        imagenet: the encoder also sees what `v3d.networks.imagenet` recognises: better for scenes; objects it learns by heart.
+        network: its sizes. `imagenet` is better for scenes; of objects it makes the network overfit.
         depth_loss: weight of |ln(depth / true depth)|, where the data say the depth (scenes).
-        lpips: weight of the perceptual distance of a square of neighbouring pixels; 0 draws none. Squared errors alone
-            ask for the mean of what may be there, which is a blur.
+        lpips: weight of the perceptual distance of a square of neighbouring pixels; 0 draws none. Squared
+            errors alone ask for the mean of what may be there, which is a blur.
         square: side of that square, in pixels of the whole view; its area is a multiple of `rays`.
     """
 
@@ -137,24 +132,13 @@ class PixelNeRFRecipe(Recipe):
     learning_rate: float = 2e-3
     warmup: int = 50
     ema: float = 0.997
-    of: Literal["orbits", "scenes"] = "orbits"
+    examples: DataKind = "orbits"
     sources: int = 1
     photos_only_after: float = 0.75
     views: int = 5
     rays: int = 128
     pixels: int = 64
-    size: int = 128
-    patch: int = 8
-    width: int = 256
-    depth: int = 6
-    planes: int = 32
-    near: float = 1.0
-    far: float = 3.0
-    samples: int = 24
-    fine: int = 24
-    texture: int = 0
-    drawn: int = 128
-    imagenet: bool = False
+    network: PixelNeRFConfig = PixelNeRFConfig(samples=24)  # noqa: RUF009 (frozen)
     depth_loss: float = 0.05
     lpips: float = 0.03
     square: int = 32
@@ -163,17 +147,12 @@ class PixelNeRFRecipe(Recipe):
     def scenes() -> PixelNeRFRecipe:
         """One to four sources; depths from a camera's feet to the end of the ground."""
         return PixelNeRFRecipe(
-            of="scenes",
+            examples="scenes",
             sources=4,
             batch=8,
-            width=192,
-            depth=5,
-            planes=40,
-            near=0.1,
-            far=10.0,
-            samples=40,
-            texture=12,
-            imagenet=True,
+            network=PixelNeRFConfig(
+                width=192, depth=5, planes=40, near=0.1, far=10.0, samples=40, texture=12, imagenet=True
+            ),
         )
 
     @staticmethod
@@ -190,57 +169,45 @@ class PixelNeRFRecipe(Recipe):
             views=3,
             rays=64,
             pixels=32,
-            size=64,
-            width=64,
-            depth=2,
-            planes=8,
-            samples=12,
-            drawn=64,
+            network=PixelNeRFConfig(size=64, width=64, depth=2, planes=8, samples=12, drawn=64),
         )
 
 
 @dataclass(frozen=True)
 class VideoRecipe(Recipe):
-    """OrbitDiT: what PixelNeRF's guide leaves open, of 18-view orbits from one photo or of new views of scenes from several.
+    """OrbitDiT: what PixelNeRF's guide leaves open, of orbits from one photo or of scenes from several.
 
     Attributes:
-        of: "orbits" (`v3d render`) or "scenes" (`v3d render-scenes`).
+        examples: what the data are: "orbits" (`v3d render`) or "scenes" (`v3d render-scenes`).
         pixelnerf: folder of a trained PixelNeRF, whose views are the guide; None takes the one that ships.
-        source_counts: numbers of photos, one drawn for each step.
-        views: drawn together in most steps: random ones of an orbit, which is where it is learned at the least cost.
-        all_views: drawn together in the last steps, in smaller batches.
+        source_counts: numbers of photos, one chosen for each step.
+        views: generated together in most steps: random ones of an orbit, which is the cheapest way to learn it.
+        all_views: generated together in the last steps, in smaller batches.
         all_views_after: fraction of the run after which these begin.
-        channels: of the convolutions at 1/2, 1/4, ... of a view's size.
-        width: channels of a token, a multiple of 64.
-        depth: transformer blocks.
-        warps: photos that are warped to every view.
+        network: its sizes; the views' own replaces its `size`.
         drop: how often the photos are withheld (classifier-free guidance; the paper's 0.2).
-        sigma_data: standard deviation of what the guide leaves open, in units of which a colour spans 2.
-        P_mean: of the noise law ln sigma ~ N(P_mean, P_std^2). The paper's is 1.5 for whole views; this is for what the
-            guide leaves open.
-        P_std: of the same (the paper's 2.0).
-        first_steps: share of the samples that take the sampler's first step, from pure noise, instead of the noise law.
-        lpips: weight of the perceptual distance of what that step draws; 0 leaves it the mean, which is a blur.
-        guidance: the exported model's default.
-        sampler_steps: the same.
+        P_mean: of the noise law ln sigma ~ N(P_mean, P_std^2). The paper's is 1.5, for whole views; this is
+            for what the guide leaves open.
+        P_std: standard deviation in the noise law (the paper's is 2.0).
+        first_steps: share of the samples that take the sampler's first step, from pure noise, instead of the
+            noise law.
+        lpips: weight of the perceptual distance of what that step generates; 0 leaves it the mean, a blur.
+        guidance: default strength of the exported model's guidance.
+        sampler_steps: default number of the exported model's steps.
     """
 
     batch: int = 8
     optimizer: Literal["adamw", "muon"] = "muon"
     warmup: int = 50
     ema: float = 0.998
-    of: Literal["orbits", "scenes"] = "orbits"
+    examples: DataKind = "orbits"
     pixelnerf: Path | None = None
     source_counts: tuple[int, ...] = (1,)
     views: int = 4
     all_views: int = 18
     all_views_after: float = 0.8
-    channels: tuple[int, ...] = (48, 96, 160)
-    width: int = 256
-    depth: int = 6
-    warps: int = 1
+    network: OrbitDiTConfig = OrbitDiTConfig()  # noqa: RUF009 (frozen)
     drop: float = 0.1
-    sigma_data: float = 0.3
     P_mean: float = -1.5
     P_std: float = 1.2
     first_steps: float = 0.75
@@ -253,12 +220,11 @@ class VideoRecipe(Recipe):
         """One, three or six photos."""
         return VideoRecipe(
             data=Path("scenes/train"),
-            of="scenes",
+            examples="scenes",
             source_counts=(1, 3, 6),
             all_views=4,
             all_views_after=1.0,
-            warps=3,
-            sigma_data=0.15,
+            network=OrbitDiTConfig(warps=3, sigma_data=0.15),
             P_mean=-2.2,
             lpips=12.0,
         )
@@ -274,48 +240,49 @@ class VideoRecipe(Recipe):
             ema=0.95,
             warmup=5,
             log_steps=10,
-            channels=(16, 16, 32),
-            width=64,
-            depth=1,
+            network=OrbitDiTConfig(channels=(16, 16, 32), width=64, depth=1),
         )
 
     @staticmethod
     def scenes_smoke() -> VideoRecipe:
-        """The same for scenes."""
+        """Seconds on a CPU, for scenes: shows that everything runs and the loss falls."""
+        smoke = VideoRecipe.smoke()
         return replace(
-            VideoRecipe.smoke(),
+            smoke,
             data=Path("scenes/train"),
-            of="scenes",
+            examples="scenes",
             source_counts=(1, 2),
             views=2,
             all_views=2,
             all_views_after=1.0,
-            warps=2,
-            sigma_data=0.15,
+            network=replace(smoke.network, warps=2, sigma_data=0.15),
             P_mean=-2.2,
         )
 
 
 @dataclass(frozen=True)
 class SVDRecipe(Recipe):
-    """The UNet of Stable Video Diffusion (or V3D's, to go on with it) on 18-view orbits, as the paper tunes it.
+    """The UNet of Stable Video Diffusion (or V3D's) on 18-view orbits, as the paper tunes it.
 
     Attributes:
         batch: orbits of a step, over all processes.
-        accumulate: parts of each process's share; batch divided by the number of processes leaves one orbit at a time.
-        model: folder that `v3d convert` wrote, a diffusers folder of SVD, or such a hub id; where the tuning starts.
+        accumulate: parts of each process's share; batch divided by the number of processes leaves one orbit
+            at a time.
+        model: folder that `v3d convert` wrote, a diffusers folder of SVD, or such a hub id; where the tuning
+            starts.
         size: pixels of a view's side; orbits of another size are resized.
-        layers: that train: all as in the paper, or the temporal ones alone (43 % of the weights), which needs half the
-            memory.
+        layers: that train: all as in the paper, or the temporal ones alone (43 % of the weights), which needs
+            half the memory.
         checkpointing: compute activations again in the backward pass instead of keeping them.
         random_front: begin each orbit at a random one of its views.
         drop: how often the photo's latent is withheld, and, drawn separately, its CLIP embedding.
         P_mean: of the noise law ln sigma ~ N(P_mean, P_std^2).
-        P_std: of the same.
-        augmentation_mean: of the noise s on the photo's latent, ln s ~ N(augmentation_mean, augmentation_std^2).
-        augmentation_std: of the same.
-        guidance: of the samples shown.
-        sampler_steps: the same.
+        P_std: standard deviation in the noise law.
+        augmentation_mean: of the noise s on the photo's latent, ln s ~ N(augmentation_mean,
+            augmentation_std^2).
+        augmentation_std: standard deviation in that law.
+        guidance: strength of guidance in the samples shown.
+        sampler_steps: steps of the samples shown.
     """
 
     batch: int = 8
@@ -347,9 +314,11 @@ RECIPES: dict[str, type[Recipe]] = {
     "video": VideoRecipe,
     "svd": SVDRecipe,
 }
+"""The kinds of recipes by their names in checkpoints."""
 
 
 def to_json(recipe: Recipe) -> str:
+    """The recipe as a JSON object; `recipe` in it names its kind."""
     name = next(name for name, kind in RECIPES.items() if type(recipe) is kind)
     return json.dumps({"recipe": name, **dataclasses.asdict(recipe)}, default=str)
 
@@ -362,9 +331,8 @@ def from_json(text: str) -> Recipe:
     """
     try:
         values: dict[str, Any] = json.loads(text)
-        kind = RECIPES[values.pop("recipe")]
-        hints = typing.get_type_hints(kind)
-        return kind(**{name: _typed(value, hints[name]) for name, value in values.items()})
+        recipe: Recipe = _typed(values, RECIPES[values.pop("recipe")])
+        return recipe
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise V3DError(
             f"This is no recipe of this version of V3D ({type(error).__name__}: {error})."
@@ -372,9 +340,12 @@ def from_json(text: str) -> Recipe:
 
 
 def _typed(value: Any, hint: Any) -> Any:
-    """JSON knows neither paths nor tuples."""
+    """A JSON value as what the hint says: JSON knows neither dataclasses nor paths nor tuples."""
     if value is None:
         return None
+    if dataclasses.is_dataclass(hint):
+        hints = typing.get_type_hints(hint)
+        return hint(**{name: _typed(entry, hints[name]) for name, entry in value.items()})  # type: ignore[operator]
     kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     if Path in kinds:
         return Path(value)

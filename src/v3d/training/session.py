@@ -15,9 +15,10 @@ from v3d.runtime import tune_malloc
 from v3d.settings import Device
 from v3d.training import loop
 from v3d.training.checkpoint import FILE, Progress, read_recipe
-from v3d.training.loop import OnLine, Task
+from v3d.training.loop import OnLine
 from v3d.training.processes import ALONE, Processes
 from v3d.training.recipe import PixelNeRFRecipe, Recipe, SVDRecipe, VAERecipe, VideoRecipe
+from v3d.training.task import Task
 from v3d.training.tasks.pixelnerf import PixelNeRFTask
 from v3d.training.tasks.vae import VAETask
 from v3d.training.tasks.video import VideoTask
@@ -38,6 +39,8 @@ def train(
     """Train the recipe's model in the folder `out`; `out/model` holds weights that load, always.
 
     Args:
+        recipe: what is trained, and how.
+        out: folder of the run.
         minutes: stop cleanly after so much time.
         init: "mini" or "mini-scene" (the weights that ship) or a folder of weights to start from.
         resume: go on from `out`'s checkpoint; `resume_training` takes the recipe from there, too.
@@ -55,16 +58,19 @@ def train(
         torch.set_num_threads(threads)
     processes = Processes.open(device)
     task = make_task(recipe, processes, None if init is None else weights_folder(init))
-    with _alone_in(out) if processes.main else nullcontext():
+    with _locked(out) if processes.main else nullcontext():
         return loop.run(
             task, recipe, out, minutes=minutes, resume=resume, processes=processes, on_line=on_line
         )
 
 
 @contextmanager
-def _alone_in(out: Path) -> Iterator[None]:
-    """Two runs in one folder would overwrite each other; one that resumes while another still saves would go on from
-    an older checkpoint."""
+def _locked(out: Path) -> Iterator[None]:
+    """Hold the lock of a run's folder.
+
+    Two runs in one folder would overwrite each other; one that resumes while another still saves would go on
+    from an older checkpoint.
+    """
     lock = FileLock(out / ".lock", timeout=0)
     with clear_errors(out):
         out.mkdir(parents=True, exist_ok=True)
@@ -88,13 +94,34 @@ def resume_training(
     threads: int | None = None,
     on_line: OnLine | None = None,
 ) -> Progress:
-    """Go on with the run in `out`, by the recipe in its checkpoint; see `train`."""
+    """Go on with the run in `out`, by the recipe in its checkpoint.
+
+    Args:
+        out: folder of the run.
+        minutes: stop cleanly after so much time.
+        device: "auto", "cpu" or "cuda".
+        threads: of torch on the CPU.
+        on_line: called with every line of the log.
+
+    Raises:
+        V3DError: there is no usable checkpoint, data are missing, another process trains there, the disk is
+            full.
+    """
     recipe = read_recipe(out)
     return train(recipe, out, minutes=minutes, resume=True, device=device, threads=threads, on_line=on_line)
 
 
 def make_task(recipe: Recipe, processes: Processes = ALONE, init: Path | None = None) -> Task:
-    """What the recipe trains."""
+    """Open the data and make the network that the recipe trains.
+
+    Args:
+        recipe: what is trained, and how.
+        processes: this process among those that train together.
+        init: folder of weights to start from.
+
+    Raises:
+        V3DError: data or weights are missing or do not fit the recipe.
+    """
     if isinstance(recipe, VAERecipe):
         return VAETask(recipe, processes, init)
     if isinstance(recipe, PixelNeRFRecipe):

@@ -8,14 +8,15 @@ from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from v3d.data.procedural.paint import Painter
 from v3d.data.procedural.parts import Parts, ball, box, lathe, mirrored, moved, prism, star_outline, tube
-from v3d.data.shapes import random_warp
+from v3d.data.warps import random_warp
 
 
 def vessel(rng: random.Random, p: Painter) -> Parts:
-    """Bottles, cans, jars, cups, bowls, vases, lamps: round about an axis, perhaps with a cap and a handle."""
+    """Bottles, cans, jars, cups, bowls, vases: round about an axis, perhaps with a cap and a handle."""
     height = rng.uniform(0.3, 3.0)
     style = rng.random()
     if style < 0.3:  # a can
@@ -105,6 +106,35 @@ def furniture(rng: random.Random, p: Painter) -> Parts:
     parts = [moved(box((depth, width, thick), cloth, rounding=rng.choice([0.0, 0.4])), to=(0, 0, height))]
     legs = rng.uniform(0.02, 0.07)
     inset = rng.uniform(0.7, 1.0)
+    parts += _legs(rng, wood, (depth, width, height), legs, inset, thick)
+    if rng.random() < 0.5:
+        parts += _back(rng, wood, cloth, (depth, width, height), legs, thick)
+    if rng.random() < 0.25:  # arms
+        arm = moved(
+            box((depth, thick, rng.uniform(0.1, 0.4)), cloth, rounding=rng.choice([0.0, 0.4])),
+            to=(0, width / 2, height + 0.15),
+        )
+        parts += [arm, mirrored(arm)]
+    for _ in range(rng.choice([0, 0, 0, 1, 2])):  # things upon it
+        thing = vessel(rng, Painter(rng)) if rng.random() < 0.6 else package(rng, Painter(rng))
+        s = rng.uniform(0.08, 0.2) * min(depth, width)
+        spot = (rng.uniform(-0.3, 0.3) * depth, rng.uniform(-0.35, 0.35) * width)
+        low = min(float(t.vertices[:, 2].min()) for t in thing)
+        parts += [moved(t, scale=(s, s, s), to=(*spot, height + thick / 2 - s * low)) for t in thing]
+    return parts
+
+
+def _legs(
+    rng: random.Random,
+    wood: Tensor,
+    size: tuple[float, float, float],
+    legs: float,
+    inset: float,
+    thick: float,
+) -> Parts:
+    """Four legs, two sides with shelves, or one foot."""
+    parts: Parts = []
+    depth, width, height = size
     x, y = inset * (depth / 2 - legs), inset * (width / 2 - legs)
     style = rng.random()
     if style < 0.6:
@@ -145,37 +175,38 @@ def furniture(rng: random.Random, p: Painter) -> Parts:
                 scale=(0.9, 0.9, 1),
             )
         )
-    if rng.random() < 0.5:  # a back
-        tall = rng.uniform(0.3, 1.0)
-        if rng.random() < 0.5:
+    return parts
+
+
+def _back(
+    rng: random.Random,
+    wood: Tensor,
+    cloth: Tensor,
+    size: tuple[float, float, float],
+    legs: float,
+    thick: float,
+) -> Parts:
+    """A back of one piece, or of bars."""
+    parts: Parts = []
+    depth, width, height = size
+    tall = rng.uniform(0.3, 1.0)
+    if rng.random() < 0.5:
+        parts.append(
+            moved(
+                box((thick, width, tall), cloth, rounding=rng.choice([0.0, 0.3])),
+                to=(-depth / 2, 0, height + tall / 2),
+            )
+        )
+    else:
+        n = rng.randint(2, 6)
+        for k in range(n):
             parts.append(
                 moved(
-                    box((thick, width, tall), cloth, rounding=rng.choice([0.0, 0.3])),
-                    to=(-depth / 2, 0, height + tall / 2),
+                    box((legs, legs, tall), wood),
+                    to=(-depth / 2 + legs, (k / (n - 1) - 0.5) * (width - legs), height + tall / 2),
                 )
             )
-        else:
-            n = rng.randint(2, 6)
-            for k in range(n):
-                parts.append(
-                    moved(
-                        box((legs, legs, tall), wood),
-                        to=(-depth / 2 + legs, (k / (n - 1) - 0.5) * (width - legs), height + tall / 2),
-                    )
-                )
-            parts.append(moved(box((legs, width, 2 * legs), wood), to=(-depth / 2 + legs, 0, height + tall)))
-    if rng.random() < 0.25:  # arms
-        arm = moved(
-            box((depth, thick, rng.uniform(0.1, 0.4)), cloth, rounding=rng.choice([0.0, 0.4])),
-            to=(0, width / 2, height + 0.15),
-        )
-        parts += [arm, mirrored(arm)]
-    for _ in range(rng.choice([0, 0, 0, 1, 2])):  # things upon it
-        thing = vessel(rng, Painter(rng)) if rng.random() < 0.6 else package(rng, Painter(rng))
-        s = rng.uniform(0.08, 0.2) * min(depth, width)
-        spot = (rng.uniform(-0.3, 0.3) * depth, rng.uniform(-0.35, 0.35) * width)
-        low = min(float(t.vertices[:, 2].min()) for t in thing)
-        parts += [moved(t, scale=(s, s, s), to=(*spot, height + thick / 2 - s * low)) for t in thing]
+        parts.append(moved(box((legs, width, 2 * legs), wood), to=(-depth / 2 + legs, 0, height + tall)))
     return parts
 
 

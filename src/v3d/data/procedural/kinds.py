@@ -1,5 +1,6 @@
-"""The kinds of procedural objects, each a rule of thumb for one sort of thing and wide enough to surprise, and how often each is made.
+"""The kinds of procedural objects and how often each is made.
 
+Each kind is a rule of thumb for one sort of thing, wide enough to surprise.
 Fronts look along +x, left and right are -y and +y, z is up; sizes are relative.
 """
 
@@ -19,7 +20,7 @@ from v3d.data.procedural.parts import Parts, ball, box, lathe, mirrored, moved, 
 
 
 def anything(rng: random.Random, p: Painter) -> Parts:
-    """Random parts in random places; half of the time alike left and right."""
+    """Random parts in random places; half of the time symmetric."""
     parts: Parts = []
     symmetric = rng.random() < 0.5
     for _ in range(rng.randint(2, 7)):
@@ -58,7 +59,19 @@ def anything(rng: random.Random, p: Painter) -> Parts:
 
 
 Kind = Callable[[random.Random, Painter], Parts]
+"""Makes the parts of one object from random choices and a painter."""
+
 KINDS: dict[Kind, float] = {
-    vessel: 2, package: 2, furniture: 1.5, creature: 3, vehicle: 1.5, building: 1.5, plant: 1.5, tool: 1.5, frame: 0.5, lumps: 1.5, anything: 2,
-}  # fmt: skip
-"""What is made, and how often."""
+    vessel: 2,
+    package: 2,
+    furniture: 1.5,
+    creature: 3,
+    vehicle: 1.5,
+    building: 1.5,
+    plant: 1.5,
+    tool: 1.5,
+    frame: 0.5,
+    lumps: 1.5,
+    anything: 2,
+}
+"""The kinds, and how often each is made in relation to the others."""

@@ -1,7 +1,8 @@
-"""`v3d make-objects`: objects that are no one's, of parts put together by chance, to learn from beside real ones.
+"""`v3d make-objects`: objects put together of random parts, to learn from beside real ones.
 
-What a network must know to turn a photo is how things are built: that they are alike left and right, stand on legs, are round
-about an axis, wear labels (`v3d.data.procedural.kinds`). LRM-Zero (Xie et al. 2024) learned to reconstruct from random parts alone.
+What a network must know to turn a photo is how things are built: that they are symmetric, stand on legs, are
+round about an axis, wear labels (`v3d.data.procedural.kinds`). LRM-Zero (Xie et al. 2024) learned to
+reconstruct from random parts alone.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from pathlib import Path
 import torch
 
 from v3d.callbacks import OnProgress
+from v3d.data.combining import join
+from v3d.data.jobs import counted, worker_pool
 from v3d.data.procedural.kinds import KINDS
 from v3d.data.procedural.paint import Painter
-from v3d.data.render_orbits import counted, worker_pool
-from v3d.data.shapes import join, random_warp
+from v3d.data.warps import random_warp
 from v3d.errors import V3DError
 from v3d.meshes.glb import save_glb
 from v3d.meshes.mesh import Mesh
@@ -26,7 +28,7 @@ _OBJECTS = 1_000_003  # between the numbers of two seeds
 
 
 def procedural_object(seed: int) -> Mesh:
-    """The object of this number: textured, z up, its front towards +x."""
+    """The textured object that belongs to this number: z up, its front towards +x."""
     rng = random.Random(seed)
     kinds, weights = zip(*KINDS.items(), strict=True)
     parts = rng.choices(kinds, weights)[0](rng, Painter(rng))
@@ -48,6 +50,8 @@ def make_objects(
     """Write `count` objects as GLB files into `out`; those that are there stay as they are.
 
     Args:
+        count: objects in all.
+        out: folder of the files `procedural-SEED-NUMBER.glb`.
         seed: every seed has objects of its own.
         workers: processes.
         on_progress: called with ("objects", how many are done, how many in all).

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from v3d.data.textures import SIDE, random_texture
+from v3d.data.procedural.textures import SIDE, random_texture
 
 PART = 64  # texels of a part's texture
 _LABEL = 192  # of one that is printed

@@ -1,7 +1,7 @@
 """The parts that procedural objects are made of: boxes, bodies of revolution, tubes, prisms and lumps.
 
-Every part is a closed `Mesh` about the origin, z up, that wears the texture it is given. Its uv keep half a texel from the
-texture's border, so that textures can lie side by side in one atlas.
+Every part is a closed `Mesh` about the origin, z up, that wears the texture it is given. Its uv keep half a
+texel from the texture's border, so that textures can lie side by side in one atlas.
 """
 
 from __future__ import annotations
@@ -15,15 +15,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from v3d.data.shapes import MIRROR
+from v3d.data.warps import MIRROR
 from v3d.meshes.mesh import Mesh
 
 Parts = list[Mesh]
+"""The closed, textured parts of one object."""
 
 
 def box(size: tuple[float, float, float], texture: Tensor, *, rounding: float = 0.0) -> Mesh:
-    """A box of `size` (x, y, z), its edges rounded by a radius of `rounding` times the shortest side (at most 0.5).
+    """A box of `size` (x, y, z), its edges rounded.
 
+    The radius of its edges is `rounding` (at most 0.5) times its shortest side.
     Its faces (+x, -x, +y, -y, +z, -z) are the cells of two rows of three in the texture.
     """
     half = torch.tensor(size) / 2
@@ -52,8 +54,9 @@ def box(size: tuple[float, float, float], texture: Tensor, *, rounding: float = 
 
 
 def lathe(profile: Sequence[tuple[float, float]], texture: Tensor, *, segments: int = 24) -> Mesh:
-    """A body of revolution about z. Its profile is (radius, z) from bottom to top, closed where it begins and ends at radius 0.
+    """A body of revolution about z.
 
+    Its profile is (radius, z) from bottom to top; the body is closed where that begins and ends at radius 0.
     The texture runs once around, upright, its middle facing the front.
     """
     r, z = torch.tensor(profile, dtype=torch.float32).T
@@ -67,7 +70,10 @@ def lathe(profile: Sequence[tuple[float, float]], texture: Tensor, *, segments: 
 
 
 def ball(texture: Tensor, *, power: float = 2.0, segments: int = 20) -> Mesh:
-    """A body of revolution of radius 1 and height 2 whose profile is |r|^power + |z|^power = 1: 2 a ball, 1 a double cone, more a drum."""
+    """A body of revolution of radius 1 and height 2 whose profile is |r|^power + |z|^power = 1.
+
+    A power of 2 makes a ball, 1 a double cone, more a drum.
+    """
     angles = torch.linspace(-math.pi / 2, math.pi / 2, segments // 2 + 1)
     r, z = angles.cos().clamp_min(0), angles.sin()
     scale = (r**power + z.abs() ** power) ** (-1 / power)
@@ -100,7 +106,13 @@ def tube(path: Tensor, radius: Tensor, texture: Tensor, *, segments: int = 10) -
 
 
 def prism(outline: Tensor, depth: float, texture: Tensor) -> Mesh:
-    """An outline [K, 2] (y, z; counter-clockwise, every point seen from the middle), `depth` thick along x."""
+    """A prism along x of thickness `depth`.
+
+    Args:
+        outline: [K, 2] (y, z), counter-clockwise, every point visible from the middle.
+        depth: thickness.
+        texture: spread over the front, and over the back.
+    """
     middle = outline.mean(0, keepdim=True)
     flat = torch.cat([outline, middle])
     K = len(outline)
@@ -119,7 +131,7 @@ def prism(outline: Tensor, depth: float, texture: Tensor) -> Mesh:
 
 
 def star_outline(rng: random.Random) -> Tensor:
-    """[K, 2] a star-shaped outline about the origin, counter-clockwise, of radius about 0.5 to 1."""
+    """A random star-shaped outline [K, 2] about the origin, counter-clockwise, of radius about 0.5 to 1."""
     k = rng.randint(3, 14)
     angle = torch.arange(k) * (2 * math.pi / k)
     wobble = rng.uniform(0, 0.5)
@@ -136,7 +148,7 @@ def moved(
     scale: tuple[float, float, float] = (1.0, 1.0, 1.0),
     turn: tuple[float, float, float] = (0.0, 0.0, 0.0),
 ) -> Mesh:
-    """Scaled along its axes, turned about x, then y, then z (radians), then moved."""
+    """The part scaled along its axes, turned about x, then y, then z (radians), then moved."""
     vertices = part.vertices * torch.tensor(scale)
     for axis, angle in enumerate(turn):
         if angle:
@@ -149,7 +161,7 @@ def moved(
 
 
 def mirrored(part: Mesh) -> Mesh:
-    """Left to right."""
+    """The part mirrored left to right, its faces turned outwards again."""
     return replace(part, vertices=part.vertices * MIRROR, faces=part.faces.flip(1))
 
 

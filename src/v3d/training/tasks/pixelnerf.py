@@ -3,55 +3,37 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from v3d.cameras import ORBIT_VIEWS, Cameras
-from v3d.data.orbit_shards import OrbitShards, check_cameras, recoloured
-from v3d.data.scene_shards import SceneShards
 from v3d.errors import V3DError
 from v3d.networks.perceptual import Perceptual
-from v3d.networks.pixelnerf import PixelNeRF, PixelNeRFConfig, load_pixelnerf
+from v3d.networks.pixelnerf import PixelNeRF, load_pixelnerf
 from v3d.networks.sources import Sources, camera_similarity
 from v3d.networks.volume_rendering import Rendered
+from v3d.training.examples import Clip, Examples, open_examples
 from v3d.training.export import export_pixelnerf
-from v3d.training.loop import BatchShare
 from v3d.training.order import Order
 from v3d.training.processes import ALONE, Processes
 from v3d.training.recipe import PixelNeRFRecipe
+from v3d.training.task import BatchShare
 
 _VALIDATION, _SHOWN = 32, 8
 
 
 @dataclass(frozen=True)
-class Clip:
-    """Source photos and the views to be drawn from them.
-
-    Attributes:
-        sources: [N, 4, S, S] in [0, 1], colour on white, then alpha; `source_cameras`: theirs.
-        targets: [V, 4, S, S]; `target_cameras`: theirs.
-        depth: [V, h, w] camera depth of the targets, 0 where unknown; None for orbits, whose silhouettes say enough.
-    """
-
-    sources: Tensor
-    source_cameras: Cameras
-    targets: Tensor
-    target_cameras: Cameras
-    depth: Tensor | None = None
-
-
-@dataclass(frozen=True)
 class Sample:
-    """What a step draws of one clip.
+    """What a step draws of one clip: R random rays, and the rays of a square of neighbouring pixels.
 
     Attributes:
         sources: its photos (B = 1).
-        rays: [R + square^2, 7] origins, directions, and where in its interval each sample lies: random rays, then those of the square.
-        truth: [R, 5] what the random rays show: colour premultiplied by alpha, alpha, camera depth (0 where unknown).
+        rays: [R + square^2, 7] origins, directions, and where in its interval each sample lies; those of the
+            square come last.
+        truth: [R, 5] what the random rays show: premultiplied colour, alpha, camera depth (0: unknown).
         square: [square, square, 3] what the others show, on white; [0] where no square is asked for.
     """
 
@@ -62,9 +44,15 @@ class Sample:
 
 
 class PixelNeRFTask:
-    """See `v3d.training.loop.Task`."""
+    """Trains PixelNeRF on rays of orbits or scenes (a `v3d.training.task.Task`).
+
+    Attributes:
+        network: PixelNeRF.
+        data: the training examples.
+    """
 
     network: nn.Module
+    data: Examples
 
     def __init__(
         self, recipe: PixelNeRFRecipe, processes: Processes = ALONE, init: Path | None = None
@@ -72,35 +60,25 @@ class PixelNeRFTask:
         """Open the data and make the network.
 
         Args:
+            recipe: what is trained, and how.
+            processes: this process among those that train together.
             init: folder of a PixelNeRF to start from; its sizes must be the recipe's.
 
         Raises:
             V3DError: data or weights are missing or do not fit, or the recipe's sizes do not.
         """
-        self.recipe, self.processes = recipe, processes
         if recipe.lpips and recipe.square**2 % recipe.rays:
             raise V3DError(
                 f"A square of {recipe.square} pixels a side is no multiple of {recipe.rays} rays; change one."
             )
-        if min(recipe.samples, recipe.fine) < 1 or recipe.texture < 0:
+        if min(recipe.network.samples, recipe.network.fine) < 1 or recipe.network.texture < 0:
             raise V3DError(
                 "A ray has at least one sample, even and fine, and --texture is 0 or more channels."
             )
-        config = PixelNeRFConfig(
-            size=recipe.size,
-            patch=recipe.patch,
-            width=recipe.width,
-            depth=recipe.depth,
-            planes=recipe.planes,
-            near=recipe.near,
-            far=recipe.far,
-            samples=recipe.samples,
-            fine=recipe.fine,
-            texture=recipe.texture,
-            drawn=recipe.drawn,
-            opaque=recipe.of == "scenes",
-            imagenet=recipe.imagenet,
-        )
+        self.recipe, self.processes = recipe, processes
+        self.refresh()
+        self._validation = None if recipe.validation is None else self._open(recipe.validation)
+        config = replace(recipe.network, opaque=self.data.opaque)
         torch.manual_seed(recipe.seed)
         net = PixelNeRF(config) if init is None else load_pixelnerf(init).requires_grad_(True).train()
         if net.config != config:
@@ -109,62 +87,58 @@ class PixelNeRFTask:
             )
         self.network = net.to(processes.device)
         self.perceptual = Perceptual.load("lpips", device=processes.device) if recipe.lpips else None
-        self._validation = None if recipe.validation is None else self._open(recipe.validation)
-        self.data = self._open(recipe.data)
-        self.order = Order(len(self.data), recipe.seed)
 
-    def _open(self, folder: Path) -> OrbitShards | SceneShards:
-        data = SceneShards(folder) if self.recipe.of == "scenes" else OrbitShards(folder)
-        if isinstance(data, OrbitShards):
-            for path, shard in data.shards():
-                check_cameras(path, shard)
-        side = whole_clip(data, 0).targets.shape[-1]
-        if side != self.recipe.size:
+    def _open(self, folder: Path) -> Examples:
+        data, size = open_examples(self.recipe.examples, folder), self.recipe.network.size
+        if data.size != size:
             raise V3DError(
-                f"The views in {folder} have {side} pixels, the recipe wants {self.recipe.size}: say --size {side}, "
-                "or render others."
+                f"The views in {folder} have {data.size} pixels, the recipe wants {size}: "
+                f"say --size {data.size}, or render others."
             )
         return data
 
     def refresh(self) -> None:
+        """Open the data anew, with what has arrived."""
         self.data = self._open(self.recipe.data)
         self.order = Order(len(self.data), self.recipe.seed)
 
     def batch_size(self, done: float) -> int:
+        """Clips of a step; always the recipe's."""
         return self.recipe.batch
 
     def losses(self, network: nn.Module, share: BatchShare) -> dict[str, Tensor]:
+        """Per clip [B]: squared error of rays with depth error and LPIPS, and these apart."""
         r = self.recipe
         count = 1 + int(torch.randint(r.sources, (), generator=share.generator()))  # the same for all samples
         samples = [self._sample(share, j, count) for j in share.samples]
         sources = Sources.stack([s.sources for s in samples]).to(share.device)
-        origins, directions, jitter = (
-            torch.stack([s.rays for s in samples]).to(share.device).split([3, 3, 1], -1)
-        )
-        out: Rendered = network(sources, origins, directions, jitter)
-        colours, depth = torch.stack([s.truth for s in samples]).to(share.device).split([4, 1], -1)
-        alone = colours.shape[1]  # rays of their own; those of the square come after them
-        error = torch.cat([out.rgb, out.alpha[..., None]], -1)[:, :alone] - colours
-        known, z = depth[..., 0] > 0, out.depth[:, :alone]
-        ratio = z.clamp_min(1e-3) / depth[..., 0].where(known, z.detach().clamp_min(1e-3))
-        astray = (ratio.log().abs() * known).mean(1)
+        rays = torch.stack([s.rays for s in samples]).to(share.device)
+        out: Rendered = network(sources, *torch.split(rays, [3, 3, 1], -1))
+        truth = torch.stack([s.truth for s in samples]).to(share.device)
+        colours, depth = torch.split(truth, [4, 1], -1)
+        n_random = colours.shape[1]  # random rays; those of the square come after them
+        error = torch.cat([out.rgb, out.alpha[..., None]], -1)[:, :n_random] - colours
+        has_depth, z = depth[..., 0] > 0, out.depth[:, :n_random]
+        ratio = z.clamp_min(1e-3) / depth[..., 0].where(has_depth, z.detach().clamp_min(1e-3))
+        depth_error = (ratio.log().abs() * has_depth).mean(1)
         values = {
-            "loss": error.square().mean((1, 2)) + r.depth_loss * astray,
+            "loss": error.square().mean((1, 2)) + r.depth_loss * depth_error,
             "psnr of rays": -10 * error[..., :3].square().mean((1, 2)).log10(),
         }
-        values |= {"depth": astray} if r.of == "scenes" else {"alpha": error[..., 3].square().mean(1)}
+        shape_errors = {"depth": depth_error, "alpha": error[..., 3].square().mean(1)}
+        values |= {name: shape_errors[name] for name in self.data.metrics}
         if self.perceptual is not None:
-            drawn = (out.rgb + 1 - out.alpha[..., None])[:, alone:].unflatten(1, (r.square, r.square))
-            unlike = self._unlike(drawn, torch.stack([s.square for s in samples]).to(share.device))
-            values |= {"loss": values["loss"] + r.lpips * unlike, "lpips": unlike}
+            on_white = (out.rgb + 1 - out.alpha[..., None])[:, n_random:]
+            generated = torch.unflatten(on_white, 1, (r.square, r.square))
+            lpips = self._lpips(generated, torch.stack([s.square for s in samples]).to(share.device))
+            values |= {"loss": values["loss"] + r.lpips * lpips, "lpips": lpips}
         return values
 
     def _sample(self, share: BatchShare, j: int, count: int) -> Sample:
         """Sample `j` of a step, from `count` photos."""
         r, g = self.recipe, share.sample_generator(j)
-        clip = self._draw(
-            self.data, self.order[share.position + j], count, share.done < r.photos_only_after, g
-        )
+        any_front = share.done < r.photos_only_after
+        clip = self.data.clip(self.order[share.position + j], count, r.views, g, any_front=any_front)
         near = camera_similarity(clip.source_cameras, clip.target_cameras)
         origins, directions, colours, depth = draw_rays(clip, r.pixels, r.rays, g)
         rays = torch.cat([origins, directions, torch.rand(len(origins), 1, generator=g)], -1)
@@ -177,107 +151,70 @@ class PixelNeRFTask:
         sources = Sources.of(clip.sources * 2 - 1, clip.source_cameras, near)
         return Sample(sources, rays, torch.cat([colours, depth], -1), square)
 
-    def _unlike(self, drawn: Tensor, true: Tensor) -> Tensor:
+    def _lpips(self, generated: Tensor, true: Tensor) -> Tensor:
         """[B] LPIPS of squares [B, S, S, 3], twice enlarged: its first layer has a stride of four pixels."""
         assert self.perceptual is not None
-        large = [
+        a, b = (
             F.interpolate(x.permute(0, 3, 1, 2).float(), scale_factor=2.0, mode="bilinear").permute(
                 0, 2, 3, 1
             )
-            for x in (drawn, true)
-        ]
-        return self.perceptual.distances(large[0], self.perceptual.prepare(large[1]))
-
-    def _draw(
-        self, data: OrbitShards | SceneShards, i: int, count: int, any_front: bool, g: torch.Generator
-    ) -> Clip:
-        if isinstance(data, SceneShards):
-            return scene_clip(data, i, count, self.recipe.views, g)
-        return orbit_clip(data, i, self.recipe.views, any_front, g)
+            for x in (generated, true)
+        )
+        return self.perceptual.distances(a, self.perceptual.prepare(b))
 
     def export(self, network: nn.Module, folder: Path) -> None:
+        """Write the PixelNeRF's weights and sizes."""
         assert isinstance(network, PixelNeRF)
         export_pixelnerf(network, folder)
 
     @torch.no_grad()
     def validate(self, network: nn.Module) -> tuple[dict[str, float], Tensor | None]:
-        """PSNR of whole views at half size on white, beside repeating the first source; for orbits also against
-        the truth played backwards, which a network that has learned to turn does not resemble, and of views from around, if there are some."""
+        """PSNR of whole views at half size on white, and rows of pictures: source, views, truth.
+
+        Beside it the PSNR of repeating the first source, of the views in reverse order (which a network that
+        has learned to turn does not resemble), and of views from around, if there are some.
+        """
         if self._validation is None:
             return {}, None
         assert isinstance(network, PixelNeRF)
         rows: list[Tensor] = []
         psnrs: dict[str, list[Tensor]] = defaultdict(list)
-        device = next(network.parameters()).device
         for i in range(min(_VALIDATION, len(self._validation))):
-            clip = whole_clip(self._validation, i)
-            half = clip.targets.shape[-1] // 2
-            true = F.avg_pool2d(clip.targets, 2)
-            near = camera_similarity(clip.source_cameras, clip.target_cameras)
-            images, _ = network.render_images(
-                Sources.of(clip.sources * 2 - 1, clip.source_cameras, near).to(device),
-                clip.target_cameras.resized(half, half),
-            )
-            made = images.cpu() / 2 + 0.5
-            again = F.avg_pool2d(clip.sources[:1], 2).expand_as(true)
-            # What follows an orbit's own views is from around.
-            path = ORBIT_VIEWS if self.recipe.of == "orbits" else len(made)
-            backwards = made[[0, *range(path - 1, 0, -1)]]
-            shown = {"psnr": made[:path], "psnr of repeating": again[:path], "psnr reversed": backwards}
+            clip = self._validation.whole_clip(i)
+            true, generated = F.avg_pool2d(clip.targets, 2), _generated(network, clip)
+            repeated = F.avg_pool2d(clip.sources[:1], 2).expand_as(true)
+            path = self._validation.path_views(clip)
+            reversed_ = generated[[0, *range(path - 1, 0, -1)]]
+            shown = {
+                "psnr": generated[:path],
+                "psnr of repeating": repeated[:path],
+                "psnr reversed": reversed_,
+            }
             for name, images in shown.items():
                 psnrs[name].append(_psnr(images, true[:path])[1:].mean())
-            if len(made) > path:
-                psnrs["psnr around"].append(_psnr(made, true)[path:].mean())
+            if len(generated) > path:
+                psnrs["psnr around"].append(_psnr(generated, true)[path:].mean())
             if i < _SHOWN:
-                chosen = list(range(0, len(made), max(1, len(made) // 6)))[:6]
-                pictures = [again[0], *(x[k] for x in (made, true) for k in chosen)]
+                chosen = list(range(0, len(true), max(1, len(true) // 6)))[:6]
+                pictures = [repeated[0], *(x[k] for x in (generated, true) for k in chosen)]
                 rows.append(torch.cat([p[:3].permute(1, 2, 0) for p in pictures], 1))
         return {name: float(torch.stack(v).mean()) for name, v in psnrs.items()}, torch.cat(rows)
+
+
+def _generated(network: PixelNeRF, clip: Clip) -> Tensor:
+    """The targets as the network draws them at half size: [V, 4, S/2, S/2] in [0, 1], on the CPU."""
+    half = clip.targets.shape[-1] // 2
+    near = camera_similarity(clip.source_cameras, clip.target_cameras)
+    sources = Sources.of(clip.sources * 2 - 1, clip.source_cameras, near)
+    images, _ = network.render_images(
+        sources.to(network.position.device), clip.target_cameras.resized(half, half)
+    )
+    return images.cpu() / 2 + 0.5
 
 
 def _psnr(images: Tensor, true: Tensor) -> Tensor:
     """[V] of the colours of [V, 4, H, W] in [0, 1]."""
     return -10 * (images - true)[:, :3].square().mean((1, 2, 3)).log10()
-
-
-def orbit_clip(data: OrbitShards, i: int, views: int, any_front: bool, generator: torch.Generator) -> Clip:
-    """Random views of an object in a random appearance: of its orbit, and from around if there are some; the source is the photo.
-
-    With `any_front`, half of the time it is any other view of the orbit, turned to the front: eighteen times the fronts, though
-    not quite framed as photos are.
-    """
-    cameras, front = data.cameras(i), 0
-    if any_front and torch.rand((), generator=generator) < 0.5:
-        front = int(torch.randint(ORBIT_VIEWS, (), generator=generator))
-    frames = torch.randperm(len(cameras), generator=generator)[:views]
-    photo = data.view(i, front) if front else data.photo(i)
-    images = torch.stack([photo, *(data.view(i, k) for k in frames.tolist())])
-    images, mirrored = recoloured(images, generator)
-    targets = cameras[frames].turned(-front * 360 / ORBIT_VIEWS)
-    x = images.permute(0, 3, 1, 2).float() / 255
-    return Clip(x[:1], cameras[0], x[1:], targets.mirrored() if mirrored else targets)
-
-
-def scene_clip(data: SceneShards, i: int, count: int, views: int, generator: torch.Generator) -> Clip:
-    """`count` random views of a scene as sources, `views` others as targets."""
-    rgb, cameras, depth = data[i]
-    chosen = torch.randperm(len(rgb), generator=generator)[: count + views]
-    x, new = opaque(rgb[chosen]), chosen[count:]
-    return Clip(x[:count], cameras[chosen[:count]], x[count:], cameras[new], depth[new].float())
-
-
-def whole_clip(data: OrbitShards | SceneShards, i: int) -> Clip:
-    """For validation: all views of an object from its photo, or a scene's other views from its first, middle and last one."""
-    if isinstance(data, OrbitShards):
-        x = torch.cat([data.photo(i)[None], data[i][0]]).permute(0, 3, 1, 2).float() / 255
-        cameras = data.cameras(i)
-        return Clip(x[:1], cameras[0], x[1:], cameras)
-    rgb, cameras, _ = data[i]
-    last = len(rgb) - 1
-    given = [0, last // 2, last]
-    others = [k for k in range(len(rgb)) if k not in given]
-    x = opaque(rgb)
-    return Clip(x[given], cameras[given], x[others], cameras[others])
 
 
 def draw_rays(
@@ -286,8 +223,8 @@ def draw_rays(
     """Rays through random pixels of the targets, which are reduced to `pixels` a side first.
 
     Returns:
-        origins and directions [V * rays, 3], what they show [V * rays, 4] (colour premultiplied by alpha), and camera
-        depth [V * rays, 1], 0 where unknown.
+        origins and directions [V * rays, 3], what they show [V * rays, 4] (colour premultiplied by alpha),
+        and camera depth [V * rays, 1], 0 where unknown.
     """
     x = F.avg_pool2d(clip.targets, clip.targets.shape[-1] // pixels)
     x = torch.cat([x[:, :3] - (1 - x[:, 3:]), x[:, 3:]], 1)
@@ -295,8 +232,9 @@ def draw_rays(
     depth = F.interpolate(depth[:, None], (pixels, pixels), mode="nearest")
     maps = [*clip.target_cameras.resized(pixels, pixels).rays(), *(t.movedim(1, -1) for t in (x, depth))]
     at = torch.randint(pixels**2, (len(x), rays, 1), generator=generator)
-    drawn = [t.flatten(1, 2).gather(1, at.expand(-1, -1, t.shape[-1])).flatten(0, 1) for t in maps]
-    origins, directions, colours, depth = drawn
+    origins, directions, colours, depth = (
+        t.flatten(1, 2).gather(1, at.expand(-1, -1, t.shape[-1])).flatten(0, 1) for t in maps
+    )
     return origins, directions, colours, depth
 
 
@@ -311,9 +249,3 @@ def draw_square(clip: Clip, side: int, generator: torch.Generator) -> tuple[Tens
     there = (slice(y, y + side), slice(x, x + side))
     origins, directions = (t[0][there].flatten(0, 1) for t in clip.target_cameras[0].rays())
     return origins, directions, clip.targets[0, :3].permute(1, 2, 0)[there]
-
-
-def opaque(rgb: Tensor) -> Tensor:
-    """uint8 [V, H, W, 3] -> [V, 4, H, W] in [0, 1] with alpha 1."""
-    x = rgb.permute(0, 3, 1, 2).float() / 255
-    return torch.cat([x, torch.ones_like(x[:, :1])], 1)

@@ -1,8 +1,8 @@
-"""Tuning of SVD's UNet on orbits (paper sec. 3.1): the paper's changes to how Stable Video Diffusion was trained.
+"""Tuning of SVD's UNet on orbits, with the paper's changes to SVD's own training (paper sec. 3.1).
 
-Much more noise (ln sigma ~ N(1.5, 2^2)), the photo's latent and its CLIP embedding withheld one by one at a rate of 0.2,
-log-normal noise on the photo's latent, constant frame rate and motion, a random front, and no elevation condition. VAE and
-CLIP tower are frozen and run once (`v3d.training.tasks.svd_latents`).
+Much more noise (ln sigma ~ N(1.5, 2^2)), the photo's latent and its CLIP embedding withheld one by one at a
+rate of 0.2, log-normal noise on the photo's latent, constant frame rate and motion, a random front, and no
+elevation condition. VAE and CLIP tower are frozen and run once (`v3d.training.svd_latent_cache`).
 """
 
 from __future__ import annotations
@@ -32,33 +32,46 @@ from v3d.diffusion.conditions import (
 from v3d.diffusion.official.networks import load_networks, official_folder, save_networks
 from v3d.diffusion.svd import SVDModel, use_single_token_attention
 from v3d.errors import V3DError
-from v3d.training.loop import BatchShare
 from v3d.training.order import Order
 from v3d.training.processes import ALONE, Processes
 from v3d.training.recipe import SVDRecipe
-from v3d.training.tasks.svd_latents import LatentCache, OrbitLatents, pixels
+from v3d.training.svd_latent_cache import LatentCache, OrbitLatents, pixels
+from v3d.training.task import BatchShare
 
 EDM = edm.Preconditioning()
+"""SVD's preconditioning."""
+
 BUCKETS = (0.0, 0.5, 2.0, 8.0, 40.0, float("inf"))
+"""Ranges of sigma whose losses are logged apart."""
+
 _LEVELS = (0.3, 1.0, 4.0, 20.0, 100.0)
 _VALIDATION, _SHOWN = 16, 2
 
 
 class SVDTask:
-    """See `v3d.training.loop.Task`."""
+    """Tunes SVD's UNet on orbits, as the paper does (a `v3d.training.task.Task`).
+
+    Attributes:
+        network: the UNet.
+    """
 
     network: nn.Module
 
     def __init__(self, recipe: SVDRecipe, processes: Processes = ALONE) -> None:
         """Load the networks and encode the data.
 
+        Args:
+            recipe: what is trained, and how.
+            processes: this process among those that train together.
+
         Raises:
-            V3DError: data or weights are missing or do not fit, or there are more parts than samples in a step.
+            V3DError: data or weights are missing or do not fit, or there are more parts than samples in a
+                step.
         """
         if recipe.batch < processes.size * recipe.accumulate:
             raise V3DError(
-                f"A batch of {recipe.batch} cannot be cut into {recipe.accumulate} parts for each of {processes.size}"
-                " processes; lower --accumulate or raise --batch."
+                f"A batch of {recipe.batch} cannot be cut into {recipe.accumulate} parts for each of"
+                f" {processes.size} processes; lower --accumulate or raise --batch."
             )
         self.recipe, self.processes = recipe, processes
         self.folder = official_folder(recipe.model)
@@ -70,9 +83,8 @@ class SVDTask:
             self._validation = self._encode(self._validation_shards)
         self.networks.vae.to(processes.device)
         self.networks.image_encoder.to("cpu")  # not needed any more
-        logging.getLogger("diffusers.models.modeling_utils").setLevel(
-            logging.ERROR
-        )  # warns of any .to(dtype)
+        # diffusers warns of any .to(dtype).
+        logging.getLogger("diffusers.models.modeling_utils").setLevel(logging.ERROR)
         unet = self.networks.unet.to(processes.device)
         use_single_token_attention(unet)
         if recipe.checkpointing:
@@ -97,13 +109,16 @@ class SVDTask:
         self.order = Order(len(self.latents), self.recipe.seed)
 
     def refresh(self) -> None:
+        """Encode orbits that have arrived."""
         if len(OrbitShards(self.recipe.data)) > len(self.latents):
             self._load()
 
     def batch_size(self, done: float) -> int:
+        """Orbits of a step; always the recipe's."""
         return self.recipe.batch
 
     def losses(self, network: nn.Module, share: BatchShare) -> dict[str, Tensor]:
+        """Per orbit [B]: the EDM loss, and the same value under the name of its range of sigma."""
         r, g = self.recipe, share.generator()
         sigma = self.law.sample(share.batch, g)
         augmentation = (
@@ -132,8 +147,8 @@ class SVDTask:
     ) -> tuple[Tensor, Conditions]:
         """Scaled latents [V, 4, h, w] of the views, and the conditions (of one photo) that belong to them.
 
-        As the sampler has them: the photo's latent is a sample of the VAE's posterior, not scaled, to which noise of
-        standard deviation `augmentation` is added; that number is the third time id.
+        As the sampler has them: the photo's latent is a sample of the VAE's posterior, not scaled, to which
+        noise of standard deviation `augmentation` is added; that number is the third time id.
         """
         device = generator.device
         mean, std = orbit.mean.to(device), orbit.std.to(device)
@@ -143,14 +158,14 @@ class SVDTask:
         return z[1:] * self.scale, Conditions(orbit.embedding[:1, None].to(device), latent, time_ids)
 
     def export(self, network: nn.Module, folder: Path) -> None:
-        """A folder as `v3d convert` writes it, with this UNet; VAE and CLIP tower are those of the recipe's model."""
+        """Write a folder as `v3d convert` does: this UNet, and the recipe's model's other networks."""
         trained = {name for name, p in self.network.named_parameters() if p.requires_grad}
         tuned = {name: tensor for name, tensor in network.state_dict().items() if name in trained}
         save_networks(tuned, self.folder, folder)
 
     @torch.no_grad()
     def validate(self, network: nn.Module) -> tuple[dict[str, float], Tensor | None]:
-        """The loss at fixed noise levels over objects that training does not see, and orbits sampled for some."""
+        """The loss at fixed noise levels over objects not trained on, and orbits sampled for some."""
         if self.recipe.validation is None:
             return {}, None
         device = self.processes.device
@@ -166,14 +181,14 @@ class SVDTask:
                 for k, level in enumerate(_LEVELS):
                     sigma = torch.full((1,), level, device=device)
                     losses[k] += float(edm.edm_loss(denoise, x0[None], sigma, noise[None], EDM)) / count
-            scores, picture = self._samples(network)
+            scores, picture = self._sampled(network)
         return {f"loss{level:g}": float(losses[k]) for k, level in enumerate(_LEVELS)} | scores, picture
 
-    def _samples(self, network: nn.Module) -> tuple[dict[str, float], Tensor]:
+    def _sampled(self, network: nn.Module) -> tuple[dict[str, float], Tensor]:
         """PSNR of sampled views, and a row for each object: photo, six generated views, the six true ones."""
         r, device = self.recipe, self.processes.device
         model = SVDModel(replace(self.networks, unet=network), device, "", size=r.size)
-        rows, made, repeated = [], [], []
+        rows, generated, repeated = [], [], []
         for i in range(min(_SHOWN, len(self._validation))):
             generator = torch.Generator(device).manual_seed(i)
             x0, conditions = self.sample(self._validation[i], NOISE_AUGMENTATION, generator)
@@ -181,10 +196,10 @@ class SVDTask:
             latents = model.sample(conditions, noise, r.sampler_steps, r.guidance)
             views = (model.decode(latents[0]).cpu() * 0.5 + 0.5).clamp(0, 1)
             true, photo = (pixels(images, r.size) for images in self._images(i))
-            made.append((views - true)[1:].square().mean())
+            generated.append((views - true)[1:].square().mean())
             repeated.append((true[:1] - true)[1:].square().mean())
             rows.append(torch.cat([photo[0], *views[::3], *true[::3]], -1).permute(1, 2, 0))
-        scores = {"psnr": _psnr(made), "psnr of repeating": _psnr(repeated)}
+        scores = {"psnr": _psnr(generated), "psnr of repeating": _psnr(repeated)}
         return scores, torch.cat(rows)
 
     def _images(self, i: int) -> tuple[Tensor, Tensor]:
@@ -198,9 +213,10 @@ def is_temporal(name: str) -> bool:
 
 
 def recompute_blocks(unet: nn.Module) -> None:
-    """Let every residual and attention block of the UNet keep its inputs alone for the backward pass, in place.
+    """Let every residual and attention block of the UNet keep nothing but its inputs for the backward pass.
 
-    diffusers' own checkpointing leaves the temporal transformers out.
+    The UNet is changed in place; the rest is computed again when it is needed. diffusers' own checkpointing
+    leaves the temporal transformers out.
     """
     for module in unet.modules():
         if type(module).__name__ in ("SpatioTemporalResBlock", "TransformerSpatioTemporalModel"):
@@ -209,9 +225,9 @@ def recompute_blocks(unet: nn.Module) -> None:
 
 @cache
 def _recomputing(kind: Any) -> Any:
-    """A class rather than a wrapped method, so that deep copies of a module compute with their own weights."""
+    """A class, not a wrapped method, so that deep copies of a module compute with their own weights."""
 
-    class Recomputing(kind):
+    class Recomputing(kind):  # type: ignore[misc,unused-ignore]  # a class known at run time only
         def forward(self, *args: Any, **kwargs: Any) -> Any:
             if not torch.is_grad_enabled():
                 return super().forward(*args, **kwargs)

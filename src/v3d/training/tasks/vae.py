@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from v3d.data.orbit_shards import OrbitShards
 from v3d.data.shards import UNREADABLE
 from v3d.errors import V3DError
-from v3d.networks.vae import VAE, VAEConfig, load_vae
+from v3d.networks.vae import VAE, load_vae
 from v3d.training.export import export_vae
-from v3d.training.loop import BatchShare
 from v3d.training.order import Order
 from v3d.training.processes import ALONE, Processes
 from v3d.training.recipe import VAERecipe
+from v3d.training.task import BatchShare
 
 log = logging.getLogger(__name__)
 _CROPS = 4  # of one orbit before the next: opening an orbit costs more than cropping it
@@ -33,13 +33,18 @@ class AutoEncoder(nn.Module):
         self.vae = vae
 
     def forward(self, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Encode x [B, 4, H, W] in [-1, 1], add noise [B, C, H/8, W/8] to the latents, decode."""
         mean, logvar = self.vae.moments(x)
         z = mean.float() + (logvar.float() / 2).exp() * noise
         return self.vae.decoder(z.to(x.dtype)).float(), mean.float(), logvar.float()
 
 
 class VAETask:
-    """See `v3d.training.loop.Task`."""
+    """Trains the VAE on crops of rendered views (a `v3d.training.task.Task`).
+
+    Attributes:
+        network: the VAE with its noise as an input.
+    """
 
     network: nn.Module
 
@@ -47,47 +52,53 @@ class VAETask:
         """Open the data and make the network.
 
         Args:
+            recipe: what is trained, and how.
+            processes: this process among those that train together.
             init: folder of a VAE to start from; its sizes must be the recipe's.
 
         Raises:
             V3DError: data or weights are missing or do not fit.
         """
         self.recipe = recipe
-        config = VAEConfig(recipe.latent_channels, recipe.widths, recipe.blocks)
         torch.manual_seed(recipe.seed)
-        vae = VAE(config) if init is None else load_vae(init).requires_grad_(True).train()
-        if vae.config != config:
-            raise V3DError(f"The VAE in {init} is {vae.config}, the recipe's is {config}; change the recipe.")
+        vae = VAE(recipe.network) if init is None else load_vae(init).requires_grad_(True).train()
+        if vae.config != recipe.network:
+            raise V3DError(
+                f"The VAE in {init} is {vae.config}, the recipe's is {recipe.network}; change the recipe."
+            )
         self.network = AutoEncoder(vae).to(processes.device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._validation = None if recipe.validation is None else OrbitShards(recipe.validation)
         self.refresh()
 
     def refresh(self) -> None:
+        """Open the data anew, with what has arrived."""
         self.data = OrbitShards(self.recipe.data)
         self.order = Order(len(self.data), self.recipe.seed)
 
     def batch_size(self, done: float) -> int:
+        """Crops of a step; always the recipe's."""
         return self.recipe.batch
 
     def losses(self, network: nn.Module, share: BatchShare) -> dict[str, Tensor]:
+        """Per crop [B]: the loss, the divergence from N(0, 1) and the reconstruction's PSNR."""
         r = self.recipe
         dtype = next(network.parameters()).dtype
         crops, noises = [], []
         for j in share.samples:
             g = share.sample_generator(j)
             crops.append(self._crop((share.position + j) // _CROPS, g))
-            noises.append(torch.randn(r.latent_channels, r.crop // 8, r.crop // 8, generator=g))
+            noises.append(torch.randn(r.network.latent_channels, r.crop // 8, r.crop // 8, generator=g))
         x = (torch.stack(crops).permute(0, 3, 1, 2).float() / 127.5 - 1).to(share.device)
         x = x.contiguous(memory_format=torch.channels_last)
         y, mean, logvar = network(x.to(dtype), torch.stack(noises).to(share.device))
         divergence = 0.5 * (mean**2 + logvar.exp() - 1 - logvar).flatten(1).mean(1)
-        loss = reconstruction_loss(y, x) + r.kl * divergence * r.latent_channels * 16
+        loss = reconstruction_loss(y, x) + r.kl * divergence * r.network.latent_channels * 16
         mse = (y - x).square().flatten(1).mean(1) / 4  # images are in [-1, 1]
         return {"loss": loss, "kl": divergence.detach(), "psnr of crops": -10 * mse.detach().log10()}
 
     def _crop(self, position: int, generator: torch.Generator) -> Tensor:
-        """A crop [S, S, 4] uint8 that touches the object, randomly placed and flipped; bad orbits are passed over."""
+        """A random crop [S, S, 4] uint8 that touches the object; unreadable images are passed over."""
         S = self.recipe.crop
         for attempt in range(100):
             orbit = self.order[position + attempt]
@@ -150,10 +161,11 @@ class VAETask:
 
 
 def reconstruction_loss(x: Tensor, y: Tensor) -> Tensor:
-    """L1 on colours, hues and gradients over three scales, per image [B]: keeps edges without a perceptual network.
+    """L1 on colours, hues and gradients over three scales, per image [B].
 
-    The hue term (opponent colours) matters: without it a small network spends its latents on brightness
-    and learns one hue axis only, so that yellow comes back orange and green comes back blue.
+    The gradients keep edges sharp without a perceptual network. The hue term (opponent colours) matters:
+    without it a small network spends its latents on brightness and learns one hue axis only, so that yellow
+    comes back orange and green comes back blue.
     """
 
     def mean(t: Tensor) -> Tensor:

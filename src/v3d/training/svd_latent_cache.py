@@ -1,7 +1,8 @@
-"""The latent cache of SVD's tuning: what its frozen VAE and CLIP tower make of every orbit, in a file beside its shard.
+"""The latent cache of SVD's tuning: every orbit as its frozen VAE and CLIP tower encode it, beside its shard.
 
-Kept are the posteriors' means and deviations, not samples of them, because the original draws new samples every step.
-An orbit may begin at any of its views (`OrbitLatents.from_front`), so every view has its CLIP embedding too.
+Kept are the posteriors' means and deviations, not samples of them, because the original draws new samples
+every step. An orbit may begin at any of its views (`OrbitLatents.from_front`), so every view has its CLIP
+embedding too.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ class OrbitLatents:
     """One orbit of V views, encoded; the photo comes first. Latents are not scaled.
 
     Attributes:
-        mean, std: [1 + V, 4, h, w] of the VAE's posteriors.
+        mean: [1 + V, 4, h, w] of the VAE's posteriors.
+        std: [1 + V, 4, h, w] of the VAE's posteriors.
         embedding: [1 + V, C] CLIP image embeddings.
     """
 
@@ -45,8 +47,8 @@ class OrbitLatents:
     def from_front(self, front: int) -> OrbitLatents:
         """The orbit that begins at view `front`.
 
-        Its photo is that view as it stands, so the photo's framing is the orbit's, whatever it is. Orbit 0 keeps
-        its own photo, which obeys the framing law (`v3d.data.orbits`) even where the views could not.
+        Its photo is that view as it stands, so the photo's framing is the orbit's, whatever it is. Orbit 0
+        keeps its own photo, which obeys the framing law (`v3d.data.variants`) even where the views could not.
         """
         if front == 0:
             return self
@@ -55,23 +57,30 @@ class OrbitLatents:
 
 
 class LatentCache:
-    """The orbits of a folder, encoded: `self[i] -> OrbitLatents` in float32, read from disk when asked for."""
+    """The orbits of a folder, encoded: `self[i]` in float32, read from disk when asked for."""
 
     def __init__(
         self, shards: OrbitShards, vae: Any, image_encoder: Any, size: int, device: torch.device
     ) -> None:
-        """Encode what is not there yet, views resized to `size`; the cache's names tell networks and sizes apart.
+        """Encode what is not there yet; the names of the cache's files tell networks and sizes apart.
 
         Shards whose images cannot be decoded are logged and skipped.
+
+        Args:
+            shards: the orbits.
+            vae: diffusers' VAE.
+            image_encoder: transformers' CLIP tower.
+            size: pixels of a side to which views are resized.
+            device: where they are encoded.
 
         Raises:
             V3DError: the orbits are not 18 views at elevation 0, or none can be read.
         """
-        mark = weights_fingerprint(nn.ModuleList([vae, image_encoder]))
+        version = weights_fingerprint(nn.ModuleList([vae, image_encoder]))
         self._rows: list[tuple[Any, int]] = []
         for path, shard in shards.shards():
-            cache = path.with_name(f"svd-{mark}-{size}-{path.stem}.safetensors")
-            file = _open(cache)
+            cache = path.with_name(f"svd-{version}-{size}-{path.stem}.safetensors")
+            file: Any = _open(cache)
             if file is None:
                 check_cameras(path, shard)
                 try:
@@ -97,7 +106,7 @@ class LatentCache:
 def _open(cache: Path) -> Any:
     """The open cache, or None where there is none that is whole."""
     try:
-        file = safe_open(cache, "pt")
+        file: Any = safe_open(cache, "pt")
         return file if set(_KEYS) <= set(file.keys()) else None
     except (OSError, SafetensorError):
         return None
@@ -110,20 +119,20 @@ def _encode(shard: Shard, vae: Any, image_encoder: Any, size: int, device: torch
     parts: dict[str, list[Tensor]] = {key: [] for key in _KEYS}
     for row in range(len(shard.ids)):
         images = torch.cat([shard.photo(row)[None], shard.views(row)[:ORBIT_VIEWS]])
-        found: dict[str, list[Tensor]] = {key: [] for key in _KEYS}
-        for image in images.split(4):
+        encoded: dict[str, list[Tensor]] = {key: [] for key in _KEYS}
+        for image in torch.split(images, 4):
             x = pixels(image, size).to(device) * 2 - 1
             posterior = vae.encode(x).latent_dist
             embedding = image_encoder(clip_pixels(x)).image_embeds
             for key, value in zip(_KEYS, (posterior.mean, posterior.std, embedding), strict=True):
-                found[key].append(value.half().cpu())
+                encoded[key].append(value.half().cpu())
         for key in _KEYS:
-            parts[key].append(torch.cat(found[key]))
+            parts[key].append(torch.cat(encoded[key]))
     return {key: torch.stack(rows).contiguous() for key, rows in parts.items()}
 
 
 def pixels(images: Tensor, size: int) -> Tensor:
-    """uint8 views [V, H, W, 4] (colour on white, alpha) -> colours [V, 3, size, size] in [0, 1], antialiased."""
+    """uint8 views [V, H, W, 4] on white -> colours [V, 3, size, size] in [0, 1], antialiased."""
     x = images[..., :3].permute(0, 3, 1, 2).float() / 255
     if x.shape[-2:] == (size, size):
         return x

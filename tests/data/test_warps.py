@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from v3d.data.combining import combine, join
 from v3d.data.orbit_shards import OrbitShards
 from v3d.data.render_orbits import render_meshes
 from v3d.data.settings import RenderSettings
-from v3d.data.shapes import Warp, combine, join, random_warp
+from v3d.data.warps import Warp, random_warp
 from v3d.meshes.mesh import Mesh
 from v3d.meshes.rendering import sample_texture
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from v3d.cameras import Cameras, intrinsics, look_at
-from v3d.data.textures import uniform
+from v3d.data.random_numbers import uniform
 
 SCENE_RADIUS = 1.5
 """Distance of a clip's farthest camera from the point that the clip looks at: the world's origin."""
@@ -21,9 +21,12 @@ _FOV = (35.0, 80.0)
 def random_clip(
     generator: torch.Generator, views: int, size: int, radius: float, *, farther: float = 1.0
 ) -> Cameras:
-    """A clip around the origin.
+    """A random clip around the origin: an arc, a spiral, a dolly or a hand-held walk.
 
     Args:
+        generator: of all choices.
+        views: cameras of the clip.
+        size: pixels of an image's side.
         radius: of the ball at the origin that the cameras should more or less see.
         farther: factor of all distances.
     """
@@ -48,7 +51,7 @@ def random_clip(
 
 
 def normalised(cameras: Cameras) -> tuple[Cameras, float]:
-    """The clip scaled about the origin so that its farthest camera stands at `SCENE_RADIUS`, and the scale."""
+    """A clip scaled about the origin so that its farthest camera is at `SCENE_RADIUS`, and the scale."""
     scale = SCENE_RADIUS / float(cameras.centers.norm(dim=-1).max())
     c2w = cameras.c2w.clone()
     c2w[:, :3, 3] *= scale

@@ -14,10 +14,10 @@ from PIL import Image
 from v3d.cameras import orbit
 from v3d.data.corpus import corpus_ids, load_corpus
 from v3d.data.orbit_shards import OrbitShards
-from v3d.data.orbits import OrbitVariant, random_variant, render_orbit
 from v3d.data.records import on_white
 from v3d.data.render_orbits import render_meshes
 from v3d.data.settings import RenderSettings
+from v3d.data.variants import OrbitVariant, random_variant, render_orbit
 from v3d.errors import V3DError
 from v3d.framing import BORDER_RATIO, MAX_FILL, frame_mesh, photo_of
 from v3d.meshes.mesh import Mesh

@@ -1,8 +1,8 @@
 """Synthetic scenes for the scene model: objects on a ground, perhaps among walls, under random light.
 
 The world of a scene: z up, the origin at the point that the clip looks at, its farthest camera at distance
-`clips.SCENE_RADIUS`. Objects stand on the ground with room between them; walls stand beyond every object and
-every camera, so no camera is ever inside an object or behind a wall.
+`camera_clips.SCENE_RADIUS`. Objects stand on the ground with room between them; walls stand beyond every
+object and every camera, so no camera is ever inside an object or behind a wall.
 """
 
 from __future__ import annotations
@@ -15,20 +15,22 @@ import torch
 from torch import Tensor
 
 from v3d.cameras import Cameras
-from v3d.data.clips import normalised, random_clip
+from v3d.data.camera_clips import normalised, random_clip
 from v3d.data.corpus import CorpusObject
-from v3d.data.orbits import random_variant, vary
-from v3d.data.textures import Texture, random_colours, random_texture, uniform
+from v3d.data.procedural.textures import Texture, random_colours, random_texture
+from v3d.data.random_numbers import uniform
+from v3d.data.variants import random_variant, vary
 from v3d.errors import V3DError
 from v3d.meshes.mesh import Mesh
 from v3d.meshes.rendering import Light
 
 MOST_OBJECTS = 4
+"""Objects of a scene at most."""
 
 CLEARANCE = 0.08
 """Free space around every camera."""
 
-LEAST_SEEN = 0.15
+MIN_COVERAGE = 0.15
 """Share of every view that shows the scene rather than the sky."""
 
 _LIFT = 2e-3  # undersides stand so far above the ground, in object sizes: in one plane they would flicker
@@ -37,7 +39,12 @@ _FARTHEST = 9.0  # the ground ends here
 
 @dataclass(frozen=True)
 class Placed:
-    """An object in its place. `palette`: its texture is a colour table, read without interpolation."""
+    """An object in its place.
+
+    Attributes:
+        mesh: in the scene's world.
+        palette: its texture is a colour table, read without interpolation.
+    """
 
     mesh: Mesh
     palette: bool
@@ -64,7 +71,7 @@ class Plane:
     tile: float
 
     def hit(self, origins: Tensor, directions: Tensor) -> Tensor:
-        """Where rays [..., 3] meet it: depth [...] along them (inf: nowhere)."""
+        """Depth [...] along rays [..., 3] at which they meet the plane; inf where they do not."""
         d = directions @ self.axes.T
         o = (origins - self.center) @ self.axes.T
         t = -o[..., 2] / d[..., 2]
@@ -73,7 +80,7 @@ class Plane:
         return torch.where(inside & (t > 1e-3), t, torch.inf)
 
     def place(self, points: Tensor) -> Tensor:
-        """Coordinates [N, 2] along u and v of points [N, 3] on it."""
+        """Coordinates [N, 2] along u and v of points [N, 3] on the plane."""
         return (points - self.center) @ self.axes[:2].T
 
 
@@ -115,7 +122,7 @@ def random_scene(items: Sequence[CorpusObject], views: int, size: int, generator
         if not stand_clear(cameras, placed):
             continue
         planes = random_surroundings(placed, cameras, float(-aim[2]) * scale, generator)
-        if float(seen(planes, cameras).min()) >= LEAST_SEEN:
+        if float(coverage(planes, cameras).min()) >= MIN_COVERAGE:
             return Scene(tuple(placed), planes, _random_light(generator), _random_sky(generator), cameras)
     raise V3DError("no clip stands clear of the objects")
 
@@ -153,7 +160,7 @@ def stand_clear(cameras: Cameras, objects: Sequence[Placed]) -> bool:
     return True
 
 
-def seen(planes: Sequence[Plane], cameras: Cameras) -> Tensor:
+def coverage(planes: Sequence[Plane], cameras: Cameras) -> Tensor:
     """[V] share of each view that the planes cover, estimated with a few rays."""
     origins, directions = cameras.resized(16, 16).rays()
     depth = torch.stack([plane.hit(origins, directions) for plane in planes]).amin(0)
@@ -212,7 +219,7 @@ def random_surroundings(
 
 
 def _random_tile(texture: Texture, cameras: Cameras, generator: torch.Generator) -> float:
-    """Side of a tile whose finest features are 6 to 48 pixels wide, seen straight from the clip's distance."""
+    """Side of a tile whose finest features are 6 to 48 pixels wide, seen head-on from the clip's distance."""
     distance = float(cameras.centers.norm(dim=-1).mean())
     per_pixel = distance / float(cameras.K[0, 0, 0]) * cameras.width / 128  # of a view 128 pixels wide
     return texture.cells * per_pixel * 6 * 8 ** uniform(generator, 0, 1)

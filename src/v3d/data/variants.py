@@ -1,11 +1,11 @@
-"""Training orbits: a mesh, a front, a light -> the 18 views that the generator learns to make.
+"""Random variants of an object (front, light, shape, colours), and the orbit of 18 views of each.
 
-The framing law. A photo is framed so that its object's box is centred and the box's longer side fills
-`1 - BORDER_RATIO` of the image (`v3d.capture.photo`). Training orbits obey the same law: the object is turned to
-a front, centred, and scaled until view 0 *is* such a photo. Only where another view would then leave the
-image (a long object seen end-on) does the object shrink, until the widest view fills `MAX_FILL`; the
-photo that conditions the generator keeps the law even then, so a long object seen end-on still comes out
-with its true proportions.
+The framing law. A photo is framed so that its object's box is centred and the box's longer side fills `1 -
+BORDER_RATIO` of the image (`v3d.capture.photo`). Training orbits obey the same law: the object is turned to a
+front, centred, and scaled until view 0 *is* such a photo. Only where another view would then leave the image
+(a long object seen end-on) does the object shrink, until the widest view fills `MAX_FILL`; the photo that
+conditions the generator keeps the law even then, so a long object seen end-on still comes out with its true
+proportions.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from v3d.cameras import ORBIT_RADIUS, ORBIT_VIEWS, WIDE_FOV, Cameras, intrinsics, look_at, orbit
-from v3d.data.shapes import Warp, random_warp
+from v3d.data.random_numbers import uniform
+from v3d.data.warps import Warp, random_warp
 from v3d.framing import frame_mesh
 from v3d.meshes.mesh import Mesh
 from v3d.meshes.rendering import Light, render
@@ -49,32 +50,40 @@ class OrbitVariant:
 
 
 DEFAULT_LIGHT = Light(torch.tensor([1.0, 0.6, 1.2]), ambient=0.7)
+"""One mild light, for variants that draw none."""
 
 
 def random_variant(generator: torch.Generator) -> OrbitVariant:
-    """A random front, light, shape and appearance. Half of the variants keep the object's own colours, and a third
-    keep its shape but for its proportions."""
+    """A random front, light, shape and appearance.
 
-    def uniform(low: float, high: float) -> float:
-        return low + (high - low) * float(torch.rand((), generator=generator))
-
-    angle, height = uniform(0, 2 * math.pi), uniform(0.2, 1.0)
-    light = Light(torch.tensor([math.cos(angle), math.sin(angle), height]), ambient=uniform(0.5, 1.0))
-    recolour = uniform(0, 1) < 0.5
+    Half of the variants keep the object's own colours, and a third keep its shape but for its proportions.
+    """
+    angle, height = uniform(generator, 0, 2 * math.pi), uniform(generator, 0.2, 1.0)
+    light = Light(
+        torch.tensor([math.cos(angle), math.sin(angle), height]), ambient=uniform(generator, 0.5, 1.0)
+    )
+    recolour = uniform(generator, 0, 1) < 0.5
     channels = torch.randperm(3, generator=generator).tolist() if recolour else [0, 1, 2]
     return OrbitVariant(
-        front=uniform(0, 360),
+        front=uniform(generator, 0, 360),
         light=light,
-        mirror=uniform(0, 1) < 0.5,
-        stretch=(_STRETCH ** uniform(-1, 1), _STRETCH ** uniform(-1, 1), _STRETCH ** uniform(-1, 1)),
-        warp=random_warp(generator) if uniform(0, 1) < 2 / 3 else None,
+        mirror=uniform(generator, 0, 1) < 0.5,
+        stretch=(
+            _STRETCH ** uniform(generator, -1, 1),
+            _STRETCH ** uniform(generator, -1, 1),
+            _STRETCH ** uniform(generator, -1, 1),
+        ),
+        warp=random_warp(generator) if uniform(generator, 0, 1) < 2 / 3 else None,
         channels=(channels[0], channels[1], channels[2]),
-        gain=(uniform(0.85, 1.0), uniform(0.85, 1.0), uniform(0.85, 1.0)),
+        gain=(uniform(generator, 0.85, 1.0), uniform(generator, 0.85, 1.0), uniform(generator, 0.85, 1.0)),
     )
 
 
 def around(views: int, size: int, generator: torch.Generator) -> Cameras:
-    """`views` cameras (field of view `WIDE_FOV`) in random directions, evenly over the sphere from 30 degrees below the horizon to straight above."""
+    """`views` cameras (field of view `WIDE_FOV`) in random directions around the object.
+
+    They are spread evenly over the sphere from 30 degrees below the horizon to straight above.
+    """
     u, height = torch.rand(2, views, dtype=torch.float64, generator=generator)
     height = (1.5 * height - 0.5).clamp_max(0.999)  # at the pole itself nothing stands upright
     flat = (1 - height.square()).sqrt()
@@ -118,9 +127,13 @@ def render_orbit(
     palette: bool = False,
     smooth: bool = True,
 ) -> Views:
-    """The orbit of one object: [views, size, size] images that obey the framing law.
+    """Render the orbit of one object: [views, size, size] images that obey the framing law.
 
     Args:
+        mesh: the object.
+        variant: its front, light, shape and colours.
+        size: pixels of a view's side.
+        views: cameras of the orbit.
         palette: read the texture without interpolation.
         smooth: shade with interpolated normals.
     """

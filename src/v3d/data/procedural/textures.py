@@ -15,7 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SIDE = 256  # texels of a tile
+from v3d.data.random_numbers import integer, uniform
+
+SIDE = 256
+"""Texels of a tile's side."""
+
 _FINE = 2 * SIDE  # patterns are drawn so large, then halved: their edges are smooth
 
 
@@ -50,7 +54,8 @@ class Texture:
         return self._bilinear(uv, low) * (1 - mix) + self._bilinear(uv, low + 1) * mix
 
     def _bilinear(self, uv: Tensor, level: Tensor) -> Tensor:
-        # The level's own side, and where it begins in `texels`: the sum of (SIDE / 2^k)^2 over finer levels k.
+        # The level's own side, and where it begins in `texels`: the sum of (SIDE / 2^k)^2 over
+        # finer levels k.
         side = SIDE >> level
         begin = (4 * SIDE * SIDE - 4 * side * side) // 3
         xy = (uv * side[:, None] - 0.5).T
@@ -72,7 +77,7 @@ def random_texture(generator: torch.Generator) -> Texture:
     kinds: list[Callable[[torch.Generator], tuple[Tensor, float]]] = [
         _plain, _clouds, _checks, _tiles, _planks, _stripes, _marble, _speckles, _mosaic, _blots,
     ]  # fmt: skip
-    image, cells = kinds[_integer(generator, 0, len(kinds))](generator)
+    image, cells = kinds[integer(generator, 0, len(kinds))](generator)
     # Nothing real is uniform: a faint unevenness, large and small.
     uneven = (noise(generator, 1, 4) - 0.5) * 0.16 + (noise(generator, 20, 60) - 0.5) * uniform(
         generator, 0.0, 0.12
@@ -95,9 +100,11 @@ def random_colours(generator: torch.Generator, count: int) -> Tensor:
 
 
 def noise(generator: torch.Generator, low: float, high: float, *, stretch: float = 1.0) -> Tensor:
-    """[_FINE, _FINE] periodic noise of `low` to `high` waves a tile, evenly spread over [0, 1].
+    """Periodic noise [_FINE, _FINE] of `low` to `high` waves a tile, evenly spread over [0, 1].
 
     Args:
+        generator: of the noise.
+        low, high: waves a tile.
         stretch: features are so much longer along x than along y.
     """
     fy = torch.fft.fftfreq(_FINE, 1 / _FINE)[:, None]
@@ -106,15 +113,6 @@ def noise(generator: torch.Generator, low: float, high: float, *, stretch: float
     spectrum = torch.fft.rfft2(torch.randn(_FINE, _FINE, generator=generator))
     x = torch.fft.irfft2(spectrum * ((f >= low) & (f <= high)) / f.clamp_min(1), s=(_FINE, _FINE))
     return 0.5 * (1 + torch.erf(x / (x.std().clamp_min(1e-12) * math.sqrt(2))))
-
-
-def uniform(generator: torch.Generator, low: float, high: float) -> float:
-    """A random number in [low, high)."""
-    return low + (high - low) * float(torch.rand((), generator=generator))
-
-
-def _integer(generator: torch.Generator, low: int, high: int) -> int:
-    return int(torch.randint(low, high, (), generator=generator))
 
 
 def _grid() -> tuple[Tensor, Tensor]:
@@ -147,7 +145,7 @@ def _blots(generator: torch.Generator) -> tuple[Tensor, float]:
 
 
 def _checks(generator: torch.Generator) -> tuple[Tensor, float]:
-    n = 2 * _integer(generator, 2, 6)
+    n = 2 * integer(generator, 2, 6)
     x, y = _grid()
     odd = ((x * n).floor() + (y * n).floor()) % 2
     return _ramp(random_colours(generator, 2), odd), n
@@ -155,8 +153,8 @@ def _checks(generator: torch.Generator) -> tuple[Tensor, float]:
 
 def _tiles(generator: torch.Generator) -> tuple[Tensor, float]:
     """Tiles or bricks, each of its own shade, with joints."""
-    rows = 2 * _integer(generator, 2, 5)
-    columns = rows // _integer(generator, 1, 3)
+    rows = 2 * integer(generator, 2, 5)
+    columns = rows // integer(generator, 1, 3)
     x, y = _grid()
     row = (y * rows).floor()
     along = x * columns + (row % 2) * (0.5 if columns < rows else 0.0)
@@ -170,7 +168,7 @@ def _tiles(generator: torch.Generator) -> tuple[Tensor, float]:
 
 def _planks(generator: torch.Generator) -> tuple[Tensor, float]:
     """Wood: planks along x, with grain."""
-    rows = _integer(generator, 3, 8)
+    rows = integer(generator, 3, 8)
     hue, saturation = uniform(generator, 0.03, 0.12), uniform(generator, 0.2, 0.7)
     light, dark = (colorsys.hsv_to_rgb(hue, saturation, v) for v in (uniform(generator, 0.6, 1.0), 0.4))
     _, y = _grid()
@@ -182,7 +180,7 @@ def _planks(generator: torch.Generator) -> tuple[Tensor, float]:
 
 
 def _stripes(generator: torch.Generator) -> tuple[Tensor, float]:
-    n = _integer(generator, 2, 8)
+    n = integer(generator, 2, 8)
     _, y = _grid()
     wave = 0.06 * uniform(generator, 0, 1) * (noise(generator, 1, 3) - 0.5)
     t = 0.5 + 0.5 * torch.sin(2 * math.pi * n * (y + wave)) * uniform(generator, 1, 6)
@@ -190,14 +188,14 @@ def _stripes(generator: torch.Generator) -> tuple[Tensor, float]:
 
 
 def _marble(generator: torch.Generator) -> tuple[Tensor, float]:
-    n = _integer(generator, 1, 5)
+    n = integer(generator, 1, 5)
     x, y = _grid()
     t = torch.sin(2 * math.pi * (n * (x + y) + 1.5 * noise(generator, 1, 12)))
     return _ramp(random_colours(generator, 3), 0.5 + 0.5 * t), 8.0
 
 
 def _nearest(generator: torch.Generator, count: int) -> tuple[Tensor, Tensor]:
-    """Distance (in sides of the tile) to the nearest of `count` random points, and its number: [_FINE, _FINE]."""
+    """[_FINE, _FINE] distance in tiles to the nearest of `count` random points, and its number."""
     x, y = _grid()
     turns = 2 * math.pi * torch.stack([x, y], -1).reshape(-1, 2)
     points = 2 * math.pi * torch.rand(count, 2, generator=generator)
@@ -209,7 +207,7 @@ def _nearest(generator: torch.Generator, count: int) -> tuple[Tensor, Tensor]:
 
 
 def _speckles(generator: torch.Generator) -> tuple[Tensor, float]:
-    count = _integer(generator, 20, 80)
+    count = integer(generator, 20, 80)
     distance, which = _nearest(generator, count)
     radius = (0.15 + 0.3 * torch.rand(count, generator=generator)) / math.sqrt(count)
     dots = random_colours(generator, 4)[torch.randint(0, 4, (count,), generator=generator)][which]
@@ -218,7 +216,7 @@ def _speckles(generator: torch.Generator) -> tuple[Tensor, float]:
 
 
 def _mosaic(generator: torch.Generator) -> tuple[Tensor, float]:
-    count = _integer(generator, 12, 64)
+    count = integer(generator, 12, 64)
     _, which = _nearest(generator, count)
     return _ramp(random_colours(generator, 4), torch.rand(count, generator=generator)[which]), math.sqrt(
         count

@@ -1,7 +1,7 @@
 """Images and depths of synthetic scenes: objects by the z-buffer, ground and walls by exact ray casting.
 
-Ground and walls pass beside and behind the cameras, where a z-buffer of whole triangles cannot go; a ray meets
-a plane in closed form, and the pyramid of its texture smooths it however far away.
+Ground and walls pass beside and behind the cameras, where a z-buffer of whole triangles cannot go; a ray
+meets a plane in closed form, and the pyramid of its texture smooths it however far away.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from v3d.cameras import Cameras
-from v3d.data.scenes import Placed, Plane, Scene
+from v3d.data.scene_layout import Placed, Plane, Scene
 from v3d.meshes.mesh import Mesh
 from v3d.meshes.rendering import rasterize_mesh, rasterize_triangles, sample_texture
 
@@ -25,7 +25,11 @@ _SHADOW_SIDE = 128
 
 
 def render_scene(scene: Scene) -> tuple[Tensor, Tensor]:
-    """The clip: rgb [V, H, W, 3] in [0, 1] and camera z [V, H/4, W/4] at the pixel centres of that size, 0 for sky."""
+    """Render a scene's clip.
+
+    Returns:
+        rgb [V, H, W, 3] in [0, 1], and camera z [V, H/4, W/4] at the pixel centres of that size, 0 for sky.
+    """
     cameras = scene.cameras
     large = cameras.resized(cameras.width * _SUPERSAMPLE, cameras.height * _SUPERSAMPLE)
     directions = large.rays()[1]
@@ -135,8 +139,8 @@ def _shadow(objects: Sequence[Placed], ground: Plane, toward: Tensor, place: Ten
 def _depth_map(depth: Tensor) -> Tensor:
     """Camera z at the centres of blocks of pixels, from the four samples around each centre.
 
-    On a plane 1/z is linear in the image, so the mean of 1/z is exact there. Where the four differ by more than
-    5 % (an edge, a ground seen at a grazing angle) the nearest counts.
+    On a plane 1/z is linear in the image, so the mean of 1/z is exact there. Where the four differ by more
+    than 5 % (an edge, a ground seen at a grazing angle) the nearest counts.
     """
     step = DEPTH_STEP * _SUPERSAMPLE
     k = step // 2

@@ -1,0 +1,39 @@
+"""`v3d render`: meshes -> orbit data. (Imports nothing heavy until it runs.)"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import OmitArgPrefixes, Positional, arg
+
+from v3d.data.settings import RenderSettings
+
+
+def render(
+    meshes: Positional[tuple[Path, ...]],
+    /,
+    out: Annotated[Path, arg(aliases=["-o"])] = Path("data"),
+    settings: OmitArgPrefixes[RenderSettings] = RenderSettings(),  # noqa: B008 (frozen)
+    workers: int = 1,
+) -> None:
+    """Meshes -> orbit data for training.
+
+    Args:
+        meshes: GLB, OBJ, PLY files, folders of them, manifests (JSON list with `file`, `id`, `split`,
+            `licence`), or packed corpora (.npz).
+        out: folder of the data and of manifest.json; a job that was stopped goes on when it is started again.
+        settings: see `v3d.data.settings`.
+        workers: processes.
+    """
+    from v3d.data.render_orbits import render_meshes
+    from v3d.progress import ProgressDisplay
+
+    with ProgressDisplay() as show:
+        show.title(f"{len(meshes)} inputs -> {out}")
+        report = render_meshes(meshes, out, settings, workers=workers, on_progress=show)
+    refused = sum(entry["refused"] is not None for entry in report["objects"])
+    print(
+        f"{report['orbits']} orbits of {len(report['objects']) - refused} objects; {refused} objects refused,"
+        f" {len(report['failures'])} orbits failed: reasons in {out / 'manifest.json'}"
+    )

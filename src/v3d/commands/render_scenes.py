@@ -1,0 +1,34 @@
+"""`v3d render-scenes`: meshes -> data of synthetic scenes. (Imports nothing heavy until it runs.)"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import OmitArgPrefixes, Positional, arg
+
+from v3d.data.settings import RenderScenesSettings
+
+
+def render_scenes(
+    meshes: Positional[tuple[Path, ...]],
+    /,
+    out: Annotated[Path, arg(aliases=["-o"])] = Path("scenes"),
+    settings: OmitArgPrefixes[RenderScenesSettings] = RenderScenesSettings(),  # noqa: B008 (frozen)
+    workers: int = 1,
+) -> None:
+    """Meshes -> synthetic scenes for training: objects on textured ground, seen by moving cameras.
+
+    Args:
+        meshes: as for `v3d render`.
+        out: folder of the data and of manifest.json; a job that was stopped goes on when it is started again.
+        settings: see `v3d.data.settings`.
+        workers: processes.
+    """
+    from v3d.data.render_scenes import render_scenes as run
+    from v3d.progress import ProgressDisplay
+
+    with ProgressDisplay() as show:
+        show.title(f"{len(meshes)} inputs -> {out}")
+        report = run(meshes, out, settings, workers=workers, on_progress=show)
+    print(f"{report['scenes']} scenes; {len(report['failures'])} failed: reasons in {out / 'manifest.json'}")

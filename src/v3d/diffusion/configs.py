@@ -1,0 +1,38 @@
+"""Sizes of OrbitDiT, as recipes and config.json state them. (Imports nothing heavy.)"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tyro.conf import Suppress
+
+
+@dataclass(frozen=True)
+class OrbitDiTConfig:
+    """Sizes of OrbitDiT.
+
+    Attributes:
+        size: pixels of a view's side, a multiple of `patch`.
+        channels: of the convolutions at 1/2, 1/4, ... of the size.
+        width: of the transformer, a multiple of 64 (one head each 64 channels).
+        depth: its blocks.
+        warps: photos that are warped to every view.
+        sigma_data: standard deviation of what the guide leaves open, which is what the network models.
+    """
+
+    size: Suppress[int] = 128  # no option: it follows from the data
+    channels: tuple[int, ...] = (48, 96, 160)
+    width: int = 256
+    depth: int = 6
+    warps: int = 1
+    sigma_data: float = 0.3
+
+    @property
+    def patch(self) -> int:
+        """Pixels of a token's side."""
+        return int(2 ** (len(self.channels) + 1))
+
+    @property
+    def grid(self) -> int:
+        """Tokens of a view's side."""
+        return self.size // self.patch

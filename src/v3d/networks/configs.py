@@ -1,0 +1,63 @@
+"""Sizes of the networks, as recipes and config.json state them. (Imports nothing heavy.)"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tyro.conf import Suppress
+
+
+@dataclass(frozen=True)
+class PixelNeRFConfig:
+    """Sizes of PixelNeRF.
+
+    Attributes:
+        size: pixels of a source's side.
+        patch: pixels of a token's side.
+        width: channels of a token, a multiple of 64 (one head each 64 channels).
+        depth: transformer blocks.
+        grid: cells of a frustum's side.
+        planes: depth planes of a frustum.
+        channels: features in a cell of a frustum.
+        hidden: channels of the decoder.
+        near: least camera depth that frusta and rays span (in log steps), in the world's units.
+        far: largest camera depth that frusta and rays span.
+        samples: points on a ray that look where things are.
+        fine: points that then draw them.
+        texture: channels of what surrounds a photo's pixel, by which photos are compared; 0 compares colours alone.
+        drawn: side of the images that guide the video model, in pixels.
+        opaque: every ray ends on something (scenes); else what is left is the white ground (objects).
+        imagenet: the encoder also sees what `v3d.networks.imagenet` recognises.
+    """
+
+    size: int = 128
+    patch: int = 8
+    width: int = 256
+    depth: int = 6
+    grid: int = 32
+    planes: int = 32
+    channels: int = 8
+    hidden: int = 32
+    near: float = 1.0
+    far: float = 3.0
+    samples: int = 32
+    fine: int = 24
+    texture: int = 0
+    drawn: int = 128
+    opaque: Suppress[bool] = False  # no option: it follows from the kind of data
+    imagenet: bool = False
+
+
+@dataclass(frozen=True)
+class VAEConfig:
+    """Sizes of the VAE.
+
+    Attributes:
+        latent_channels: of the latents.
+        widths: channels at 1/2, 1/4 and 1/8 of the image's size.
+        blocks: residual blocks of a size.
+    """
+
+    latent_channels: int = 8
+    widths: tuple[int, int, int] = (32, 64, 128)
+    blocks: int = 2

@@ -73,7 +73,7 @@ def row(run: Path, view: int, turn: float, tile: int, fill: float) -> Tensor:
     """Five images [5, tile, tile, 3] of one run."""
     given = load_views(run)
     splats, mesh = load_ply(run / "splats.ply"), load_mesh(run / "mesh.glb")
-    zoom = zoom_to(given.alpha[view], fill)
+    zoom = zoom_to(given.alpha.amax(0), fill)  # of all views, so that a turned object fits as well
     camera = zoomed(given.cameras[view].resized(tile, tile), zoom)
     above = zoomed(orbit(1, size=tile, azimuth=360 * view / len(given) + turn, elevation=25), zoom)
     if (run / "photo.png").exists():

@@ -2,8 +2,8 @@
 
 python scripts/make_pictures.py docs/images/reconstruct.jpg RUN RUN --views 16 2 --turns 150 60
 
-A row a run: what was given (the photo, or one of the views), then splats, mesh and bare shape from that camera, and
-the mesh from a place where no view stood: 25 degrees above, and turned.
+A row a run: what was given (the photo, or one of the views), then splats, mesh and bare shape from that
+camera, and the mesh from a place where no view stood: 25 degrees above, and turned.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """MkDocs hooks: the pages of the site that are not in docs/.
 
-README.md, ARCHITECTURE.md and their kin stand at the root, model cards beside their weights, and the API reference is made
-of the source itself, one page a room, so that none of it is written twice. Links between pages are rewritten to match.
+README.md, ARCHITECTURE.md and their kin stand at the root, model cards beside their weights, and the API
+reference is made of the source itself, one page a room, so that none of it is written twice. Links between
+pages are rewritten to match.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -28,6 +30,16 @@ PAGES = {  # file in the repository: page of the site
 }
 _HOMES = {page: file for file, page in PAGES.items()}
 _LINK = re.compile(r"(?P<bang>!?)\[(?P<text>[^\]]*)\]\((?!\w+:|#)(?P<path>[^)#\s]+)(?P<anchor>#[^)\s]+)?\)")
+
+
+def on_config(config: Any) -> Any:
+    """List the pages of the API under Reference."""
+    reference = [page for page in api_pages() if page != "api/index.md"]
+    for entry in config.nav:
+        if "Reference" in entry:
+            titled = [{PurePosixPath(page).stem: page} for page in reference]
+            entry["Reference"] = ["api/index.md", *titled]
+    return config
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -60,9 +72,9 @@ def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
 
 def api_pages() -> dict[str, str]:
     """A page a room of the package, one of its top modules, and an index."""
-    rooms = sorted(p for p in PACKAGE.iterdir() if any(p.glob("*.py")) and p.name != "weights")
+    rooms = sorted(p for p in PACKAGE.iterdir() if modules(p.rglob("*.py")) and p.name != "weights")
     pages = {f"api/{room.name}.md": _page(room.name, room.rglob("*.py")) for room in rooms}
-    pages["api/top.md"] = _page("The package's own modules", PACKAGE.glob("*.py"))
+    pages["api/v3d.md"] = _page("The package's own modules", PACKAGE.glob("*.py"))
     rows = [f"| [{room.name}]({room.name}.md) | {summary(room / '__init__.py')} |" for room in rooms]
     pages["api/index.md"] = "\n".join(
         [
@@ -73,7 +85,7 @@ def api_pages() -> dict[str, str]:
             "| room | what is in it |",
             "|---|---|",
             *rows,
-            "| [the package's own modules](top.md) | cameras, views, framing, runs, the command line |",
+            "| [the package's own modules](v3d.md) | cameras, views, framing, runs, the command line |",
             "",
             "::: v3d",
             "    options:",
@@ -90,10 +102,11 @@ def summary(file: Path) -> str:
     return text.split("\n\n")[0].replace("\n", " ")
 
 
-def _page(title: str, files: Any) -> str:
-    modules = sorted(
-        ".".join(file.relative_to(PACKAGE.parent).with_suffix("").parts)
-        for file in files
-        if not file.name.startswith("__") and file.stat().st_size > 0
-    )
-    return f"# {title}\n\n" + "\n".join(f"::: {module}\n" for module in modules)
+def modules(files: Iterable[Path]) -> list[str]:
+    """Dotted names of the modules of a package's files that say anything themselves."""
+    said = [file for file in files if not file.name.startswith("__") and file.stat().st_size > 0]
+    return sorted(".".join(file.relative_to(PACKAGE.parent).with_suffix("").parts) for file in said)
+
+
+def _page(title: str, files: Iterable[Path]) -> str:
+    return f"# {title}\n\n" + "\n".join(f"::: {module}\n" for module in modules(files))

@@ -1,10 +1,11 @@
 """The pages: their code runs, what they link to and name exists, the site builds.
 
-Every ```sh and ```python block of README.md and of docs/tutorials/ runs, in order, in a folder that has a copy of
-`examples/`. A block that cannot run here is preceded by `<!-- skip: REASON -->`. Lines that start with `v3d` go to
-the command line's own `main`, in this process; all other lines go to bash. Python blocks of one page share their
-variables. Two things make it quick: `v3d generate` runs at quality draft unless it names a quality, and pages share
-the folder, so that a page reuses the stages that an earlier one finished. Each page runs alone, too.
+Every ```sh and ```python block of README.md and of docs/tutorials/ runs, in order, in a folder that has a
+copy of `examples/`. A block that cannot run here is preceded by `<!-- skip: REASON -->`. Lines that start
+with `v3d` go to the command line's own `main`, in this process; all other lines go to bash. Python blocks of
+one page share their variables. Two things make it quick: `v3d generate` runs at quality draft unless it names
+a quality, and pages share the folder, so that a page reuses the stages that an earlier one finished. Each
+page runs alone, too.
 """
 
 from __future__ import annotations

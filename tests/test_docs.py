@@ -10,6 +10,7 @@ page runs alone, too.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import re
@@ -17,14 +18,15 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tyro
 
-from v3d.cli import main
+from v3d.cli import COMMANDS, main
 
 ROOT = Path(__file__).parents[1]
 CODE_PAGES = [ROOT / "README.md", *sorted((ROOT / "docs/tutorials").glob("*.md"))]
@@ -102,6 +104,28 @@ def test_the_code_of_a_page_runs(page: Path, workspace: Path, monkeypatch: pytes
             run_shell(block.code)
         else:
             exec(compile(block.code, names(page), "exec"), shared)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=names)
+def test_commands_that_a_page_names_parse(page: Path) -> None:
+    """Also those that do not run here: every option of every `v3d` line is one that the command has."""
+    idle = {name: parsed_only(command) for name, command in COMMANDS.items()}
+    for block in blocks(page):
+        if block.kind not in {"", "sh"}:
+            continue
+        for words in commands(block.code):
+            if words[0] == "v3d" and "..." not in words:
+                tyro.extras.subcommand_cli_from_dict(idle, prog="v3d", args=words[1:])
+
+
+def parsed_only(command: Callable[..., None]) -> Callable[..., None]:
+    """A command with the same options that does nothing."""
+
+    @functools.wraps(command)
+    def idle(*_: Any, **__: Any) -> None:
+        return None
+
+    return idle
 
 
 def test_the_pages_have_code_to_run() -> None:

@@ -10,11 +10,13 @@ from typing import Any
 
 import torch
 
+from v3d.distribution import DISTRIBUTION
+
 
 def provenance() -> dict[str, Any]:
     """What made the numbers: commit, versions, machine."""
     packages = {}
-    for name in ("v3d", "torch", "numpy", "numba", "scipy", "scikit-image"):
+    for name in (DISTRIBUTION, "torch", "numpy", "numba", "scipy", "scikit-image"):
         try:
             packages[name] = version(name)
         except PackageNotFoundError:

@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from v3d.distribution import DISTRIBUTION
 from v3d.errors import V3DError
 from v3d.files import atomic, write_json
 
@@ -32,7 +33,16 @@ Kept = TypeVar("Kept")
 OnProgress = Callable[[str, int, int], None]
 """Called with (stage, steps done, steps in all); a stage begins with 0 steps done and ends with all of them."""
 
-_VERSIONS = ("v3d", "torch", "numpy", "numba", "opencv-python-headless", "pillow", "gsplat", "diffusers")
+_VERSIONS = (
+    DISTRIBUTION,
+    "torch",
+    "numpy",
+    "numba",
+    "opencv-python-headless",
+    "pillow",
+    "gsplat",
+    "diffusers",
+)
 
 
 @dataclasses.dataclass

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from v3d.distribution import install_hint
 from v3d.errors import V3DError
 
 Image = NDArray[np.float32]
@@ -24,7 +25,8 @@ Image = NDArray[np.float32]
 MATTING_MODELS = ("birefnet-general", "isnet-general-use", "u2net", "u2netp", "silueta")
 
 _ADVICE = (
-    "for a better cut-out give a PNG with a transparent background, or install v3d[matting] and its weights"
+    "for a better cut-out give a PNG with a transparent background, "
+    f"or run {install_hint('matting')} and add its weights"
 )
 
 

@@ -32,9 +32,10 @@ def reconstruct(
     """
     from v3d.objects import pipeline
     from v3d.progress import ProgressDisplay
+    from v3d.run import run_name
 
     with ProgressDisplay() as show:
-        show.title(f"{views} -> {out / pipeline.run_name(views)}")
+        show.title(f"{views} -> {out / run_name(views)}")
         asset = pipeline.reconstruct(
             views, out, settings, orbit=orbit, photo=photo, force=force, on_progress=show
         )

@@ -1,4 +1,4 @@
-"""The name under which V3D is installed. (PyPI's `v3d` is another project; the import and the command are `v3d`.)"""
+"""The name under which V3D is installed: not `v3d`, as import and command are: PyPI has another `v3d`."""
 
 from __future__ import annotations
 

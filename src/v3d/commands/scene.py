@@ -21,7 +21,8 @@ def scene(
     """Posed photos of a scene -> new views along a camera path, a video, 3D Gaussians.
 
     Args:
-        photos: folder of posed photos: transforms.json (nerfstudio, instant-ngp, ours), COLMAP, CO3D, MVImgNet.
+        photos: folder of posed photos: transforms.json (nerfstudio, instant-ngp, ours), COLMAP, CO3D or
+            MVImgNet.
         out: the scene gets a folder of its own name in it.
         settings: path, quality and model.
         force: compute finished stages anew.

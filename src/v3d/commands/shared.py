@@ -1,4 +1,4 @@
-"""What several commands share: the option --out, notes on stderr, and the error of a batch that failed in part."""
+"""What several commands share: the option --out, lines on stderr, the error of a batch that failed partly."""
 
 from __future__ import annotations
 

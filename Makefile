@@ -2,15 +2,15 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
-# The tests run in as many processes as there are cores; a second pool of threads in each would only get in the way.
-PARALLEL := OMP_NUM_THREADS=1 $(RUN)/python -m pytest -n auto
+# The tests run in as many processes as there are cores; a pool of threads in each would only get in the way.
+PARALLEL := OMP_NUM_THREADS=1 $(RUN)/python -m pytest -n logical --maxprocesses 8
 
 .PHONY: help setup demo test quick lint docs wheel bench clean
 
 help:
 	@echo "make demo    assets of the photos in examples/, in out/"
 	@echo "make test    all tests"
-	@echo "make quick   the tests that take less than a second each"
+	@echo "make quick   the tests that take about a second or less each"
 	@echo "make lint    style, types, architecture"
 	@echo "make docs    the documentation, in site/"
 	@echo "make wheel   build the wheel, install it elsewhere, run it"
@@ -37,11 +37,11 @@ demo: $(VENV)/.user
 	@for folder in out/*/; do echo "  $${folder}mesh.glb   $${folder}turntable.mp4   $${folder}preview.png"; done
 
 test: setup
-	@echo "== All tests, in parallel; slow.txt in tests/ lists the slow ones"
+	@echo "== All tests, in parallel; each file is named when its first test has ended"
 	$(PARALLEL)
 
 quick: setup
-	@echo "== The quick tests, in parallel"
+	@echo "== The quick tests, in parallel; tests/slow.txt lists those left out"
 	$(PARALLEL) -m "not slow"
 
 lint: setup

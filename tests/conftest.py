@@ -1,4 +1,4 @@
-"""Small textured meshes as files, orbits rendered from them by the product's own renderer, and small networks."""
+"""Small textured meshes as files, orbits rendered from them as the product renders, and small networks."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 import trimesh
 
 from shapes import textured
+from suite import pytest_collection_modifyitems, pytest_report_teststatus, pytest_sessionstart  # noqa: F401
 from v3d.data.render_orbits import render_meshes
 from v3d.data.settings import RenderSettings
 from v3d.meshes.glb import save_glb
@@ -71,6 +72,9 @@ def tiny(orbits: Path, nerf: Path) -> VideoRecipe:
 
 @pytest.fixture
 def begun(tiny: VideoRecipe, tmp_path: Path) -> Path:
-    """Weights after a few steps: most gradients of a new network are zero, and AdamW makes whole steps of their rounding."""
+    """Weights after a few steps.
+
+    Most gradients of a new network are zero, and AdamW makes whole steps of their rounding.
+    """
     train(tiny, tmp_path / "begun", device="cpu")
     return tmp_path / "begun/model"

@@ -1,8 +1,8 @@
 """Guards against code that becomes slow: kernels and fits are timed against a loop that is timed beside them.
 
 Times are processor seconds of this process, so that other processes hardly count, and what is compared is a
-ratio, in which the machine's own speed cancels. What is left of noise is why `LIMIT` is generous; code that takes
-four times as long fails all the same, as the tests show on code that does everything four times.
+ratio, in which the machine's own speed cancels. `LIMIT` is generous, because some noise is left; code that
+takes four times as long fails all the same, as the tests show on code that does everything four times.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import numba
@@ -26,13 +26,13 @@ from v3d.splats.rasterize import rasterize
 from v3d.views import Views
 
 LIMIT = 2.5  # times the usual ratio
-REPEATS = 5
+REPEATS = 3
 
 
 @numba.njit(fastmath=True)
 def calibrate(x: NDArray[np.float32]) -> None:
     """Multiply-adds, exponentials, and memory read and written in order: what the kernels do as well."""
-    for _ in range(60):
+    for _ in range(40):
         for i in range(len(x)):
             x[i] = np.float32(0.5) * x[i] + np.float32(0.1) * math.exp(-x[i])
 
@@ -66,33 +66,34 @@ def ball(count: int) -> Splats:
 
 
 def render_and_differentiate() -> None:
-    """20 views of 10,000 Gaussians, forward and backward."""
-    splats, cameras = ball(10_000), orbit(4, size=128)
-    leaves = (splats.means, splats.quats, splats.log_scales, splats.logit_opacity, splats.rgb)
-    for leaf in leaves:
+    """Four views of 5,000 Gaussians, forward and backward."""
+    splats = ball(5000)
+    for leaf in (splats.means, splats.quats, splats.log_scales, splats.logit_opacity, splats.rgb):
         leaf.requires_grad_()
-    for _ in range(5):
-        rasterize(splats, cameras).rgb.sum().backward()
+    rasterize(splats, orbit(4, size=128)).rgb.sum().backward()
 
 
 def fit_a_draft() -> None:
-    """50 iterations on views of 96 pixels."""
-    cameras = orbit(6, size=96)
-    views = Views(torch.full((6, 96, 96, 3), 0.5), torch.ones(6, 96, 96), cameras)
-    fit(views, ball(3000), FitSettings(iterations=50))
+    """Ten iterations on views of 64 pixels."""
+    views = Views(torch.full((6, 64, 64, 3), 0.5), torch.ones(6, 64, 64), orbit(6, size=64))
+    fit(views, ball(2000), FitSettings(iterations=10))
 
 
 @pytest.fixture(scope="module", autouse=True)
-def compiled() -> None:
+def one_compiled_thread() -> Iterator[None]:
+    """Torch's threads spin while they wait for each other, which would count as work."""
     warmup()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize(("code", "usual"), [(render_and_differentiate, 1.0), (fit_a_draft, 1.0)])
+@pytest.mark.parametrize(("code", "usual"), [(render_and_differentiate, 0.75), (fit_a_draft, 1.4)])
 def test_code_is_as_fast_as_it_was(code: Callable[[], None], usual: float) -> None:
     def four_times() -> None:
         for _ in range(4):
             code()
 
-    print(ratio(code), ratio(four_times))
     assert ratio(code) < LIMIT * usual
     assert ratio(four_times) > LIMIT * usual

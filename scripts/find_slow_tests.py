@@ -1,6 +1,7 @@
 """Writes tests/slow.txt from a log of the tests, so that `make quick` leaves out what takes long.
 
-    OMP_NUM_THREADS=1 pytest -n logical --durations=0 --durations-min=0.1 | python scripts/find_slow_tests.py 1.0
+    OMP_NUM_THREADS=1 pytest -n logical --durations=0 --durations-min=0.1 > log
+    python scripts/find_slow_tests.py 1.0 < log
 
 The number is the limit in seconds of a test function: the time of its slowest variant, set-up included.
 """

@@ -2,27 +2,63 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
+# The tests run in as many processes as there are cores; a pool of threads in each would only get in the way.
+PARALLEL := OMP_NUM_THREADS=1 $(RUN)/python -m pytest -n logical --maxprocesses 8
 
-.PHONY: setup demo test lint bench clean
+.PHONY: help setup demo test quick lint docs wheel bench clean
 
-setup: $(VENV)/.done
+help:
+	@echo "make demo    assets of the photos in examples/, in out/"
+	@echo "make test    all tests"
+	@echo "make quick   the tests that take about a second or less each"
+	@echo "make lint    style, types, architecture"
+	@echo "make docs    the documentation, in site/"
+	@echo "make wheel   build the wheel, install it elsewhere, run it"
+	@echo "make bench   time the kernels"
 
-$(VENV)/.done: pyproject.toml constraints.txt
+setup: $(VENV)/.developer
+
+# What it takes to run V3D, and nothing else.
+$(VENV)/.user: pyproject.toml constraints.txt
+	@echo "== Setting up in $(VENV): PyTorch and what else V3D needs (a few minutes, once)"
 	$(PYTHON) -m venv $(VENV)
-	$(RUN)/python -m pip install -q --upgrade pip
-	$(RUN)/python -m pip install -q -c constraints.txt -e '.[dev]'
-	touch $@
+	$(RUN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
 
-demo: setup
+$(VENV)/.developer: $(VENV)/.user
+	@echo "== Setting up the tools of developers (a minute, once)"
+	$(RUN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.user
+	@echo "== Making assets of the photos in examples/ (the first run compiles the kernels: a minute more)"
 	$(RUN)/v3d generate examples/*.png examples/*.jpg -o out
+	@echo "== Done. Open, for example:"
+	@for folder in out/*/; do echo "  $${folder}mesh.glb   $${folder}turntable.mp4   $${folder}preview.png"; done
 
 test: setup
-	$(RUN)/python -m pytest
+	@echo "== All tests, in parallel; each file is named when its first test has ended"
+	$(PARALLEL)
+
+quick: setup
+	@echo "== The quick tests, in parallel; tests/slow.txt lists those left out"
+	$(PARALLEL) -m "not slow"
 
 lint: setup
+	@echo "== Style"
 	$(RUN)/ruff check .
 	$(RUN)/ruff format --check .
+	@echo "== Types"
 	$(RUN)/mypy
+	@echo "== Architecture and size"
+	$(RUN)/python scripts/house.py
+
+docs: setup
+	@echo "== Documentation"
+	$(RUN)/mkdocs build --strict
+
+wheel: setup
+	scripts/check_wheel.sh $(RUN)/python
 
 bench: setup
 	$(RUN)/python benchmarks/rasterizer.py
@@ -30,4 +66,4 @@ bench: setup
 	$(RUN)/python benchmarks/training.py
 
 clean:
-	rm -rf $(VENV) out
+	rm -rf $(VENV) out site

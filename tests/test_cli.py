@@ -1,7 +1,11 @@
+"""The command line: what it prints, its exit codes, and how it is interrupted."""
+
 from __future__ import annotations
 
+import functools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -71,8 +75,8 @@ def test_generate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     photo = save_photo(tmp_path / "cup.png")
     arguments = ["generate", str(photo), "-o", str(tmp_path / "out"), "--until", "views", "--steps", "1"]
     assert cli.main(arguments) == 0
-    told = capsys.readouterr().err
-    assert "views: " in told
+    shown = capsys.readouterr().err
+    assert "views: " in shown
     assert (tmp_path / "out/cup/transforms.json").is_file()
     assert cli.main(arguments) == 0
     assert "views: kept from the last run" in capsys.readouterr().err
@@ -143,9 +147,9 @@ def test_other_photos_go_on_when_one_fails(tmp_path: Path, capsys: pytest.Captur
         "1",
     ]
     assert cli.main(arguments) == 1
-    told = capsys.readouterr().err
-    assert "bad.png is not an image" in told
-    assert "1 of 2 photos failed" in told
+    shown = capsys.readouterr().err
+    assert "bad.png is not an image" in shown
+    assert "1 of 2 photos failed" in shown
     assert (tmp_path / "out/good/views/017.png").is_file()
 
 
@@ -161,7 +165,7 @@ def test_wrong_arguments(capsys: pytest.CaptureFixture[str]) -> None:
     assert "quality" in capsys.readouterr().err
 
 
-def test_faults_of_the_program_are_told_without_a_traceback(
+def test_faults_of_the_program_show_no_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def broken() -> None:
@@ -176,19 +180,56 @@ def test_faults_of_the_program_are_told_without_a_traceback(
         cli.main(["broken"])
 
 
-def test_help_is_quick_and_imports_nothing_heavy() -> None:
-    code = textwrap.dedent("""
-        import sys
-        from v3d.cli import main
-        try:
-            main(["--help"])
-        except SystemExit:
-            print(sorted(sys.modules))
-    """)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "generate" in done.stdout
-    for heavy in ("'torch'", "'cv2'", "'numba'", "'scipy'"):
-        assert heavy not in done.stdout
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["generate", "--help"], ["train", "--help"]]
+)
+def test_help_is_quick_and_imports_nothing_heavy(arguments: list[str]) -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "v3d", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "v3d" in done.stdout
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "v3d.cli" in imported
+    assert not imported & {"torch", "cv2", "numba", "numpy", "scipy", "trimesh", "diffusers"}
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--version"]) == 0
+    assert re.fullmatch(r"v3d (\d+\.\d+\.\d+|unknown: .*)\n", capsys.readouterr().out)
+
+
+def test_the_help_has_an_example_of_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    shown = capsys.readouterr().out
+    assert all(example in shown for example in cli.EXAMPLES)
+    assert {example.split()[1] for example in cli.EXAMPLES} == {*cli.COMMANDS, "--version"}
+
+
+@pytest.mark.parametrize("example", [line for line in cli.EXAMPLES if "--version" not in line])
+def test_examples_of_the_help_are_understood(example: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, *arguments = example.split()[1:]
+    called = []
+
+    @functools.wraps(cli.COMMANDS[name])
+    def record(*given: object, **named: object) -> None:
+        called.append((given, named))
+
+    monkeypatch.setitem(cli.COMMANDS, name, record)
+    assert cli.main([name, *arguments]) == 0
+    assert len(called) == 1
+
+
+def test_help_names_what_to_give(capsys: pytest.CaptureFixture[str]) -> None:
+    for command, words in {
+        "generate": ("PHOTO [PHOTO ...]", "-o FOLDER", "{auto,cpu,cuda}"),
+        "reconstruct": ("v3d reconstruct [-h] [RECONSTRUCT OPTIONS] VIEWS",),
+        "convert": ("V3D.ckpt svd_xt.safetensors",),
+    }.items():
+        with pytest.raises(SystemExit):
+            cli.main([command, "--help"])
+        shown = capsys.readouterr().out
+        for word in words:
+            assert word in shown
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX pipes")
@@ -235,9 +276,9 @@ def test_ctrl_c_and_resume(tmp_path: Path) -> None:
         time.sleep(0.2)
     time.sleep(1.0)
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=120)
-    assert process.returncode == 130, told
-    assert one_sentence(told) == "v3d: interrupted; run the same command to resume"
+    _, shown = process.communicate(timeout=120)
+    assert process.returncode == 130, shown
+    assert one_sentence(shown) == "v3d: interrupted; run the same command to resume"
     assert not [p for p in out.rglob(".*.*") if p.is_file()]
     assert not (out / "ball/splats.ply").exists()
 

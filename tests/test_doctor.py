@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import torch
 
-from v3d import doctor
+from v3d import cli, doctor
+from v3d.capture import matting
 
 
 def finding(diagnosis: doctor.Diagnosis, part: str) -> doctor.Finding:
@@ -28,7 +32,7 @@ def test_this_machine(tmp_path):
 
 def test_the_table_names_every_part(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
-    doctor.doctor()
+    assert cli.main(["doctor"]) == 0
     shown = capsys.readouterr().out
     diagnosis = doctor.diagnose()
     for one in diagnosis.machine + diagnosis.choices:
@@ -41,7 +45,7 @@ def test_missing_packages_get_their_command(monkeypatch):
     one = finding(doctor.diagnose(), "official weights")
     assert one.state == "could be better"
     assert "diffusers" in one.uses
-    assert one.advice == 'pip install "v3d[official]"'
+    assert one.advice == 'pip install "openv3d[official]"'
 
 
 @pytest.mark.skipif(torch.version.cuda is not None, reason="needs a CPU build of PyTorch")
@@ -52,12 +56,31 @@ def test_a_driver_without_a_cuda_build(monkeypatch):
     assert "built without CUDA" in one.advice
 
 
-def test_a_wrong_setting_is_told_not_raised(monkeypatch):
+def test_a_wrong_setting_is_shown_not_raised(monkeypatch):
     monkeypatch.setenv("V3D_MATTING", "no-such-model")
     diagnosis = doctor.diagnose()
     assert finding(diagnosis, "cut-outs").state == "missing"
     assert "no-such-model" in finding(diagnosis, "cut-outs").advice
-    assert not diagnosis.can_run
+
+
+def test_matting_weights_are_named_with_file_and_folder(tmp_path, monkeypatch):
+    """What the advice says is what finds the model: the package, then the file in the folder."""
+    for name in ("V3D_MATTING", "U2NET_HOME", "REMBG_HOME", "XDG_DATA_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    without = finding(doctor.diagnose(), "cut-outs")
+    file = re.search(r"put (\S+\.onnx) ", without.advice).group(1)
+    folder = Path(re.search(r"into (.+)$", without.advice).group(1))
+    if find_spec("rembg") is None:
+        assert 'pip install "openv3d[matting]"' in without.advice
+    monkeypatch.setattr(doctor, "find_spec", lambda name: object())
+    monkeypatch.setattr(matting, "find_spec", lambda name: object())
+    assert "pip install" not in finding(doctor.diagnose(), "cut-outs").advice
+    folder.mkdir()
+    (folder / file).touch()
+    found = finding(doctor.diagnose(), "cut-outs")
+    assert found.state == "ok"
+    assert found.uses.startswith(file.removesuffix(".onnx"))
 
 
 def test_memory_is_plausible():

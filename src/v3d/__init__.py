@@ -10,8 +10,8 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-# Torch's OpenMP threads otherwise spin while they wait, which on a busy machine costs several times the work itself.
-# Read when torch is first imported; a value that the user has set stays.
+# Torch's OpenMP threads otherwise spin while they wait, which on a busy machine costs several times the work
+# itself. Read when torch is first imported; a value that the user has set stays.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:

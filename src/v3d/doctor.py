@@ -6,22 +6,30 @@ import os
 import platform
 import shutil
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
+from v3d.distribution import install_hint, own_version
 from v3d.errors import V3DError
 from v3d.weights import MINI, MINI_SCENE
 
 State = Literal["ok", "could be better", "missing"]
 
 OFFICIAL_PACKAGES = ("diffusers", "transformers", "accelerate")
+_MATTING_WEIGHTS = "https://github.com/danielgatis/rembg/releases"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line: what part it is about, what will be used, and how to get more (empty when there is no more)."""
+    """One line of the diagnosis.
+
+    Attributes:
+        part: what it is about, such as "memory".
+        uses: what is there, or what V3D will use.
+        state: "could be better" and "missing" come with advice.
+        advice: how to get more; empty where there is no more.
+    """
 
     part: str
     uses: str
@@ -31,24 +39,19 @@ class Finding:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """The machine, and the choices V3D makes on it."""
+    """What this machine has, and what V3D chooses on it.
+
+    Attributes:
+        machine: software, processor, memory, GPU, disk.
+        choices: weights, backends and optional packages.
+    """
 
     machine: tuple[Finding, ...]
     choices: tuple[Finding, ...]
 
-    @property
-    def can_run(self) -> bool:
-        """Whether photo -> mesh works here."""
-        return all(finding.state != "missing" for finding in self.machine + self.choices)
-
-
-def doctor() -> None:
-    """Show what this machine has, which backends and weights V3D will use, and what to install for more."""
-    show(diagnose())
-
 
 def diagnose(folder: Path = Path()) -> Diagnosis:
-    """Look at this machine; starts nothing, downloads nothing.
+    """Look at this machine, without starting or downloading anything.
 
     Args:
         folder: where results would go (its free disk space counts).
@@ -68,7 +71,7 @@ def diagnose(folder: Path = Path()) -> Diagnosis:
 
 
 def show(diagnosis: Diagnosis) -> None:
-    """Print a diagnosis as two tables."""
+    """Print a diagnosis to stdout as two tables: the machine, and what V3D uses on it."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -89,10 +92,7 @@ def show(diagnosis: Diagnosis) -> None:
 def _software() -> Finding:
     import torch
 
-    try:
-        own = version("v3d")
-    except PackageNotFoundError:
-        own = "not installed as a package"
+    own = own_version() or "not installed as a package"
     python = platform.python_version()
     return Finding(
         "software", f"V3D {own}, Python {python}, PyTorch {torch.__version__}, {platform.platform()}"
@@ -121,7 +121,10 @@ def _memory() -> Finding:
 
 
 def memory_bytes() -> int | None:
-    """Main memory this process may use: the machine's, or its container's where that is less."""
+    """Bytes of main memory that this process may use: the machine's, or its container's where that is less.
+
+    None where the system does not say (Windows).
+    """
     try:
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):  # Windows
@@ -175,7 +178,7 @@ def _official() -> Finding:
     absent = [name for name in OFFICIAL_PACKAGES if find_spec(name) is None]
     if absent:
         uses = f"not usable: {', '.join(absent)} not installed"
-        return Finding("official weights", uses, "could be better", 'pip install "v3d[official]"')
+        return Finding("official weights", uses, "could be better", install_hint("official"))
     uses = "usable: give --model a folder that `v3d convert` made, or a hub id"
     if os.environ.get("HF_HUB_OFFLINE", "0").lower() not in ("0", "", "false", "no", "off"):
         uses = "usable: give --model a folder that `v3d convert` made (HF_HUB_OFFLINE forbids downloads)"
@@ -189,7 +192,7 @@ def _splats() -> Finding:
     if not torch.cuda.is_available():
         return Finding("splats", cpu)
     if find_spec("gsplat") is None:
-        return Finding("splats", cpu, "could be better", 'for the GPU: pip install "v3d[cuda]"')
+        return Finding("splats", cpu, "could be better", f"for the GPU: {install_hint('cuda')}")
     return Finding("splats", "gsplat on the GPU")
 
 
@@ -206,17 +209,17 @@ def _perceptual() -> Finding:
 
 
 def _matting() -> Finding:
-    from v3d.capture.matting import installed_model
+    from v3d.capture.matting import MATTING_MODELS, installed_model
 
     try:
         model = installed_model()
     except V3DError as error:
         return Finding("cut-outs", "not usable as set", "missing", str(error))
     if model is None:
+        steps = [] if find_spec("rembg") else [install_hint("matting")]
+        steps.append(f"put {MATTING_MODELS[0]}.onnx (from {_MATTING_WEIGHTS}) into {Path.home() / '.u2net'}")
+        advice = f"for busy backgrounds: {', and '.join(steps)}"
         return Finding(
-            "cut-outs",
-            "alpha of the photo, plain backgrounds, GrabCut",
-            "could be better",
-            'for busy backgrounds: pip install "v3d[matting]" and the weights of one of its models',
+            "cut-outs", "alpha of the photo, plain backgrounds, GrabCut", "could be better", advice
         )
     return Finding("cut-outs", f"{model} (rembg)")

@@ -13,7 +13,7 @@ from rich.text import Text
 
 
 class ProgressDisplay:
-    """Shows what a run reports to its `on_progress`, on stderr.
+    """Shows on stderr how a run goes on; give it to the run as `on_progress`.
 
     >>> with ProgressDisplay() as show:
     ...     generate("cup.png", "out", on_progress=show)
@@ -34,7 +34,7 @@ class ProgressDisplay:
         self.close()
 
     def title(self, text: str) -> None:
-        """Begin another run and say what it makes; the last one's bars stay above."""
+        """Begin another run and print what it makes; the bars of the run before stay above."""
         self.close()
         self._console.print(text, highlight=False, soft_wrap=True)
 
@@ -47,6 +47,7 @@ class ProgressDisplay:
         self._started.clear()
 
     def __call__(self, stage: str, done: int, total: int) -> None:
+        """Show how many of its steps a stage did; one that starts complete was kept from the last run."""
         now = time.monotonic()
         kept = stage not in self._started and done == total
         self._started.setdefault(stage, now)
@@ -68,7 +69,10 @@ class ProgressDisplay:
 
 
 class _TimeLeft(ProgressColumn):
+    """The estimated time left, empty where nothing can be said."""
+
     def render(self, task: Task) -> Text:
+        """The text of one bar's column."""
         if task.finished or task.time_remaining is None:
             return Text("")
         return Text(f"{timedelta(seconds=int(task.time_remaining))} left", style="progress.remaining")

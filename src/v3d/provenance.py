@@ -11,8 +11,10 @@ from typing import Any
 
 import torch
 
+from v3d.distribution import DISTRIBUTION
+
 _PACKAGES = (
-    "v3d",
+    DISTRIBUTION,
     "torch",
     "numpy",
     "numba",

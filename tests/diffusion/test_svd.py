@@ -230,5 +230,5 @@ def test_no_cuda_is_one_sentence(folder):
 
 def test_missing_packages_are_one_sentence(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "diffusers", None)
-    with pytest.raises(V3DError, match=r"pip install \"v3d\[official\]\""):
+    with pytest.raises(V3DError, match=r"pip install \"openv3d\[official\]\""):
         SVDModel.load(folder)

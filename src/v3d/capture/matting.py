@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from v3d.distribution import install_hint
 from v3d.errors import V3DError
 
 Image = NDArray[np.float32]
@@ -27,7 +28,8 @@ MATTING_MODELS = ("birefnet-general", "isnet-general-use", "u2net", "u2netp", "s
 CUT_OUT_VERSION = 1  # of our own code in this module: raise it when results change
 
 _ADVICE = (
-    "for a better cut-out give a PNG with a transparent background, or install v3d[matting] and its weights"
+    "for a better cut-out give a PNG with a transparent background, "
+    f"or run {install_hint('matting')} and add its weights"
 )
 
 

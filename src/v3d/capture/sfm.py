@@ -7,6 +7,7 @@ from pathlib import Path
 
 from v3d.capture.colmap import read_colmap
 from v3d.capture.posed import Capture
+from v3d.distribution import install_hint
 from v3d.errors import V3DError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
@@ -41,8 +42,8 @@ def pose_photos(folder: str | Path) -> Capture:
         import pycolmap
     except ImportError as error:
         raise V3DError(
-            f"{folder} has photos but no cameras: `pip install 'v3d[colmap]'` (pycolmap) to find them, or "
-            "give a transforms.json or a COLMAP model."
+            f"{folder} has photos but no cameras: {install_hint('colmap')} (pycolmap) to find them, or give "
+            "a transforms.json or a COLMAP model."
         ) from error
     pycolmap.logging.minloglevel = 2  # errors only
     pycolmap.set_random_seed(0)

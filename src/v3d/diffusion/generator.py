@@ -85,7 +85,7 @@ class Generator:
         folder = weights_folder(name)
         if folder == MINI or (folder / "dit.safetensors").exists():
             return cls(MiniModel.load(folder, device), name)
-        from v3d.diffusion.svd import SVDModel  # needs the extra `v3d[official]`
+        from v3d.diffusion.svd import SVDModel  # needs the extra `official`
 
         return cls(SVDModel.load(name, device, memory=memory), name)
 

@@ -35,6 +35,7 @@ from v3d.diffusion.conditions import (
 )
 from v3d.diffusion.front import photo_as_front
 from v3d.diffusion.official.networks import OfficialNetworks, load_networks
+from v3d.distribution import install_hint
 from v3d.errors import V3DError
 from v3d.runtime import has_fast_bfloat16
 from v3d.views import Views
@@ -87,7 +88,8 @@ class SVDModel:
             dtype: of the weights; by default float16 on a GPU (as the original's autocast), bfloat16 on
                 CPUs that compute in it, else float32.
             sampler: see the class.
-            int8: keep the matrices of the UNet (54 % of its weights) as 8-bit integers (needs `v3d[int8]`).
+            int8: keep the matrices of the UNet (54 % of its weights) as 8-bit integers (needs the extra
+                `int8`).
 
         Raises:
             V3DError: see `v3d.diffusion.official.networks.load_networks`; or the device cannot be used.
@@ -271,7 +273,7 @@ def store_in_int8(unet: nn.Module) -> None:
     try:
         from torchao.quantization import Int8WeightOnlyConfig, quantize_
     except ImportError as error:
-        raise V3DError('8-bit weights need torchao; run: pip install "v3d[int8]"') from error
+        raise V3DError(f"8-bit weights need torchao; run: {install_hint('int8')}") from error
     quantize_(unet, Int8WeightOnlyConfig())
 
 

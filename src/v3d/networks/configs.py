@@ -24,7 +24,8 @@ class PixelNeRFConfig:
         far: largest camera depth that frusta and rays span.
         samples: points on a ray that look where things are.
         fine: points that then draw them.
-        texture: channels of what surrounds a photo's pixel, by which photos are compared; 0 compares colours alone.
+        texture: channels of what surrounds a photo's pixel, by which photos are compared; 0 compares colours
+            alone.
         drawn: side of the images that guide the video model, in pixels.
         opaque: every ray ends on something (scenes); else what is left is the white ground (objects).
         imagenet: the encoder also sees what `v3d.networks.imagenet` recognises.

@@ -109,8 +109,9 @@ def reconstruct(
     has the placement: asset = scale * (theirs - centre).
 
     Args:
-        views: a capture in any format that `v3d.capture.readers` knows, or views in memory (their run's folder is
-            then `out` itself). Photos that are listed and do not exist are left out, with a warning.
+        views: a capture in any format that `v3d.capture.readers` knows, or views in memory (their run's
+            folder is then `out` itself). Photos that are listed and do not exist are left out, with a
+            warning.
         orbit: `views` is a video that goes once around the object.
         photo: a sharper photo of view 0, for the texture.
         force, on_progress: as for `generate`.

@@ -110,7 +110,9 @@ def above_stage(run: RunFolder, generator: Generator, photo: Tensor, key: str) -
 
 
 def views_stage(run: RunFolder, views: Views, notes: Sequence[str] = ()) -> tuple[Views, str]:
-    """Given views, brought to the world of the orbit (see `v3d.placement`); `notes` of their reader are kept."""
+    """Given views, brought to the world of the orbit (see `v3d.placement`); `notes` of their reader are
+    kept.
+    """
 
     def compute(stage: Stage) -> Views:
         stage.warnings.extend(notes)

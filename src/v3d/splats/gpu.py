@@ -1,4 +1,4 @@
-"""gsplat's CUDA rasterizer behind the same interface (`pip install v3d[cuda]`)."""
+"""gsplat's CUDA rasterizer behind the same interface (the extra `cuda`)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from v3d.cameras import Cameras
+from v3d.distribution import install_hint
 from v3d.errors import V3DError
 from v3d.splats.constants import BLUR, NEAR
 from v3d.splats.gaussians import Splats
@@ -31,7 +32,7 @@ def rasterize_gpu(
         from gsplat import rasterization
     except ImportError as error:
         raise V3DError(
-            "Rendering Gaussians on CUDA needs gsplat: pip install 'v3d[cuda]', or use the CPU."
+            f"Rendering Gaussians on CUDA needs gsplat: {install_hint('cuda')}, or use the CPU."
         ) from error
     image, alpha, info = rasterization(
         splats.means,

@@ -181,7 +181,8 @@ class VideoRecipe(Recipe):
         examples: what the data are: "orbits" (`v3d render`) or "scenes" (`v3d render-scenes`).
         pixelnerf: folder of a trained PixelNeRF, whose views are the guide; None takes the one that ships.
         source_counts: numbers of photos, one chosen for each step.
-        views: generated together in most steps: random ones of an orbit, which is the cheapest way to learn it.
+        views: generated together in most steps: random ones of an orbit, which is the cheapest way to learn
+            it.
         all_views: generated together in the last steps, in smaller batches.
         all_views_after: fraction of the run after which these begin.
         network: its sizes; the views' own replaces its `size`.

@@ -131,7 +131,7 @@ def make_task(recipe: Recipe, processes: Processes = ALONE, init: Path | None = 
             raise V3DError(
                 "This recipe starts from the networks it names; say --model FOLDER instead of --init."
             )
-        from v3d.training.tasks.svd import SVDTask  # needs the extra `v3d[official]`
+        from v3d.training.tasks.svd import SVDTask  # needs the extra `official`
 
         return SVDTask(recipe, processes)
     assert isinstance(recipe, VideoRecipe)

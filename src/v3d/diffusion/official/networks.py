@@ -1,6 +1,6 @@
 """The released networks: SVD's UNet as V3D tuned it, its VAE with a temporal decoder, the CLIP image tower.
 
-Their classes come from diffusers and transformers (the extra `v3d[official]`), which are imported only
+Their classes come from diffusers and transformers (the extra `official`), which are imported only
 here and only when asked for. Weights come from a folder in diffusers' layout: what `v3d convert` writes,
 what `StableVideoDiffusionPipeline.save_pretrained` writes, or such a repository on the Hugging Face hub.
 """
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from v3d.diffusion.official.sgm import use_original_norms
 from v3d.diffusion.official.tensor_files import check_keys, open_checkpoint
+from v3d.distribution import install_hint
 from v3d.errors import V3DError
 from v3d.files import atomic
 
@@ -28,7 +29,7 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 _EXTRAS = ("scheduler", "feature_extractor")  # for diffusers' own pipeline
-_NEEDS_EXTRA = 'The official weights need two more packages; run: pip install "v3d[official]"'
+_NEEDS_EXTRA = f"The official weights need two more packages; run: {install_hint('official')}"
 
 
 @dataclass

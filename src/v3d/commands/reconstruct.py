@@ -1,0 +1,43 @@
+"""`v3d reconstruct`: posed views of an object become an asset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import OmitArgPrefixes, Positional, arg
+
+from v3d.commands.shared import Out, print_warnings
+from v3d.settings import ReconstructSettings
+
+
+def reconstruct(
+    views: Positional[Annotated[Path, arg(metavar="VIEWS")]],
+    /,
+    out: Out = Path("out"),
+    settings: OmitArgPrefixes[ReconstructSettings] = ReconstructSettings(),  # noqa: B008 (frozen)
+    orbit: bool = False,
+    photo: Annotated[Path | None, arg(metavar="PHOTO")] = None,
+    force: bool = False,
+) -> None:
+    """Posed views -> 3D Gaussians and a textured mesh.
+
+    Args:
+        views: folder of posed photos (transforms.json of nerfstudio, instant-ngp or V3D, COLMAP, CO3D), or a
+            video with --orbit.
+        out: the views get a folder of their own name in it.
+        settings: quality and formats.
+        orbit: VIEWS is a video that goes once around the object at its own height.
+        photo: a sharper photo of the first view, for the texture.
+        force: compute finished stages anew.
+    """
+    from v3d.objects import pipeline
+    from v3d.progress import ProgressDisplay
+    from v3d.run import run_name
+
+    with ProgressDisplay() as show:
+        show.title(f"{views} -> {out / run_name(views)}")
+        asset = pipeline.reconstruct(
+            views, out, settings, orbit=orbit, photo=photo, force=force, on_progress=show
+        )
+    print_warnings(asset.report["warnings"])

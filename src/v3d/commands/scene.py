@@ -1,0 +1,37 @@
+"""`v3d scene`: posed photos of a scene become new views and Gaussians."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import OmitArgPrefixes, Positional, arg
+
+from v3d.commands.shared import Out, print_warnings
+from v3d.settings import SceneSettings
+
+
+def scene(
+    photos: Positional[Annotated[Path, arg(metavar="PHOTOS")]],
+    /,
+    out: Out = Path("out"),
+    settings: OmitArgPrefixes[SceneSettings] = SceneSettings(),  # noqa: B008 (frozen)
+    force: bool = False,
+) -> None:
+    """Posed photos of a scene -> new views along a camera path, a video, 3D Gaussians.
+
+    Args:
+        photos: folder of posed photos: transforms.json (nerfstudio, instant-ngp, ours), COLMAP, CO3D or
+            MVImgNet.
+        out: the scene gets a folder of its own name in it.
+        settings: path, quality and model.
+        force: compute finished stages anew.
+    """
+    from v3d.progress import ProgressDisplay
+    from v3d.run import run_name
+    from v3d.scene import pipeline
+
+    with ProgressDisplay() as show:
+        show.title(f"{photos} -> {out / run_name(photos)}")
+        asset = pipeline.generate_scene(photos, out, settings, force=force, on_progress=show)
+    print_warnings(asset.report["warnings"])

@@ -1,74 +1,19 @@
-"""Photos of any format -> framed objects: `v3d.capture.images`, `matting`, `photo`."""
+"""Image files of any format -> framed photos: `v3d.capture.images`, `photo`."""
 
 from __future__ import annotations
 
-import struct
-import zlib
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from photos import RED, disc, middle, save, save_png, scene
 from PIL import EpsImagePlugin, Image, ImageCms
 
-from v3d.capture import matting
 from v3d.capture.images import image_size, read_image
-from v3d.capture.matting import plain_background, soft_alpha, unmix
-from v3d.capture.photo import Photo, load_photo
-from v3d.compositing import over_white, resize_rgba
+from v3d.capture.photo import load_photo
 from v3d.errors import V3DError
-from v3d.framing import BORDER_RATIO, frame_photo, visible_box
-
-RED = (200, 40, 30)
-
-
-@pytest.fixture(autouse=True)
-def no_matting_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("V3D_MATTING", "off")
-
-
-def disc(height: int = 120, width: int = 160, radius: float = 35.0) -> np.ndarray:
-    """Antialiased coverage of a disc in the middle."""
-    y, x = np.mgrid[:height, :width] + 0.5
-    return np.asarray(np.clip(radius + 0.5 - np.hypot(x - width / 2, y - height / 2), 0, 1))
-
-
-def scene(background: np.ndarray | float = 1.0, colour: tuple[int, int, int] = RED) -> np.ndarray:
-    a = disc()[..., None]
-    rgb = a * np.array(colour) / 255 + (1 - a) * background
-    return np.asarray(np.clip(rgb * 255, 0, 255).round(), np.uint8)
-
-
-def save(path: Path, array: np.ndarray, **options: Any) -> Path:
-    Image.fromarray(array).save(path, **options)
-    return path
-
-
-def save_png(path: Path, width: int, height: int, rows: Sequence[bytes] | None = None) -> Path:
-    """A grey PNG written by hand, row after row, so that tests can state sizes nobody wants in memory."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    packer = zlib.compressobj(1)
-    body = (
-        b"".join([packer.compress(b"\0" + row) for row in rows] if rows is not None else []) + packer.flush()
-    )
-    path.write_bytes(
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
-    )
-    return path
-
-
-def middle(photo: Photo) -> np.ndarray:
-    size = photo.rgba.shape[0]
-    return np.asarray(photo.rgba[size // 2, size // 2, :3])
-
+from v3d.framing import visible_box
 
 # Formats
 
@@ -280,151 +225,3 @@ def test_long_thin_photo(tmp_path: Path) -> None:
     strip[100:300, 5000:15_000] = RED
     photo = load_photo(save(tmp_path / "strip.png", strip, compress_level=1), recentre=False)
     assert photo.rgba.shape == (2048, 2048, 4)
-
-
-# Foreground
-
-
-@pytest.mark.parametrize("background", [(1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (0.3, 0.6, 0.35), (0.5, 0.5, 0.5)])
-def test_any_plain_background(tmp_path: Path, background: tuple[float, float, float]) -> None:
-    noisy = scene(np.array(background)) + np.random.default_rng(0).normal(0, 2, (120, 160, 3))
-    photo = load_photo(save(tmp_path / "photo.jpg", np.clip(noisy, 0, 255).astype(np.uint8), quality=90))
-    assert photo.foreground == "soft alpha on a plain background"
-    assert any("better" in warning for warning in photo.warnings)
-    size = photo.rgba.shape[0]
-    assert np.abs(photo.rgba[..., 3].numpy() - disc(size, size)).mean() < 0.03
-    np.testing.assert_allclose(middle(photo), np.array(RED) / 255, atol=0.05)
-
-
-def test_studio_gradient_is_plain() -> None:
-    y, x = np.mgrid[:120, :160] / 160
-    background = np.stack([0.9 - 0.3 * y, 0.85 - 0.3 * y * x, 0.8 - 0.2 * x * x], -1)
-    a = disc()[..., None]
-    rgb = (a * 0.1 + (1 - a) * background).astype(np.float32)
-    found = plain_background(rgb)
-    assert found is not None
-    np.testing.assert_allclose(found, background, atol=0.02)
-    assert np.abs(soft_alpha(rgb, found) - a[..., 0]).mean() < 0.01
-
-
-def test_object_that_touches_the_border_is_not_the_background() -> None:
-    rgb = np.ones((100, 100, 3), np.float32)
-    rgb[60:, 30:70] = 0.2
-    found = plain_background(rgb)
-    assert found is not None
-    np.testing.assert_allclose(found, 1, atol=0.02)
-
-
-def test_cluttered_background_takes_grabcut(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    clutter = np.kron(rng.uniform(0, 0.5, (12, 16, 1)), np.ones((10, 10, 3)))
-    clutter[..., 0] *= 0.3
-    photo = load_photo(save(tmp_path / "photo.png", scene(clutter)), recentre=False)
-    assert photo.foreground == "GrabCut"
-    assert any("GrabCut" in warning for warning in photo.warnings)
-    mask, truth = photo.rgba[20:140, :, 3].numpy() > 0.5, disc() > 0.5
-    assert (mask & truth).sum() / (mask | truth).sum() > 0.85
-
-
-def test_unmix_takes_the_background_out_of_the_edge() -> None:
-    a, background = disc().astype(np.float32), np.array([0.0, 1.0, 0.0], np.float32)
-    colour = np.array(RED, np.float32) / 255
-    rgb = a[..., None] * colour + (1 - a[..., None]) * background
-    edge = (a > 0.1) & (a < 0.9)
-    np.testing.assert_allclose(
-        unmix(rgb, a, background)[edge], np.broadcast_to(colour, (edge.sum(), 3)), atol=1e-3
-    )
-
-
-def test_cut_out_on_white_composites_back_to_the_photo(tmp_path: Path) -> None:
-    photo = load_photo(save(tmp_path / "photo.png", scene()), recentre=False)
-    rgba = photo.resized(160)[20:140]
-    back = over_white(rgba[..., :3], rgba[..., 3]).numpy()
-    assert np.abs(back * 255 - scene()).max() < 12  # colours within 3 % of white count as white
-    assert np.abs(back * 255 - scene()).mean() < 0.1
-
-
-def test_named_matting_model_must_be_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
-    monkeypatch.setenv("V3D_MATTING", "u2net")
-    with pytest.raises(V3DError, match="u2net"):
-        matting.installed_model()
-    monkeypatch.setenv("V3D_MATTING", "bria-rmbg")
-    with pytest.raises(V3DError, match="not known"):
-        matting.installed_model()
-
-
-def test_method_key_changes_with_the_matting_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("U2NET_HOME", str(tmp_path))
-    monkeypatch.setattr(matting, "find_spec", lambda name: object())
-    keys = [matting.method_key()]
-    monkeypatch.delenv("V3D_MATTING")
-    for model in ("silueta", "u2net", "birefnet-general"):  # better and better
-        (tmp_path / f"{model}.onnx").touch()
-        keys.append(matting.method_key())
-        assert model in keys[-1]
-    monkeypatch.setenv("V3D_MATTING", "bria-rmbg")  # cannot be used, which matters only to who cuts out
-    keys.append(matting.method_key())
-    monkeypatch.setattr(matting, "CUT_OUT_VERSION", matting.CUT_OUT_VERSION + 1)
-    keys.append(matting.method_key())
-    assert len(set(keys)) == len(keys)
-
-
-# Framing
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.integers(9, 80), st.integers(9, 80), st.integers(0, 60), st.integers(0, 60), st.integers(0, 50))
-def test_framing_law(width: int, height: int, left: int, top: int, extra: int) -> None:
-    rgba = torch.zeros(top + height + extra, left + width + 3, 4)
-    rgba[top : top + height, left : left + width] = 1
-    framed = frame_photo(rgba)
-    size = framed.shape[0]
-    x0, y0, x1, y1 = visible_box(framed[..., 3])
-    assert (x1 - x0, y1 - y0) == (width, height)
-    assert size == round(max(width, height) / (1 - BORDER_RATIO)) or framed.shape == rgba.shape
-    assert abs(x0 + x1 - size) <= 1
-    assert abs(y0 + y1 - size) <= 1
-    assert torch.equal(frame_photo(framed), framed)
-
-
-def test_framing_keeps_pixels_and_soft_edges() -> None:
-    rgba = torch.rand(90, 120, 4)
-    rgba[..., 3] = torch.from_numpy(disc(90, 120, 30.0)).float()
-    framed = frame_photo(rgba)
-    left, top, _, _ = visible_box(rgba[..., 3])
-    x, y, _, _ = visible_box(framed[..., 3])
-    assert torch.equal(framed[y - 2 : y + 62, x - 2 : x + 62], rgba[top - 2 : top + 62, left - 2 : left + 62])
-
-
-def test_framing_reduces_large_objects_by_the_law() -> None:
-    rgba = torch.zeros(2100, 2400, 4)
-    rgba[50:2050, 100:2300] = 1
-    framed = frame_photo(rgba)
-    x0, _, x1, _ = visible_box(framed[..., 3])
-    assert framed.shape[0] == 2048
-    assert x1 - x0 == pytest.approx(0.7 * 2048, abs=1)
-    assert torch.equal(frame_photo(framed), framed)
-
-
-def test_no_recentre_keeps_the_framing(tmp_path: Path) -> None:
-    rgba = np.zeros((60, 100, 4), np.uint8)
-    rgba[5:25, 10:30] = 255
-    photo = load_photo(save(tmp_path / "photo.png", rgba), recentre=False)
-    assert photo.rgba.shape == (100, 100, 4)
-    assert visible_box(photo.rgba[..., 3]) == (10, 25, 30, 45)
-
-
-def test_resizing_does_not_bleed_hidden_colours() -> None:
-    rgba = torch.zeros(64, 64, 4)
-    rgba[..., 1] = 1.0  # green where nothing is seen
-    rgba[16:48, 16:48] = torch.tensor([1.0, 0.0, 0.0, 1.0])
-    small = resize_rgba(rgba, 13, 13)
-    seen = small[..., 3] > 0.01
-    assert small[seen][:, 1].max() < 1e-4
-    assert small[..., 3].mean() == pytest.approx(0.25, abs=0.01)
-    composited = over_white(small[..., :3], small[..., 3])
-    assert composited.shape == (13, 13, 3)
-    assert composited[0, 0].min() == 1
-    assert torch.equal(Photo(rgba).resized(13), small)

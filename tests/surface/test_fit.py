@@ -11,9 +11,10 @@ from torch import Tensor
 from v3d.cameras import Cameras, orbit
 from v3d.surface import regularize
 from v3d.surface.carving import carve
-from v3d.surface.fit import Level, SurfaceSettings, fit_surface
+from v3d.surface.fit import fit_surface
 from v3d.surface.grid import Grid, empty_grid
 from v3d.surface.render import Rays, camera_rays, closest_pass, first_hit, neus_opacity, neus_weights
+from v3d.surface.settings import Level, SurfaceSettings
 from v3d.views import Views
 
 QUICK = SurfaceSettings(stages=(Level(1.0, 50, (0.8, 0.35)),), image_size=48, rays=512)
@@ -159,7 +160,7 @@ def test_wide_views_are_not_squashed_and_fit_as_well_as_square_ones(monkeypatch:
         used.append(cameras)
         return camera_rays(cameras, chosen)
 
-    monkeypatch.setattr("v3d.surface.fit.camera_rays", recorded)
+    monkeypatch.setattr("v3d.surface.losses.camera_rays", recorded)
     angle = torch.linspace(0, 6.28, 40)
     equator = 0.5 * torch.stack([angle.cos(), angle.sin(), 0 * angle], -1)
     errors = []

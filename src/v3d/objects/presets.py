@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from v3d.settings import Quality, ReconstructSettings
 from v3d.splats.fit import FitSettings
-from v3d.surface.fit import Level, SurfaceSettings
+from v3d.surface.settings import Level, SurfaceSettings
 from v3d.texture.refine import RefineSettings
 
 

@@ -104,7 +104,11 @@ def fit(
         if on_step:
             on_step(iteration + 1, settings.iterations)
 
-    splats = _detached(splats)
+    return _finished(_detached(splats))
+
+
+def _finished(splats: Splats) -> Splats:
+    """The finite Gaussians, their colours clamped to [0, 1]."""
     splats = splats[splats.is_finite]
     return replace(splats, rgb=splats.rgb.clamp(0, 1))
 

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from v3d.callbacks import OnStep
@@ -21,7 +20,9 @@ from v3d.cameras import Cameras
 from v3d.runtime import tune_malloc
 from v3d.surface import regularize
 from v3d.surface.grid import Grid, empty_grid, gather
-from v3d.surface.render import Rays, camera_rays, closest_pass, first_hit, neus_opacity, neus_weights
+from v3d.surface.losses import Targets, silhouette_loss, surface_loss, targets_of
+from v3d.surface.render import closest_pass, first_hit
+from v3d.surface.settings import Level, SurfaceSettings
 from v3d.views import Views
 
 WINDOW_STEP = 0.75  # voxels between samples along a ray
@@ -30,82 +31,6 @@ COLOR_FIRST = 40  # steps before the surface moves: colours that are still wrong
 MARGIN = 4.0  # coarsest voxels around the hull
 REGULARIZE_EVERY = 4  # steps; dense losses change slowly, and cost as much as the rendering
 BAND = 6.0  # voxels on either side of the surface in which the regularizers act
-
-
-@dataclass(frozen=True)
-class Level:
-    """One resolution of the fit.
-
-    Attributes:
-        voxel: node distance, in footprints of a training pixel at the object.
-        steps: gradient steps.
-        soft: widths of the soft shell at the first and the last step, in voxels (NeuS's 1/s, on a schedule
-            instead of learned).
-    """
-
-    voxel: float
-    steps: int
-    soft: tuple[float, float]
-
-
-@dataclass(frozen=True)
-class SurfaceSettings:
-    """Settings of `fit_surface`; weights multiply the losses of the same name.
-
-    Attributes:
-        stages: the levels, from coarse to fine.
-        image_size: pixels that the longer side of the views is reduced to, or as many fewer as keep the
-            lattice within `nodes`; finer images than voxels only add noise.
-        nodes: of the finest lattice, at most; thin and small objects are fitted at a finer scale than
-            large ones.
-        rays: per step, of the object's inside and of its silhouette each.
-        samples: per ray, `WINDOW_STEP` voxels apart around the surface.
-        sobolev: box-filter passes over the gradient of the distance field.
-        slack: how far the surface may leave the hull outward, in footprints of a training pixel; views that
-            disagree make the hull too small.
-        distance_rate: learning rate of the distance, voxels per step.
-        color_rate: learning rate of the colour logits.
-        rgb: weight of the L1 of colour.
-        mask: of the cross-entropy of the silhouette.
-        eikonal: of (|gradient| - 1)^2.
-        laplacian: of the squared Laplacian, in voxels.
-        normal: of 1 - cos between the field's gradient and the given normals.
-    """
-
-    stages: tuple[Level, ...] = (Level(1.0, 300, (0.8, 0.35)),)
-    image_size: int = 256
-    nodes: int = 600_000
-    rays: int = 2048
-    samples: int = 10
-    sobolev: int = 4
-    slack: float = 1.0
-    distance_rate: float = 0.03
-    color_rate: float = 0.1
-    rgb: float = 10.0
-    mask: float = 1.0
-    eikonal: float = 0.02
-    laplacian: float = 0.1
-    normal: float = 0.2
-
-
-@dataclass(frozen=True)
-class _Targets:
-    """The rays of a fit and what each should show.
-
-    Attributes:
-        cameras: of the images that the rays are pixels of.
-        rays: N of them.
-        rgb: [N, 3] colour on white; alpha: [N].
-        edge: [N] whether the pixel lies at a silhouette's border.
-        normal: [N, 3] unit normals in the world, 0 where unknown; or None.
-    """
-
-    cameras: Cameras
-    rays: Rays
-    rgb: Tensor
-    alpha: Tensor
-    edge: Tensor
-    normal: Tensor | None
 
 
 def fit_surface(
@@ -133,7 +58,7 @@ def fit_surface(
     """
     settings = settings or SurfaceSettings()
     tune_malloc()
-    targets = _targets(views.reduced(_image_size(views.cameras, hull, settings)), normals)
+    targets = targets_of(views.reduced(_image_size(views.cameras, hull, settings)), normals)
     generator = torch.Generator().manual_seed(seed)
     total, done = sum(level.steps for level in settings.stages), 0
 
@@ -169,7 +94,7 @@ def _fit_level(
     floor: Tensor,
     color: Tensor,
     level: Level,
-    targets: _Targets,
+    targets: Targets,
     settings: SurfaceSettings,
     generator: torch.Generator,
     tick: Callable[[], None],
@@ -199,10 +124,10 @@ def _fit_level(
         jitter = torch.rand(len(chosen), 1, generator=generator).to(device)
         window = torch.arange(settings.samples, device=device) - 0.4 * settings.samples + jitter - 0.5
         along = located.hit[chosen, None] + WINDOW_STEP * sdf.voxel * window
-        loss = _surface_loss(current, values, color, targets, chosen, along, softness, settings)
+        loss = surface_loss(current, values, color, targets, chosen, along, softness, settings)
         chosen = located.edge.next(settings.rays)
         closest = located.closest[chosen]
-        loss = loss + _silhouette_loss(current, values, targets, chosen, closest, softness, settings)
+        loss = loss + silhouette_loss(current, values, targets, chosen, closest, softness, settings)
 
         values.grad = None
         adam.zero_grad()
@@ -245,7 +170,7 @@ class _Located:
     edge: _Shuffle
 
     @classmethod
-    def find(cls, sdf: Grid, targets: _Targets, generator: torch.Generator) -> _Located:
+    def find(cls, sdf: Grid, targets: Targets, generator: torch.Generator) -> _Located:
         """Locate the surface of the field as it is now."""
         hit = first_hit(sdf, targets.cameras, targets.rays)
         inside = ((targets.alpha > 0.99) & (hit > 0)).nonzero()[:, 0]
@@ -295,86 +220,6 @@ class _Momentum:
         """What to subtract from the field [X, Y, Z]: `rate` long on average, at most five times as long."""
         rms: float = (self._mean_square / (1 - 0.98**self._steps)) ** 0.5
         return (self._velocity * (rate / max(rms, 1e-20))).clamp_(-5 * rate, 5 * rate)
-
-
-def _surface_loss(
-    lattice: Grid,
-    values: Tensor,
-    color: Tensor,
-    targets: _Targets,
-    chosen: Tensor,
-    along: Tensor,
-    softness: float,
-    settings: SurfaceSettings,
-) -> Tensor:
-    """Colour and normal losses of the `chosen` rays, which hit the object, at distances `along` [N, S].
-
-    Their weights are made to add up to 1: these pixels are covered entirely, whatever the window shows.
-    """
-    rays = targets.rays[chosen]
-    count, samples = along.shape
-    index, corner = lattice.around(rays.at(along).view(-1, 3))
-    weight = neus_weights(gather(values, index, corner).view(count, samples), softness)
-    weight = weight / weight.sum(1, keepdim=True).clamp_min(1e-3)
-
-    used = (weight.detach().view(-1) > 2e-3).nonzero()[:, 0]  # colour only where it is visible
-    emitted = gather(color, index[used], corner[used]).sigmoid() * weight.view(-1)[used, None]
-    rgb = torch.zeros(count, 3, device=color.device).index_add(0, used // samples, emitted)
-    loss = settings.rgb * (rgb - targets.rgb[chosen]).abs().sum() / (3 * settings.rays)
-    if targets.normal is not None:
-        target = targets.normal[chosen]
-        expected = (weight.detach() * along).sum(1, keepdim=True)
-        slope = _slope(lattice, values, rays.at(expected)[:, 0])
-        cosine = F.cosine_similarity(slope, target, dim=1)
-        loss = loss + settings.normal * ((1 - cosine) * (target.abs().sum(1) > 0)).sum() / settings.rays
-    return loss
-
-
-def _silhouette_loss(
-    lattice: Grid,
-    values: Tensor,
-    targets: _Targets,
-    chosen: Tensor,
-    closest: Tensor,
-    softness: float,
-    settings: SurfaceSettings,
-) -> Tensor:
-    """Cross-entropy between alpha and the opacity of the `chosen` rays.
-
-    Args:
-        closest: [N] distance along each to where it passes deepest inside the surface, or closest to it.
-    """
-    points = targets.rays[chosen].at(closest[:, None])[:, 0]
-    nearest = gather(values, *lattice.around(points))[:, 0]
-    opacity = neus_opacity(nearest, softness).clamp(1e-3, 1 - 1e-3)
-    entropy = F.binary_cross_entropy(opacity, targets.alpha[chosen], reduction="sum")
-    return settings.mask * (entropy / settings.rays)
-
-
-def _slope(lattice: Grid, values: Tensor, points: Tensor) -> Tensor:
-    """Central differences [P, 3] of the field at points [P, 3], a voxel to either side, times two voxels."""
-    step = lattice.voxel * torch.eye(3, device=points.device)
-    around = torch.cat([points[:, None] + step, points[:, None] - step], dim=1)
-    index, corner = lattice.around(around.view(-1, 3))
-    ahead, behind = gather(values, index, corner).view(-1, 2, 3).unbind(1)
-    return ahead - behind
-
-
-def _targets(views: Views, normals: Tensor | None) -> _Targets:
-    """The rays of the views that show the object or its border; `normals` are reduced to the views' size."""
-    alpha = views.alpha.clamp(0, 1)
-    grown = F.max_pool2d(alpha[:, None], 5, stride=1, padding=2)[:, 0]
-    shrunk = -F.max_pool2d(-alpha[:, None], 5, stride=1, padding=2)[:, 0]
-    edge = (grown > 0.02) & (shrunk < 0.98)
-    used = (views.alpha > 0.5) | edge
-    if normals is not None:
-        size = (views.cameras.height, views.cameras.width)
-        normals = F.interpolate(
-            normals.permute(0, 3, 1, 2), size, mode="bilinear", antialias=True, align_corners=False
-        )
-        normals = F.normalize(normals.permute(0, 2, 3, 1)[used], dim=-1)
-    rays = camera_rays(views.cameras, used)
-    return _Targets(views.cameras, rays, views.rgb[used], alpha[used], edge[used], normals)
 
 
 def _footprint(cameras: Cameras, hull: Grid) -> float:

@@ -217,7 +217,7 @@ def test_guidance_and_steps_of_the_weights_that_ship(folder: Path, tmp_path: Pat
     report = EvaluateAblation(tmp_path, objects, settings, size=32).run()
     means = report["summary"]["orbits, all objects"]
     assert list(means) == ["base", "guidance 2.0", "steps 1"]
-    assert len({row["psnr"] for row in means.values()}) == 3
+    assert len({(row["psnr"], row["ssim"], row["lpips-alex"]) for row in means.values()}) == 3
     assert report["provenance"]["models"]["mini"] == Generator.from_pretrained("mini").hash
 
 

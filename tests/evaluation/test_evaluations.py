@@ -113,7 +113,7 @@ def test_views_of_other_lenses_are_not_compared(meshes: dict[str, Mesh], tmp_pat
         EvaluateViews(tmp_path / "b", tmp_path / "a").run()
     save_views(truth.resized(64, 64), tmp_path / "c")  # larger images of the same cameras are compared
     same = EvaluateViews(tmp_path / "c", tmp_path / "a").run()
-    assert same["objects"][0]["scores"]["mean"]["psnr"] > 30
+    assert same["objects"][0]["scores"]["mean"]["psnr"] > 20  # but for the resampling
 
 
 def test_assets_are_compared_with_assets(meshes: dict[str, Mesh], tmp_path: Path):

@@ -80,15 +80,31 @@ def test_a_run_killed_at_a_random_moment_resumes(tiny: VideoRecipe, tmp_path: Pa
     assert losses(out) == losses(tmp_path / "whole")
 
 
+def apart(a: dict[str, Tensor], b: dict[str, Tensor], begun: Path) -> float:
+    """How far apart two runs ended, as a share of how far they went from the weights that both began with.
+
+    Adam scales every weight's step to the learning rate, and rounding errors too where a weight has no
+    gradient (a key's bias, which softmax ignores): single weights say little, all of them together much.
+    """
+    start = load_weights(begun / "dit.safetensors")
+    names = [name for name in start if f"network.{name}" in a]
+    assert len(names) > 10
+    apart, gone = (
+        torch.cat([(x[f"network.{name}"] - y(name)).flatten() for name in names]).norm()
+        for x, y in ((a, lambda name: b[f"network.{name}"]), (a, lambda name: start[name]))
+    )
+    return float(apart / gone)
+
+
 def test_a_batch_in_parts_is_the_same_batch(tiny: VideoRecipe, begun: Path, tmp_path: Path) -> None:
     exact = replace(tiny, precision="float32", steps=3)
     train(exact, tmp_path / "one", device="cpu", init=begun)
     train(replace(exact, accumulate=3), tmp_path / "three", device="cpu", init=begun)
     a, b = weights(tmp_path / "one"), weights(tmp_path / "three")
-    for name in a:
-        if name.startswith("network."):
-            torch.testing.assert_close(a[name], b[name], atol=2e-4, rtol=0, msg=name)
+    assert apart(a, b, begun) < 0.01
     assert losses(tmp_path / "one") == pytest.approx(losses(tmp_path / "three"), rel=1e-3)
+    train(replace(exact, seed=exact.seed + 1), tmp_path / "other", device="cpu", init=begun)
+    assert apart(a, weights(tmp_path / "other"), begun) > 0.1  # another batch is told from the same one
 
 
 def test_minutes_stop_cleanly_and_a_signal_too(tiny: VideoRecipe, tmp_path: Path) -> None:
@@ -193,6 +209,4 @@ def test_two_processes_train_as_one(tiny: VideoRecipe, begun: Path, tmp_path: Pa
     ]
     assert [p.wait(timeout=300) for p in processes] == [0, 0]
     a, b = weights(tmp_path / "one"), weights(tmp_path / "two")
-    for name in a:
-        if name.startswith("network."):
-            torch.testing.assert_close(a[name], b[name], atol=2e-4, rtol=0, msg=name)
+    assert apart(a, b, begun) < 0.01

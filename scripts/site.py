@@ -72,28 +72,34 @@ def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
 
 def api_pages() -> dict[str, str]:
     """A page a room of the package, one of its top modules, and an index."""
-    rooms = sorted(p for p in PACKAGE.iterdir() if modules(p.rglob("*.py")) and p.name != "weights")
+    rooms = sorted(room for room in PACKAGE.iterdir() if modules(room.rglob("*.py")))
     pages = {f"api/{room.name}.md": _page(room.name, room.rglob("*.py")) for room in rooms}
     pages["api/v3d.md"] = _page("The package's own modules", PACKAGE.glob("*.py"))
     rows = [f"| [{room.name}]({room.name}.md) | {summary(room / '__init__.py')} |" for room in rooms]
+    names = [f"[`v3d.{name}`][{home}.{name}]" for name, home in sorted(public_names().items())]
     pages["api/index.md"] = "\n".join(
         [
             "# API reference",
             "",
-            "What most programs need is in `v3d` itself; the rooms below hold the rest.",
+            f"What most programs need is in `v3d` itself: {', '.join(names)}. The rooms hold the rest.",
             "",
             "| room | what is in it |",
             "|---|---|",
             *rows,
             "| [the package's own modules](v3d.md) | cameras, views, framing, runs, the command line |",
             "",
-            "::: v3d",
-            "    options:",
-            "      members: false",
-            "",
         ]
     )
     return pages
+
+
+def public_names() -> dict[str, str]:
+    """Every name of `v3d` itself and the module that it comes from, as the package's `_HOMES` says."""
+    for statement in ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8")).body:
+        if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "_HOMES":
+            homes: dict[str, tuple[str, ...]] = ast.literal_eval(statement.value)
+            return {name: module for module, names in homes.items() for name in names}
+    raise LookupError("v3d/__init__.py has no _HOMES.")
 
 
 def summary(file: Path) -> str:

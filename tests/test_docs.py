@@ -3,15 +3,18 @@
 Every ```sh and ```python block of README.md and of docs/tutorials/ runs, in order, in a folder that has a
 copy of `examples/`. A block that cannot run here is preceded by `<!-- skip: REASON -->`. Lines that start
 with `v3d` go to the command line's own `main`, in this process; all other lines go to bash. Python blocks of
-one page share their variables. Two things make it quick: `v3d generate` runs at quality draft unless it names
-a quality, and pages share the folder, so that a page reuses the stages that an earlier one finished. Each
-page runs alone, too.
+one page share their variables. Two things make it quick: commands that leave the effort open get the least
+of it (`LEAST`), and pages share the folder, so that a page reuses the stages that an earlier one finished.
+Each page runs alone, too.
 """
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import functools
 import importlib
+import io
 import os
 import re
 import shlex
@@ -41,8 +44,17 @@ _FENCE = re.compile(
 )
 _LINK = re.compile(r"\]\((?!\w+:|#)(?P<target>[^)#\s]+)(?P<anchor>#[^)\s]+)?\)")
 _FILE = re.compile(r"`((?:src|tests|docs|scripts|benchmarks|examples)/[\w./-]+)`")
+_ROOM_FILE = re.compile(r"`([a-z_]+/[a-z_/]+\.py)`")  # in src/v3d
+_OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]*")
+_SPAN = re.compile(r"(?<!`)`(?!python\s|pytest|mypy)([^`]+)`(?!`)")  # inline code that is of `v3d` itself
 _NAME = re.compile(r"`(v3d(?:\.\w+)+)(?:\(.*?\))?`")
 _HEADING = re.compile(r"^#+ (.+)$", re.M)
+LEAST = {
+    "generate": ("--quality", "draft"),
+    "train": ("--steps", "5"),  # tests/training shows that whole recipes learn
+    "evaluate": ("--size", "64"),
+}
+"""The option that a command of a page gets unless it chooses itself."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +85,9 @@ def run_shell(code: str) -> None:
     for words in commands(code):
         if words[0] == "v3d":
             arguments = words[1:]
-            if arguments[0] == "generate" and "--quality" not in arguments:
-                arguments += ["--quality", "draft"]
+            least = LEAST.get(arguments[0], ())
+            if least and least[0] not in arguments:
+                arguments += least
             assert main(arguments) == 0, f"{shlex.join(words)} failed"
         else:
             subprocess.run(["bash", "-ec", shlex.join(words)], check=True)
@@ -151,8 +164,56 @@ def test_files_and_modules_that_a_page_names_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     for file in _FILE.findall(text):
         assert (ROOT / file).exists(), f"{file} does not exist"
+    for file in _ROOM_FILE.findall(text):
+        assert (ROOT / file).exists() or (ROOT / "src/v3d" / file).exists(), f"{file} does not exist"
     for name in _NAME.findall(text):
         assert found(name), f"{name} cannot be imported"
+
+
+@pytest.fixture(scope="module")
+def options() -> set[str]:
+    """Every option of every command, as its help says."""
+    found = {"--help", "--version"}
+    for command in (*COMMANDS, *(f"{name} {task}" for name in ("train", "evaluate") for task in tasks(name))):
+        found |= set(_OPTION.findall(help_of(command)))
+    return found
+
+
+def tasks(command: str) -> list[str]:
+    """The subcommands of `v3d train` or `v3d evaluate`."""
+    subcommands = re.search(r"\{([\w,-]+)\}", help_of(command))
+    assert subcommands is not None
+    return subcommands[1].split(",")
+
+
+def help_of(command: str) -> str:
+    """What `v3d COMMAND --help` shows."""
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):
+        main([*command.split(), "--help"])
+    return shown.getvalue()
+
+
+def test_help_shows_the_options(options: set[str]) -> None:
+    assert {"--quality", "--photo", "--mesh", "--around", "--source-counts", "--shares"} <= options
+
+
+@pytest.mark.parametrize("page", PAGES, ids=names)
+def test_options_that_a_page_names_exist(page: Path, options: set[str]) -> None:
+    """Those in running text; `test_commands_that_a_page_names_parse` looks at the blocks."""
+    for span in _SPAN.findall(_FENCE.sub("", page.read_text(encoding="utf-8"))):
+        for option in _OPTION.findall(span):
+            assert option in options, f"{option} in `{span}`"
+
+
+def test_the_architecture_page_has_the_layers_and_the_rooms() -> None:
+    page, project = ROOT / "ARCHITECTURE.md", (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    layers = re.search(r"^layers = (\[.*?^\])", project, re.M | re.S)
+    assert layers is not None
+    assert [b.code.splitlines() for b in blocks(page) if b.kind == "text"] == [ast.literal_eval(layers[1])]
+    for room in (ROOT / "src/v3d").iterdir():
+        if any(not file.name.startswith("__") for file in room.rglob("*.py")):
+            assert f"`{room.name}/`" in page.read_text(encoding="utf-8"), f"{room.name} is not on the page"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=names)

@@ -46,7 +46,7 @@ class ReconstructionSettings:
         carving: first Gaussians on the visual hull, or a blob of random ones.
         perceptual: fit with the perceptual loss, or without; by default as the quality has it.
         mesh: also make the hull's mesh, the surface and its texture.
-        quality: of every stage, as in `v3d.objects.pipeline.PRESETS`.
+        quality: of every stage, as in `v3d.objects.presets.PRESETS`.
         seed: of every random choice.
     """
 
@@ -97,7 +97,7 @@ class AblationSettings:
             quality has it.
         hull: also carve drawn orbits and compare with the true mesh.
         mesh: also make the mesh of reconstructions.
-        quality: of the reconstruction, as in `v3d.objects.pipeline.PRESETS`.
+        quality: of the reconstruction, as in `v3d.objects.presets.PRESETS`.
         seed: of every random choice, the same for all rows.
     """
 

@@ -1,4 +1,4 @@
-"""The baseline 'nearest training object': what memory alone could draw.
+"""The baseline 'nearest training object': what memory alone could show.
 
 An index holds a thumbnail of every training object from every side, framed as a photo. The photo of a test
 object is looked up by pixel distance, and the answer is the orbit of the object found, turned to the
@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from v3d.callbacks import OnStep
+from v3d.compositing import over_white
 from v3d.data.corpus import corpus_ids, load_corpus
 from v3d.data.variants import OrbitVariant, render_orbit
 from v3d.errors import V3DError
@@ -122,7 +123,7 @@ def _light(protocol: ObjectProtocol) -> Light:
 
 def _thumbnail(rgba: Tensor) -> Tensor:
     """[H, W, 4] straight alpha -> [THUMBNAIL, THUMBNAIL, 4]: colour on white, alpha."""
-    alpha = rgba[..., 3:]
-    image = torch.cat([rgba[..., :3] * alpha + 1 - alpha, alpha], -1).permute(2, 0, 1)[None]
+    rgb = over_white(rgba[..., :3], rgba[..., 3])
+    image = torch.cat([rgb, rgba[..., 3:]], -1).permute(2, 0, 1)[None]
     size = (THUMBNAIL, THUMBNAIL)
     return F.interpolate(image, size, mode="bilinear", antialias=True)[0].permute(1, 2, 0).clamp(0, 1)

@@ -9,6 +9,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from v3d.compositing import over_white
 from v3d.evaluation.report import ObjectResult
 from v3d.views import Views
 
@@ -73,8 +74,8 @@ def generation_sheet(columns: Sequence[tuple[str, Sequence[SheetRow]]], *, tile:
         for r, row in enumerate(rows):
             top = _GAP + 2 * _LABEL + r * (_LABEL + tile)
             draw.text((left, top + 3), row.label, fill=_INK, font=small)
-            alpha = row.photo[..., 3:]
-            sheet.paste(_picture(row.photo[..., :3] * alpha + 1 - alpha, tile), (blocks[0], top + _LABEL))
+            photo = over_white(row.photo[..., :3], row.photo[..., 3])
+            sheet.paste(_picture(photo, tile), (blocks[0], top + _LABEL))
             for x, views in ((blocks[1], row.views), (blocks[2], row.truth)):
                 for i in range(VIEWS):
                     image = _picture(views.rgb[i * len(views) // VIEWS], tile)

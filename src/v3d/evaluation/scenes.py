@@ -68,8 +68,8 @@ def run(command: EvaluateScenes, on_object: OnObject | None = None) -> dict[str,
 class SceneProtocol:
     """Which views are shown and which are asked for.
 
-    Sources are the views that differ most (`v3d.scene.clips.spread`), so fewer are a part of more. Targets are
-    the views that are never a source, whatever the number of sources.
+    Sources are the views that differ most (`v3d.scene.clips.spread`), so fewer are a part of more. Targets
+    are the views that are never a source, whatever the number of sources.
 
     Attributes:
         version: changes whenever numbers would.

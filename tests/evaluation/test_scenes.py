@@ -156,6 +156,19 @@ def test_the_nearest_source_is_near_in_place_and_direction(scene: TestScene) -> 
         assert torch.equal(views.rgb[k], shown.rgb[source])
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [([], "no scene"), (["a", "--sources"], "--sources"), (["a", "--sources", "0"], "--sources")],
+)
+def test_nothing_to_evaluate_is_an_error(
+    arguments: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "r"
+    assert cli.main(["evaluate", "scenes", *arguments, "--out", str(out), "--model", "none"]) == 2
+    assert words in capsys.readouterr().err
+    assert not out.exists()
+
+
 @pytest.fixture
 def shards(ball: Mesh, tmp_path: Path) -> Path:
     views, depth = look(ball, arc(9))

@@ -109,6 +109,11 @@ def test_views_become_an_asset(folder: Path, tmp_path: Path) -> None:
     assert report["stages"]["mesh"]["silhouette_iou"] > 0.9
     assert report["warnings"] == []
 
+    (asset.folder / "mesh.png").unlink()  # the texture of mesh.obj
+    again = pipeline.reconstruct(folder, tmp_path, settings)
+    assert reused(again) == {name: name != "export" for name in report["stages"]}
+    assert (asset.folder / "mesh.png").is_file()
+
 
 def test_a_second_run_loads_and_gives_the_same(folder: Path, tmp_path: Path) -> None:
     first = pipeline.reconstruct(folder, tmp_path)

@@ -34,10 +34,11 @@ from v3d.objects.build import BuildInputs
 from v3d.objects.presets import PRESETS, silhouettes_only
 from v3d.provenance import provenance
 from v3d.runtime import pick_device, tune_malloc
+from v3d.settings import Quality
 from v3d.views import Views
 
 _SHAPE = ("chamfer", "f_score", "normal_consistency", "iou", "front_iou")
-_HULL_PRESET = PRESETS["draft"]  # of the hulls of generated orbits
+_HULL_QUALITY: Quality = "draft"  # of the hulls of generated orbits
 _SCORES = "scores"  # the one method in a variant's file
 
 
@@ -45,10 +46,14 @@ def run(command: EvaluateAblation, on_object: OnObject | None = None) -> dict[st
     """Measure what `command.out` does not hold yet; returns the report.
 
     Raises:
-        V3DError: nothing is varied, the choices do not fit together, objects or weights are missing.
+        V3DError: nothing is varied, an axis has no value, the choices do not fit together, objects or weights
+            are missing.
     """
     tune_malloc()
     settings = command.settings
+    for name in ("model", "views", "above", "photo", "carving"):
+        if not getattr(settings, name):
+            raise V3DError(f"Give --{name} at least one value, that of the base.")
     generation, builds = generation_variants(settings), build_variants(settings)
     if not generation and not builds:
         raise V3DError("Nothing is varied; give an option two values, for example --guidance 1 1.5.")
@@ -141,7 +146,7 @@ class Bench:
 
     def generation_header(self, choice: GenerationChoice) -> dict[str, Any]:
         """What else decides the numbers of an orbit."""
-        preset = asdict(_HULL_PRESET) if self.settings.hull else None
+        preset = asdict(PRESETS[_HULL_QUALITY]) if self.settings.hull else None
         header = {"protocol": self.orbits.as_dict(), "hull": preset, "judge": "lpips"}
         return header | {"model_hash": self.generator(choice).hash}
 
@@ -171,7 +176,7 @@ class ObjectVariants:
         if bench.settings.hull:
             mesh = bench.orbits.place(self.item.mesh)
             inputs = BuildInputs(views, photos={0: self._photo()})
-            scores |= shape_scores(inputs, mesh, bench.orbits, _HULL_PRESET, choice.seed)
+            scores |= shape_scores(inputs, mesh, bench.orbits, PRESETS[_HULL_QUALITY], choice.seed)
         return scores | {"seconds": seconds}
 
     def build_scores(self, choice: BuildChoice) -> Metrics:

@@ -51,9 +51,9 @@ def warp_consistency(views: Views, hull: Mesh, step: int = 1) -> Tensor:
     scores = []
     for i in range(len(views)):
         j = (i + step) % len(views)
-        seen = (fragments.face[i] >= 0) & (views.alpha[i] > 0.99)
-        colour, visible = _sample_visible(views[j], _view(fragments, j), points[i][seen])
-        error = (colour - views.rgb[i][seen])[visible].square()
+        covered = (fragments.face[i] >= 0) & (views.alpha[i] > 0.99)
+        colour, visible = _sample_visible(views[j], _view(fragments, j), points[i][covered])
+        error = (colour - views.rgb[i][covered])[visible].square()
         scores.append(decibels(error.mean()))
     return torch.stack(scores)
 

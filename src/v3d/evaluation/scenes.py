@@ -40,7 +40,10 @@ def run(command: EvaluateScenes, on_object: OnObject | None = None) -> dict[str,
         V3DError: scenes or weights are missing, or `command.out` holds results of other settings.
     """
     tune_malloc()
+    if not command.sources or min(command.sources) < 1:
+        raise V3DError("Give --sources numbers of photos of 1 or more.")
     protocol = SceneProtocol(sources=command.sources)
+    ids = scene_ids(command.scenes, command.limit)
     model: ClipModel | None = None
     if command.model != "none":
         model = SceneModel.load(command.model, pick_device(command.device))
@@ -53,7 +56,6 @@ def run(command: EvaluateScenes, on_object: OnObject | None = None) -> dict[str,
         "model_hash": model.hash if model else None,
         "perceptual": [network.name for network in networks],
     }
-    ids = scene_ids(command.scenes, command.limit)
     file = ResultFile(command.out / "results.jsonl", header)
     missing = [name for name in ids if name not in file.done]
     for scene in load_scenes(command.scenes, missing, protocol):
@@ -126,8 +128,14 @@ class TestScene:
 
 
 def scene_ids(paths: Sequence[Path], limit: int = 0) -> list[str]:
-    """Names of the scenes of shard folders and captures, in order; `limit` evenly spread ones (0: all)."""
+    """Names of the scenes of shard folders and captures, in order; `limit` evenly spread ones (0: all).
+
+    Raises:
+        V3DError: there is no scene.
+    """
     names = [name for path in paths for name in _names(path)]
+    if not names:
+        raise V3DError("There is no scene to evaluate; give folders of rendered scenes or of posed photos.")
     if limit and len(names) > limit:
         names = [names[i * len(names) // limit] for i in range(limit)]
     return names

@@ -24,8 +24,9 @@ class ObjectSource:
 
     Attributes:
         corpus: packed corpus (.npz), or a folder of meshes (searched through).
-        manifest: JSON list of objects with `id`, and optionally `file` (relative to the manifest), `split`
-            and `real_scan`. Needed to choose a split, or to tell scans apart; enough without `corpus`.
+        manifest: JSON list of objects with `id`, `file` or both, and optionally `split` and `real_scan`.
+            Files are relative to `corpus` where this is a folder, else to the manifest. Needed to choose a
+            split, and to tell the scans of a packed corpus apart; enough without `corpus`.
         split: only these objects of the manifest; "all" takes every one.
         real_scans: only real scans.
         limit: at most so many objects, evenly spread over the list; 0 takes all.
@@ -90,7 +91,7 @@ class AblationSettings:
         sampler: by default the model's own.
         orbit: what is reconstructed: the "true" views, "perturbed" ones that disagree as generated views do,
             or the "generated" ones of the base.
-        views: so many of them, evenly spaced: 18, 9, 6, 3 or 2.
+        views: so many views of the orbit, evenly spaced: 18, 9, 6, 3 or 2.
         above: fit splats of generated orbits also to the model's views from above and below.
         photo: the photo of a generated orbit is trusted: the hull fills its silhouette, and it textures what
             it sees.
@@ -277,7 +278,7 @@ class SceneEvaluationSettings:
 
 @dataclass(frozen=True)
 class EvaluateScenes:
-    """Views of scenes from 1, 3 and 6 posed photos, compared with views that nobody was shown.
+    """New views of scenes from a few posed photos, compared with held-out ones.
 
     Perceptual distances are LPIPS and that of V3D's own features.
 
@@ -286,7 +287,7 @@ class EvaluateScenes:
         out: folder of `results.jsonl`, `report.json` and `report.md`; a started one is continued.
         settings: sampler and Gaussians.
         model: "mini-scene" or a folder of weights; "none" measures the baselines alone.
-        sources: from how many photos views are generated, each a case of its own.
+        sources: from how many photos views are generated, each number a case of its own.
         limit: at most so many scenes, evenly spread over the list; 0 takes all.
         device: where the model runs; all else runs on the CPU.
     """

@@ -243,12 +243,13 @@ def export_stage(
         for write in writers.values():
             write()
 
+    beside = ["mesh.mtl", "mesh.png"] if "mesh.obj" in writers else []  # the .obj names both
     if writers:
         run.stage(
             "export",
             version=1,
             inputs=[keys, sorted(writers)],
-            files=list(writers),
+            files=[*writers, *beside],
             compute=lambda stage: None,
             save=save,
             load=lambda: None,

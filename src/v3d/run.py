@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from safetensors import SafetensorError
+from safetensors.torch import save
 from torch import Tensor
 
 from v3d.callbacks import OnProgress
@@ -120,8 +121,8 @@ class RunFolder:
         Args:
             name: of the stage.
             version: of the stage's algorithm; a larger one computes again what an older V3D left.
-            inputs: all that decides the result: settings, and the keys of the stages that this one needs; see
-                `digest`.
+            inputs: all that decides the result, for `digest`: settings, and the keys of the stages that this
+                one needs.
             files: what the stage leaves in the folder.
             compute: makes the result.
             save: writes the result into the files.
@@ -214,8 +215,6 @@ def file_digest(path: str | Path) -> str:
 
 def save_tensors(path: str | Path, tensors: dict[str, Tensor]) -> None:
     """Write tensors atomically (safetensors)."""
-    from safetensors.torch import save
-
     data = save({name: tensor.contiguous().cpu() for name, tensor in tensors.items()})
     with atomic(path) as temporary:
         temporary.write_bytes(data)

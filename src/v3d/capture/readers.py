@@ -36,8 +36,7 @@ def load_views(folder: str | Path, *, max_size: int | None = None) -> Views:
     """Read all posed photos of an object as pinhole views of one size.
 
     Reads transforms.json (nerfstudio's, instant-ngp's, V3D's), COLMAP models (also MVImgNet's), CO3D
-    sequences and, where pycolmap is installed, raw photos. See `read_object_views` for what becomes of the
-    pixels.
+    sequences and, where pycolmap is installed, raw photos; `read_object_views` says what becomes of pixels.
 
     Args:
         folder: the capture's folder, or the path of a transforms.json itself.
@@ -77,8 +76,7 @@ def find_photos(path: str | Path) -> Capture:
 
     Returns:
         The photos in the order of the file (transforms.json) or of their names. Listed photos that do not
-        exist are left out, which `Capture.notes` says: a few photos of a large capture are a common way to
-        give one.
+        exist are left out, which `Capture.notes` says: large captures are often given with few photos.
 
     Raises:
         V3DError: nothing known is there, a file is broken, no photo exists, a camera model is not known, a

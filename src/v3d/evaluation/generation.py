@@ -113,13 +113,16 @@ def evaluate_generation(
     """Generate the orbit of one object from its true front view and compare frames 1.. with the true ones.
 
     Methods: "true views", "repeat the photo", "nearest training object" where its index is given, and
-    "generated" where there is a generator. `back.*` are means over the views more than 90 degrees from the
-    photo.
+    "generated" where there is a generator. A method that fails with a `V3DError` is listed as a failure.
 
     Args:
+        item: the object.
+        protocol: places it and says what is seen of it.
+        settings: of the sampler.
+        generator: makes orbits of photos; None leaves the baselines.
+        nearest: the index of the training objects.
         perceptual: also measures its distance.
-        preset: also build the shape of every method's views and compare it with the object; None leaves that
-            out.
+        preset: builds the shape of every method's views, to compare it with the object; None builds none.
     """
     truth = protocol.true_orbit(item)
     photo = photo_of(truth)
@@ -161,7 +164,12 @@ def orbit_scores(views: Views, truth: Views, perceptual: Perceptual | None = Non
     """Means over the frames that had to be invented (all but frame 0), and over the back half.
 
     Args:
+        views: the generated views.
+        truth: the true views of these cameras.
         perceptual: also measures its distance, by its name.
+
+    Returns:
+        Metric -> mean over frames 1..; `back.` + metric -> mean over those within 90 degrees of the back.
     """
     each = compare_views(views, truth)
     if perceptual is not None:

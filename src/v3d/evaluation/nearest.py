@@ -1,8 +1,7 @@
 """The baseline 'nearest training object': what memory alone could show.
 
 An index holds a thumbnail of every training object from every side, framed as a photo. The photo of a test
-object is looked up by pixel distance, and the answer is the orbit of the object found, turned to the
-side found.
+object is looked up by pixel distance; the answer is the orbit of the object found, turned to that side.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ FRONTS = 18
 
 @dataclass(frozen=True)
 class NearestObject:
-    """The index.
+    """The index of the training objects, and how it answers a photo.
 
     Attributes:
         corpus: packed corpus of the training objects.
@@ -60,7 +59,11 @@ class NearestObject:
         """Read the index from `cache`, or render and write it (about 0.3 s an object).
 
         Args:
+            corpus: packed corpus of the training objects.
+            cache: file of the thumbnails; those of another corpus or protocol are replaced.
+            protocol: how the thumbnails are lit.
             exclude: names that must not be found, i.e. the test objects.
+            on_step: called with the objects rendered and the objects in all.
 
         Raises:
             V3DError: no training object is left.

@@ -2,8 +2,7 @@
 
 Two ways to place the object. "ball": centred on its box and scaled into the ball of radius 0.8 that
 reconstruction assumes. "photo": the framing law of `v3d.framing`, by which view 0 is the photo a
-generator would be given. The world of the true mesh is then the world of the result: nothing is aligned
-afterwards.
+generator would be given. The true mesh is then in the world of the result: nothing is aligned afterwards.
 """
 
 from __future__ import annotations

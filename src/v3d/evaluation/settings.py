@@ -84,8 +84,7 @@ class AblationSettings:
     """What is varied, one thing at a time: the first value of every list is the base's, the others make rows.
 
     Attributes:
-        model: "mini", a folder of weights, or a hub id; models that were trained differently are compared
-            here.
+        model: "mini", folders of weights, or hub ids: to compare models that were trained differently.
         guidance: of classifier-free guidance, 1 for none; by default the model's own.
         steps: of the sampler; by default the model's own number.
         sampler: by default the model's own.
@@ -187,8 +186,7 @@ class EvaluateAblation:
     """One thing varied at a time, on the same objects and seeds: means, and paired differences to the base.
 
     Attributes:
-        out: folder of the results, `report.json`, `report.md` and `curves.png`; what is there is not measured
-            again.
+        out: folder of the results, `report.json`, `report.md` and `curves.png`; a started one is continued.
         objects: the test objects.
         settings: what is varied.
         perceptual_network: of the fits that use a perceptual loss.

@@ -37,8 +37,7 @@ class SheetRow:
 def choose_objects(results: Iterable[ObjectResult], count: int) -> tuple[list[str], list[str]]:
     """Names of `count` objects: half real scans, half made ones (more of one where the other has too few).
 
-    Each half is evenly spaced over the objects' order by PSNR of the generated views, from the best to the
-    worst.
+    Each half is evenly spaced over the objects' order by PSNR of the generated views, best to worst.
     """
     halves: list[list[str]] = []
     kinds: dict[bool, list[ObjectResult]] = {True: [], False: []}

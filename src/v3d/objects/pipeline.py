@@ -114,8 +114,7 @@ def reconstruct(
 
     Args:
         views: a capture in any format that `v3d.capture.readers` knows, or views in memory (their run's
-            folder is then `out` itself). Photos that are listed and do not exist are left out, with a
-            warning.
+            folder is then `out` itself). Listed photos that do not exist are left out, with a warning.
         out: the folder that gets the run's folder.
         settings: those of `ReconstructSettings()` where none are given.
         orbit: `views` is a video that goes once around the object.

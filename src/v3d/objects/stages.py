@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from torch import Tensor
 
 from v3d.capture.images import read_image
@@ -298,7 +299,5 @@ def _save_grid(path: Path, grid: Grid) -> None:
 
 
 def _load_grid(path: Path) -> Grid:
-    from safetensors.torch import load_file
-
     tensors = load_file(path)
     return Grid(tensors["values"], tensors["origin"], tensors["voxel"].item())

@@ -64,6 +64,7 @@ def generate_path(
     whose cameras differ most.
 
     Args:
+        model: generates the views of one clip.
         sources: posed photos in the normalised world; the square in their middle is used.
         path: cameras of the views, of any image size.
         closed: the path's last frame leads to its first.

@@ -225,11 +225,11 @@ def test_another_preset_of_hulls_is_another_header(monkeypatch: pytest.MonkeyPat
 
 
 def test_guidance_and_steps_of_the_weights_that_ship(folder: Path, tmp_path: Path):
-    settings = AblationSettings(guidance=(1.0, 2.0), steps=(2, 1), hull=False)
+    settings = AblationSettings(guidance=(1.0, 8.0), steps=(2, 1), hull=False)
     objects = ObjectSource(manifest=folder / "index.json", limit=1)
     report = EvaluateAblation(tmp_path, objects, settings, size=32).run()
     means = report["summary"]["orbits, all objects"]
-    assert list(means) == ["base", "guidance 2.0", "steps 1"]
+    assert list(means) == ["base", "guidance 8.0", "steps 1"]
     assert len({row["psnr"] for row in means.values()}) == 3
     assert report["provenance"]["models"]["mini"] == Generator.from_pretrained("mini").hash
 

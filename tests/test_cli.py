@@ -119,6 +119,15 @@ def test_errors_are_one_sentence(
     assert sentence in one_sentence(capsys.readouterr().err)
 
 
+def test_a_model_that_does_not_exist_leaves_nothing_behind(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo, out = save_photo(tmp_path / "cup.png"), tmp_path / "out"
+    assert cli.main(["generate", str(photo), "-o", str(out), "--model", str(tmp_path / "nope")]) == 2
+    assert "nope" in one_sentence(capsys.readouterr().err)
+    assert not out.exists()
+
+
 def test_no_photo_at_all(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["generate"]) == 2
     assert "at least one photo" in one_sentence(capsys.readouterr().err)

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from v3d.errors import V3DError
 from v3d.files import atomic
-from v3d.run import RunFolder, Stage, digest, file_digest
+from v3d.run import RunFolder, Stage, digest, file_digest, save_tensors
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,43 @@ def test_a_missing_file_is_made_again(chain: Chain) -> None:
     (chain.folder / "second.txt").unlink()
     chain.run()
     assert chain.computed == ["first", "second", "second"]
+
+
+def test_a_damaged_file_of_tensors_is_made_again(tmp_path: Path) -> None:
+    file = tmp_path / "a.safetensors"
+
+    def once() -> bool:
+        run = RunFolder(tmp_path, Options())
+        value, _ = run.stage(
+            "a",
+            version=1,
+            inputs=[],
+            files=[file.name],
+            compute=lambda stage: torch.arange(100.0),
+            save=lambda tensor: save_tensors(file, {"a": tensor}),
+            load=lambda: load_file(file)["a"],
+        )
+        assert torch.equal(value, torch.arange(100.0))
+        return run.report["stages"]["a"]["reused"]
+
+    assert not once() and once()
+    file.write_bytes(file.read_bytes()[:50])
+    assert not once() and once()
+
+
+def test_warnings_of_the_run_are_those_of_this_run(tmp_path: Path) -> None:
+    for warnings in (("two photos are missing",), (), ("one photo is missing",)):
+        run = RunFolder(tmp_path, Options(), warnings=warnings)
+        run.stage(
+            "a",
+            version=1,
+            inputs=[],
+            files=[],
+            compute=lambda stage: stage.warn("warning of the stage"),
+            save=lambda value: None,
+            load=lambda: None,
+        )
+        assert run.report["warnings"] == [*warnings, "warning of the stage"]
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"stages": {"first": 3}, "not_reached": {}}'])
@@ -328,3 +366,5 @@ def test_file_digest(tmp_path: Path) -> None:
     (tmp_path / "b").write_bytes(b"abd")
     assert file_digest(tmp_path / "a") == "ba7816bf8f01cfea"
     assert file_digest(tmp_path / "a") != file_digest(tmp_path / "b")
+    with pytest.raises(V3DError, match="cannot be read"):
+        file_digest(tmp_path / "c")

@@ -44,7 +44,7 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> dict[str, Any]:
-    """What the numbers were computed on."""
+    """What numbers were computed on: platform, processor, number of CPUs and threads, GPU."""
     return {
         "platform": platform.platform(),
         "processor": _processor(),

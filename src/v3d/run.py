@@ -17,6 +17,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from safetensors import SafetensorError
+from safetensors.torch import save
 from torch import Tensor
 
 from v3d.callbacks import OnProgress
@@ -30,7 +32,14 @@ Kept = TypeVar("Kept")
 
 @dataclasses.dataclass
 class Stage:
-    """What a stage may tell while it runs."""
+    """What a stage may tell while it runs.
+
+    Attributes:
+        name: of the stage.
+        on_progress: told how far the stage has come.
+        warnings: what the user should know, one sentence each.
+        facts: what else the stage's record in `report.json` says.
+    """
 
     name: str
     on_progress: OnProgress
@@ -60,19 +69,25 @@ class RunFolder:
         path: str | Path,
         settings: Any,
         *,
+        warnings: Sequence[str] = (),
         force: bool = False,
         on_progress: OnProgress | None = None,
     ) -> None:
         """Open or make the folder.
 
         Args:
+            path: the folder.
             settings: a dataclass, for the report.
+            warnings: of the run as a whole, before those of its stages: one sentence each. They hold for this
+                run alone, whereas a stage's are kept with its files.
             force: compute every stage anew.
+            on_progress: called as the stages go on, see `v3d.callbacks.OnProgress`.
 
         Raises:
             V3DError: the folder cannot be made or written.
         """
         self.path = Path(path)
+        self._warnings = list(warnings)
         self._force = force
         self._on_progress = on_progress or (lambda stage, done, total: None)
         self._stages = _read_stages(self.path / "report.json")
@@ -98,15 +113,20 @@ class RunFolder:
         save: Callable[[Made], None],
         load: Callable[[], Kept],
     ) -> tuple[Kept, str]:
-        """Do one stage, or load it if it was done with the same inputs.
+        """Compute one stage, or load it if it was computed with these inputs before.
 
         What comes back is always what `load` reads from the files, so a resumed run and a fresh one go on
         from the same values.
 
         Args:
+            name: of the stage.
             version: of the stage's algorithm; a larger one computes again what an older V3D left.
-            inputs: settings, and the keys of the stages that this one needs; see `digest`.
+            inputs: all that decides the result, for `digest`: settings, and the keys of the stages that this
+                one needs.
             files: what the stage leaves in the folder.
+            compute: makes the result.
+            save: writes the result into the files.
+            load: reads it back. Errors of damaged files lead to computing them again.
 
         Returns:
             The stage's result and its key.
@@ -117,7 +137,7 @@ class RunFolder:
         if complete and not self._force:
             try:
                 kept = load()
-            except (V3DError, OSError, ValueError, KeyError):
+            except (V3DError, OSError, ValueError, KeyError, SafetensorError):
                 pass  # someone damaged the files: compute them again
             else:
                 self._finish(name, record | {"reused": True})
@@ -168,10 +188,10 @@ class RunFolder:
         self.report["peak_memory_mb"] = max(
             (record["peak_memory_mb"] or 0 for record in done.values()), default=0
         )
-        self.report["warnings"] = [warning for record in done.values() for warning in record["warnings"]]
+        of_stages = [warning for record in done.values() for warning in record["warnings"]]
+        self.report["warnings"] = self._warnings + of_stages
         self.report["stages"] = done
-        # Records of earlier runs: their files are still there to be reused, but may not fit this run's
-        # settings.
+        # Earlier runs left these, and their files can be reused; but they may not fit this run's settings.
         self.report["not_reached"] = {name: r for name, r in self._stages.items() if name not in done}
         write_json(self.path / "report.json", self.report)
 
@@ -182,14 +202,19 @@ def digest(value: Any) -> str:
 
 
 def file_digest(path: str | Path) -> str:
-    """A short hash of a file's bytes."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
+    """A short hash of a file's bytes.
+
+    Raises:
+        V3DError: the file cannot be read.
+    """
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
+    except OSError as error:
+        raise V3DError(f"{path} cannot be read ({error.strerror}).") from error
 
 
 def save_tensors(path: str | Path, tensors: dict[str, Tensor]) -> None:
     """Write tensors atomically (safetensors)."""
-    from safetensors.torch import save
-
     data = save({name: tensor.contiguous().cpu() for name, tensor in tensors.items()})
     with atomic(path) as temporary:
         temporary.write_bytes(data)
@@ -249,7 +274,11 @@ def run_name(views: Path) -> str:
 
 
 def other_than(given: Path, folder: Path) -> Path:
-    """`folder`, unless the results would replace what was given."""
+    """`folder`, which results go to, unless they would replace what was given.
+
+    Raises:
+        V3DError: `folder` is the folder that `given` is or, for a .json file, lies in.
+    """
     home = given.parent if given.suffix == ".json" else given
     if folder.resolve() == home.resolve():
         raise V3DError(f"The results would replace what is in {folder}; choose another folder with -o.")

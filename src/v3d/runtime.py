@@ -52,8 +52,7 @@ def without_autocast(function: Callable[P, T]) -> Callable[P, T]:
     """Decorate a function of geometry: it computes in the precision of its arguments, inside autocast, too.
 
     Autocast is for the matrix products of networks. A ray or a projection rounded to bfloat16 (8 bits) is off
-    by half a pixel of a 128-pixel image, and operators that do not promote their arguments fail on the
-    mixture.
+    by half a pixel of a 128-pixel image, and operators that do not promote fail on mixed arguments.
     """
 
     @functools.wraps(function)

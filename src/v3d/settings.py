@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 PerceptualNetwork = Literal["lpips", "vgg", "vae"]
-"""See `v3d.networks.perceptual.Perceptual.load`."""
+"""A network of perceptual distances: LPIPS with AlexNet, LPIPS with VGG16, or V3D's own VAE encoder."""
 
 Quality = Literal["draft", "standard", "high"]
+"""How much time results may take (`v3d.objects.presets`, `v3d.scene.presets`)."""
 
 Device = Literal["auto", "cpu", "cuda"]
 """Where to compute; auto takes a CUDA device where there is one (`v3d.runtime.pick_device`)."""
@@ -19,10 +20,9 @@ class ReconstructSettings:
     """How posed views become splats and a mesh.
 
     Attributes:
-        quality: draft takes seconds, standard a minute or two, high as long as it needs; see
-            `v3d.objects.presets`.
+        quality: draft takes seconds, standard a minute or two, high as long as it needs.
         until: stop after this stage.
-        faces: at most so many triangles; by default what the quality says.
+        faces: triangles of the mesh at most; by default what the quality says.
         texture_size: pixels of the texture's side; by default what the quality says.
         formats: files to write; splats.ply and mesh.glb are always written, since runs resume from them.
         seed: of everything random; the same seed gives the same files on the same machine.
@@ -44,8 +44,9 @@ class GenerateSettings(ReconstructSettings):
 
     Attributes:
         model: mini (ships in the package), a folder of weights, or a hub id.
-        steps: of the sampler; by default what the model says.
-        guidance: strength of the photo's say over the views; by default what the model says.
+        steps: of the sampler; by default the model's own number.
+        guidance: of classifier-free guidance: how closely the views follow the photo, 1 for none; by default
+            the model's own.
         recentre: frame the object as the model expects; off keeps the photo's own framing.
     """
 
@@ -63,10 +64,10 @@ class SceneSettings:
         path: orbit, spiral, dolly, interpolate (between the photos), a path's .json file, or none: Gaussians
             of the photos alone. By default interpolate, and spiral for a single photo.
         frames: of the path; a .json path has its own.
-        sources: numbers of the photos to draw from, from 0; by default all.
+        sources: numbers of the photos that views are generated from, counted from 0; by default all.
         quality: size of the views that Gaussians are fitted to, and how long.
         model: mini-scene (ships in the package) or a folder of weights.
-        steps: of the sampler; by default what the model says.
+        steps: of the sampler; by default the model's own number.
         seed: of everything random; the same seed gives the same files on the same machine.
         device: auto takes a CUDA device where there is one.
     """

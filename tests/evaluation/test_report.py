@@ -46,6 +46,13 @@ def test_means_are_given_for_all_for_scans_and_for_made_objects():
     assert list(summarise([result("a", 20.0, True)])) == ["all objects"]
 
 
+def test_a_report_of_failures_alone_lists_them():
+    failed = ObjectResult("a", "hash of a", False, {}, {"ours": "No surface."})
+    report = make_report("Title", [failed], {})
+    assert report["summary"] == {}
+    assert "- a, ours: No surface." in markdown(report)
+
+
 def test_report_is_valid_json_and_a_table_with_its_provenance(tmp_path: Path):
     results = [result("a", 20.0, True), result("b", math.nan)]
     results[1].failures["mesh"] = "No surface."

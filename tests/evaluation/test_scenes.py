@@ -132,6 +132,17 @@ def test_every_method_from_every_number_of_photos(scene: TestScene, ball: Mesh) 
     assert set(summarise([result])["all objects"]) == set(result.scores)
 
 
+def test_a_model_that_fails_takes_only_its_own_methods_along(scene: TestScene, ball: Mesh) -> None:
+    class Failing(Oracle):
+        def __call__(self, *args: object, **kwargs: object) -> SceneViews:
+            raise V3DError("Out of luck.")
+
+    result = evaluate_scene(scene, replace(SMALL, sources=(1,)), SceneEvaluationSettings(), Failing(ball))
+    assert set(result.scores) == {"1 photo: nearest source view", "1 photo: splats of the photos"}
+    failed = ("generated", "PixelNeRF RGB alone", "splats of photos and generated")
+    assert result.failures == {f"1 photo: {name}": "Out of luck." for name in failed}
+
+
 def test_without_a_model_the_baselines_are_left(scene: TestScene) -> None:
     settings = SceneEvaluationSettings(splats=False)
     result = evaluate_scene(scene, SMALL, settings, None)
@@ -143,6 +154,19 @@ def test_the_nearest_source_is_near_in_place_and_direction(scene: TestScene) -> 
     views = nearest_source(shown, scene.views.cameras[[1, 5, 7, 4]])
     for k, source in enumerate((0, 1, 2, 1)):
         assert torch.equal(views.rgb[k], shown.rgb[source])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [([], "no scene"), (["a", "--sources"], "--sources"), (["a", "--sources", "0"], "--sources")],
+)
+def test_nothing_to_evaluate_is_an_error(
+    arguments: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "r"
+    assert cli.main(["evaluate", "scenes", *arguments, "--out", str(out), "--model", "none"]) == 2
+    assert words in capsys.readouterr().err
+    assert not out.exists()
 
 
 @pytest.fixture

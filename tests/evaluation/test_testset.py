@@ -49,13 +49,14 @@ def test_the_hash_follows_the_data(folder: Path):
     assert first.hash == again.hash != other.hash
 
 
-def test_nothing_to_evaluate_is_one_sentence(folder: Path, tmp_path: Path):
+def test_nothing_to_evaluate_is_one_sentence(folder: Path, packed: Path, tmp_path: Path):
     for source, words in (
         (ObjectSource(), "--corpus"),
         (ObjectSource(corpus=tmp_path), "No test object"),
         (ObjectSource(manifest=folder / "index.json", split="val"), "No test object"),
         (ObjectSource(manifest=tmp_path / "none.json"), "not a manifest"),
         (ObjectSource(corpus=tmp_path / "none.npz"), "none.npz"),
+        (ObjectSource(corpus=packed, real_scans=True), "--manifest"),
     ):
         with pytest.raises(V3DError, match=words):
             object_ids(source)

@@ -109,6 +109,11 @@ def test_views_become_an_asset(folder: Path, tmp_path: Path) -> None:
     assert report["stages"]["mesh"]["silhouette_iou"] > 0.9
     assert report["warnings"] == []
 
+    (asset.folder / "mesh.png").unlink()  # the texture of mesh.obj
+    again = pipeline.reconstruct(folder, tmp_path, settings)
+    assert reused(again) == {name: name != "export" for name in report["stages"]}
+    assert (asset.folder / "mesh.png").is_file()
+
 
 def test_a_second_run_loads_and_gives_the_same(folder: Path, tmp_path: Path) -> None:
     first = pipeline.reconstruct(folder, tmp_path)
@@ -299,9 +304,16 @@ def test_unusable_photos_and_models(photo: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
     with pytest.raises(V3DError, match="nowhere"):
         pipeline.generate(photo, tmp_path / "out", GenerateSettings(model=str(tmp_path / "nowhere")))
+    assert not (tmp_path / "out").exists()  # the weights are looked at before anything is written
     if not torch.cuda.is_available():
         with pytest.raises(V3DError, match="no CUDA device"):
             pipeline.generate(photo, tmp_path / "out", GenerateSettings(device="cuda"))
+
+
+def test_a_missing_photo_of_posed_views_is_named(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(V3DError, match=r"no photo .*none\.png"):
+        pipeline.reconstruct(folder, tmp_path / "out", photo=tmp_path / "none.png")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_damaged_stage_is_made_again(folder: Path, tmp_path: Path) -> None:
@@ -311,8 +323,10 @@ def test_a_damaged_stage_is_made_again(folder: Path, tmp_path: Path) -> None:
     whole = ply.read_bytes()
     ply.write_bytes(whole[:1000])
     write_json(asset.folder / "transforms.json", {"frames": []})
+    hull = asset.folder / ".stages/hull.safetensors"
+    hull.write_bytes(hull.read_bytes()[:1000])
     again = pipeline.reconstruct(folder, tmp_path, settings)
-    assert reused(again) == {"views": False, "hull": True, "splats": False, "export": True, "preview": True}
+    assert reused(again) == {"views": False, "hull": False, "splats": False, "export": True, "preview": True}
     assert ply.read_bytes() == whole
 
 
@@ -342,3 +356,8 @@ def test_photos_that_do_not_exist_are_left_out_with_a_warning(folder: Path, tmp_
     assert len(asset.views) == len(load_views(folder)) - 1
     (warning,) = asset.report["warnings"]
     assert "003.png" in warning
+    kept = json.loads((capture / "transforms.json").read_text())
+    kept["frames"] = [frame for frame in kept["frames"] if frame["file_path"] != "views/003.png"]
+    write_json(capture / "transforms.json", kept)
+    again = pipeline.reconstruct(capture, tmp_path / "out", ReconstructSettings(until="views"))
+    assert all(reused(again).values()) and again.report["warnings"] == []  # the views are what they were

@@ -17,7 +17,7 @@ from v3d.errors import V3DError
 from v3d.files import write_json
 from v3d.metrics import psnr
 from v3d.scene import pipeline
-from v3d.scene.draw import CLIP, MAX_ANCHORS, draw_path, spread
+from v3d.scene.clips import CLIP, MAX_ANCHORS, generate_path, spread
 from v3d.scene.model import SceneViews
 from v3d.scene.normalise import Normalisation, normalise
 from v3d.scene.presets import SCENE_PRESETS
@@ -184,7 +184,7 @@ def test_long_paths_are_drawn_anchors_first(oracle: Oracle) -> None:
     placed = Cameras(ring(10, SIZE).c2w, ring(10, SIZE).K, SIZE, SIZE)
     path = inverse(oracle.back).apply(ring(40, 8))
     photos = replace(rendered(placed)[0], cameras=inverse(oracle.back).apply(placed))
-    drawn = draw_path(oracle, photos, path, seed=5)
+    drawn = generate_path(oracle, photos, path, seed=5)
     torch.testing.assert_close(drawn.views.cameras.c2w, path.c2w)
     assert len(drawn.depth) == len(drawn.guide) == len(drawn.views) == 40
     assert len(oracle.calls) > 2

@@ -87,7 +87,7 @@ class _Entry:
 
 
 def _entry(file: Path, frame: dict[str, Any]) -> _Entry:
-    """The annotation's numbers, in our conventions."""
+    """The annotation's numbers, in V3D's conventions."""
     try:
         number, name = int(frame["frame_number"]), str(frame["image"]["path"])
         height, width = (int(side) for side in frame["image"]["size"])

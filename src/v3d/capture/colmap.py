@@ -1,6 +1,6 @@
 """COLMAP models (also MVImgNet's): cameras and images, .bin or .txt -> `Capture`.
 
-COLMAP's cameras have OpenCV axes and pixels whose first centre is (0.5, 0.5), as ours; its poses are
+COLMAP's cameras have OpenCV axes and pixels whose first centre is (0.5, 0.5), as V3D's; its poses are
 world-to-camera quaternions (w, x, y, z) and translations.
 """
 

@@ -61,6 +61,7 @@ def read_image(
     """Read an image file as sRGB [H, W, 4] float32 in [0, 1] (straight alpha).
 
     Args:
+        path: the image file.
         max_side: larger images are reduced by a whole factor, while they are decoded, so that memory stays
             bounded; None keeps every pixel.
         upright: turn the photo as its orientation tag says; otherwise leave it as it is stored.

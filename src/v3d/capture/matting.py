@@ -14,6 +14,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import PIL.Image
 from numpy.typing import NDArray
 
 from v3d.distribution import install_hint
@@ -138,10 +139,9 @@ def soft_alpha(rgb: Image, background: Image | float = 1.0) -> Image:
 def plain_background(rgb: Image) -> Image | None:
     """The plain background [H, W, 3] of a photo [H, W, 3], or None if it is not plain.
 
-    It is a quadratic in x and y, so smooth studio gradients count as plain.
-
-    It is fitted to the border of the photo; parts of the object that touch the border are left out as
-    outliers as long as they are less than 30 % of it.
+    It is a quadratic in x and y, so smooth studio gradients count as plain. It is fitted to the border of the
+    photo; parts of the object that touch the border are left out as outliers as long as they are less than
+    30 % of it.
     """
     height, width = rgb.shape[:2]
     strip = max(2, round(0.02 * min(height, width)))
@@ -246,8 +246,7 @@ def _weights(model: str) -> Path | None:
 
 
 def _rembg(rgb: Image, model: str) -> Image:
-    import PIL.Image
-    import rembg
+    import rembg  # optional
 
     # With the check sum left alone rembg would fetch weights that differ from its own copy.
     os.environ.setdefault("MODEL_CHECKSUM_DISABLED", "1")

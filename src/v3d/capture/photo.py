@@ -46,6 +46,7 @@ def load_photo(path: str | Path, *, recentre: bool = True) -> Photo:
     out, else it is found by `v3d.capture.matting.cut_out`.
 
     Args:
+        path: the image file.
         recentre: apply the framing law; otherwise keep the photo's framing, padded to a square.
 
     Raises:

@@ -35,9 +35,8 @@ ASPECT_TOLERANCE = 1.15  # the widest shape over the narrowest; more would lose 
 def load_views(folder: str | Path, *, max_size: int | None = None) -> Views:
     """Read all posed photos of an object as pinhole views of one size.
 
-    Reads transforms.json (nerfstudio's, instant-ngp's, ours), COLMAP and MVImgNet folders and CO3D sequences,
-    and folders of raw photos where pycolmap is installed. See `read_object_views` for what becomes of the
-    pixels.
+    Reads transforms.json (nerfstudio's, instant-ngp's, V3D's), COLMAP models (also MVImgNet's), CO3D
+    sequences and, where pycolmap is installed, raw photos; `read_object_views` says what becomes of pixels.
 
     Args:
         folder: the capture's folder, or the path of a transforms.json itself.
@@ -69,16 +68,15 @@ def load_scene_views(folder: str | Path, *, max_size: int | None = None) -> View
 def find_photos(path: str | Path) -> Capture:
     """The posed photos of a capture; no pixel is read.
 
-    What is there decides about the format: transforms.json (nerfstudio's, instant-ngp's, ours), then a COLMAP
-    model (also MVImgNet's), then a CO3D sequence. Cameras of raw photos are found by structure from motion.
+    The first of these that is there is read: transforms.json (nerfstudio's, instant-ngp's, V3D's), a COLMAP
+    model (also MVImgNet's), a CO3D sequence, raw photos (their cameras are found by structure from motion).
 
     Args:
         path: the capture's folder, or the path of a transforms.json itself.
 
     Returns:
         The photos in the order of the file (transforms.json) or of their names. Listed photos that do not
-        exist are left out, which `Capture.notes` says: a few photos of a large capture are a common way to
-        give one.
+        exist are left out, which `Capture.notes` says: large captures are often given with few photos.
 
     Raises:
         V3DError: nothing known is there, a file is broken, no photo exists, a camera model is not known, a

@@ -1,4 +1,4 @@
-"""transforms.json (nerfstudio's, instant-ngp's, ours) -> `Capture`.
+"""transforms.json (nerfstudio's, instant-ngp's, V3D's) -> `Capture`.
 
 Its poses are camera-to-world matrices with OpenGL axes; focal lengths and distortion stand in each frame or,
 for all frames, in the file's own keys.

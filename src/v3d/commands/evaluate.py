@@ -31,6 +31,9 @@ def evaluate(
 
     Args:
         task: what to measure.
+
+    Raises:
+        V3DError: data or weights are missing, or the folder holds results of other settings.
     """
     from v3d.evaluation.report import markdown
 

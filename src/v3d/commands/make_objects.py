@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional
+
+from v3d.commands.shared import Out
 
 
 def make_objects(
     count: Positional[int],
     /,
-    out: Annotated[Path, arg(aliases=["-o"])] = Path("objects"),
+    out: Out = Path("objects"),
     seed: int = 0,
     workers: int = 1,
 ) -> None:

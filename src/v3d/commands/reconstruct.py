@@ -23,13 +23,17 @@ def reconstruct(
     """Posed views -> 3D Gaussians and a textured mesh.
 
     Args:
-        views: folder of posed photos (transforms.json of nerfstudio, instant-ngp or V3D, COLMAP, CO3D), or a
-            video with --orbit.
+        views: folder of posed photos: with a transforms.json (nerfstudio, instant-ngp, V3D), a COLMAP model
+            (also MVImgNet's), or a CO3D sequence; raw photos where the extra `colmap` is installed; or the
+            path of a transforms.json; with --orbit a video.
         out: the views get a folder of their own name in it.
         settings: quality and formats.
         orbit: VIEWS is a video that goes once around the object at its own height.
-        photo: a sharper photo of the first view, for the texture.
+        photo: a sharper photo of the first view, for the texture; the shape fills this view's silhouette.
         force: compute finished stages anew.
+
+    Raises:
+        V3DError: the views, the photo or the folder cannot be used.
     """
     from v3d.objects import pipeline
     from v3d.progress import ProgressDisplay

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
-from tyro.conf import OmitArgPrefixes, Positional, arg
+from tyro.conf import OmitArgPrefixes, Positional
 
+from v3d.commands.shared import Out
 from v3d.data.settings import RenderSettings
 
 
 def render(
     meshes: Positional[tuple[Path, ...]],
     /,
-    out: Annotated[Path, arg(aliases=["-o"])] = Path("data"),
+    out: Out = Path("data"),
     settings: OmitArgPrefixes[RenderSettings] = RenderSettings(),  # noqa: B008 (frozen)
     workers: int = 1,
 ) -> None:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
-from tyro.conf import OmitArgPrefixes, Positional, arg
+from tyro.conf import OmitArgPrefixes, Positional
 
+from v3d.commands.shared import Out
 from v3d.data.settings import RenderScenesSettings
 
 
 def render_scenes(
     meshes: Positional[tuple[Path, ...]],
     /,
-    out: Annotated[Path, arg(aliases=["-o"])] = Path("scenes"),
+    out: Out = Path("scenes"),
     settings: OmitArgPrefixes[RenderScenesSettings] = RenderScenesSettings(),  # noqa: B008 (frozen)
     workers: int = 1,
 ) -> None:

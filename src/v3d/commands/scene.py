@@ -21,11 +21,15 @@ def scene(
     """Posed photos of a scene -> new views along a camera path, a video, 3D Gaussians.
 
     Args:
-        photos: folder of posed photos: transforms.json (nerfstudio, instant-ngp, ours), COLMAP, CO3D or
-            MVImgNet.
+        photos: folder of posed photos: with a transforms.json (nerfstudio, instant-ngp, V3D), a COLMAP model
+            (also MVImgNet's), or a CO3D sequence; raw photos where the extra `colmap` is installed; or the
+            path of a transforms.json.
         out: the scene gets a folder of its own name in it.
         settings: path, quality and model.
         force: compute finished stages anew.
+
+    Raises:
+        V3DError: the photos, the path, the weights or the folder cannot be used.
     """
     from v3d.progress import ProgressDisplay
     from v3d.run import run_name

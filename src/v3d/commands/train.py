@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional, arg, subcommand
+from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional, subcommand
 
+from v3d.commands.shared import Out
 from v3d.settings import Device
 from v3d.training.recipe import PixelNeRFRecipe, SVDRecipe, VAERecipe, VideoRecipe
 
-Out = Annotated[Path, arg(aliases=["-o"])]
 _VAE, _PIXELNERF, _VIDEO, _SVD = VAERecipe(), PixelNeRFRecipe(), VideoRecipe(), SVDRecipe()
 _SMOKE = "So small that it takes seconds: shows that everything runs."
 

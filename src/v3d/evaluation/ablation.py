@@ -34,9 +34,11 @@ from v3d.objects.build import BuildInputs
 from v3d.objects.presets import PRESETS, silhouettes_only
 from v3d.provenance import provenance
 from v3d.runtime import pick_device, tune_malloc
+from v3d.settings import Quality
 from v3d.views import Views
 
 _SHAPE = ("chamfer", "f_score", "normal_consistency", "iou", "front_iou")
+_HULL_QUALITY: Quality = "draft"  # of the hulls of generated orbits
 _SCORES = "scores"  # the one method in a variant's file
 
 
@@ -44,10 +46,14 @@ def run(command: EvaluateAblation, on_object: OnObject | None = None) -> dict[st
     """Measure what `command.out` does not hold yet; returns the report.
 
     Raises:
-        V3DError: nothing is varied, the choices do not fit together, objects or weights are missing.
+        V3DError: nothing is varied, an axis has no value, the choices do not fit together, objects or weights
+            are missing.
     """
     tune_malloc()
     settings = command.settings
+    for name in ("model", "views", "above", "photo", "carving"):
+        if not getattr(settings, name):
+            raise V3DError(f"Give --{name} at least one value, that of the base.")
     generation, builds = generation_variants(settings), build_variants(settings)
     if not generation and not builds:
         raise V3DError("Nothing is varied; give an option two values, for example --guidance 1 1.5.")
@@ -75,7 +81,7 @@ def run(command: EvaluateAblation, on_object: OnObject | None = None) -> dict[st
         halves["assets"] = builds, merge(build_files, ids)
     about = {
         "settings": asdict(settings),
-        "protocols": [bench.drawn.as_dict(), bench.built.as_dict()],
+        "protocols": [bench.orbits.as_dict(), bench.assets.as_dict()],
         "models": {v.choice.model: bench.generator(v.choice).hash for v in generation},
     }
     return make_ablation_report(halves, about | provenance(), command.out)
@@ -87,15 +93,16 @@ class Bench:
 
     Attributes:
         settings: what is varied.
-        drawn, built: protocols of the two halves.
+        orbits: protocol by which generated orbits are judged.
+        assets: protocol by which assets are judged.
         load: name of a model -> its generator, read once.
         perceptual: the network of fits with a perceptual term; None where no fit has one.
         judge: measures the perceptual distance of generated orbits.
     """
 
     settings: AblationSettings
-    drawn: ObjectProtocol
-    built: ObjectProtocol
+    orbits: ObjectProtocol
+    assets: ObjectProtocol
     load: Callable[[str], Generator]
     perceptual: Perceptual | None = None
     judge: Perceptual | None = None
@@ -108,14 +115,14 @@ class Bench:
         builds: Sequence[Variant[BuildChoice]],
     ) -> Bench:
         """Load the networks that the variants need."""
-        drawn = replace(GENERATION, size=command.size or GENERATION.size)
-        built = replace(RECONSTRUCTION, size=command.size or RECONSTRUCTION.size)
+        orbits = replace(GENERATION, size=command.size or GENERATION.size)
+        assets = replace(RECONSTRUCTION, size=command.size or RECONSTRUCTION.size)
         device = pick_device(command.device)
         wanted = any(v.choice.preset.perceptual for v in builds)
         return cls(
             command.settings,
-            drawn,
-            drawn if command.settings.orbit == "generated" else built,
+            orbits,
+            orbits if command.settings.orbit == "generated" else assets,
             cache(lambda name: Generator.from_pretrained(name, device=device)),
             Perceptual.load(command.perceptual_network) if wanted else None,
             Perceptual.load("lpips") if generation else None,
@@ -139,12 +146,13 @@ class Bench:
 
     def generation_header(self, choice: GenerationChoice) -> dict[str, Any]:
         """What else decides the numbers of an orbit."""
-        header = {"protocol": self.drawn.as_dict(), "hull": self.settings.hull, "judge": "lpips"}
+        preset = asdict(PRESETS[_HULL_QUALITY]) if self.settings.hull else None
+        header = {"protocol": self.orbits.as_dict(), "hull": preset, "judge": "lpips"}
         return header | {"model_hash": self.generator(choice).hash}
 
     def build_header(self, choice: BuildChoice) -> dict[str, Any]:
         """What else decides the numbers of an asset."""
-        header: dict[str, Any] = {"protocol": self.built.as_dict(), "preset": asdict(choice.preset)}
+        header: dict[str, Any] = {"protocol": self.assets.as_dict(), "preset": asdict(choice.preset)}
         if choice.preset.perceptual and self.perceptual is not None:
             header["perceptual"] = self.perceptual.name
         if choice.orbit == "generated":
@@ -161,19 +169,19 @@ class ObjectVariants:
         self._made: dict[Any, Any] = {}
 
     def generation_scores(self, choice: GenerationChoice) -> Metrics:
-        """Of the orbit that is drawn by this choice; with `settings.hull` also of the hull that it carves."""
+        """Of the orbit that this choice generates; with `settings.hull` also of the hull that it carves."""
         bench = self.bench
         views, seconds = self._orbit(choice)
-        scores = orbit_scores(views, self._true_orbit(bench.drawn), bench.judge)
+        scores = orbit_scores(views, self._true_orbit(bench.orbits), bench.judge)
         if bench.settings.hull:
-            mesh = bench.drawn.place(self.item.mesh)
+            mesh = bench.orbits.place(self.item.mesh)
             inputs = BuildInputs(views, photos={0: self._photo()})
-            scores |= shape_scores(inputs, mesh, bench.drawn, PRESETS["draft"], choice.seed)
+            scores |= shape_scores(inputs, mesh, bench.orbits, PRESETS[_HULL_QUALITY], choice.seed)
         return scores | {"seconds": seconds}
 
     def build_scores(self, choice: BuildChoice) -> Metrics:
         """Of the Gaussians and, with `choice.mesh`, the mesh that the product makes by this choice."""
-        truth: Truth = self._once("truth", lambda: Truth.of(self.item, self.bench.built))
+        truth: Truth = self._once("truth", lambda: Truth.of(self.item, self.bench.assets))
         inputs, preset = self._inputs(choice), choice.preset
         if choice.orbit == "generated" and not self._base_generator().agrees_in_colour:
             preset = silhouettes_only(preset)
@@ -192,35 +200,35 @@ class ObjectVariants:
             views, _ = self._orbit(base_generation(self.bench.settings))
             photos = {0: self._photo()} if choice.photo else {}
             return BuildInputs(views[::step], self._above() if choice.above else None, photos)
-        truth = self._true_orbit(self.bench.built)
+        truth = self._true_orbit(self.bench.assets)
         return BuildInputs((truth if choice.orbit == "true" else perturb(truth, choice.seed))[::step])
 
     def _base_generator(self) -> Generator:
         return self.bench.generator(base_generation(self.bench.settings))
 
     def _photo(self) -> Any:
-        return photo_of(self._true_orbit(self.bench.drawn))
+        return photo_of(self._true_orbit(self.bench.orbits))
 
     def _orbit(self, choice: GenerationChoice) -> tuple[Views, float]:
         """The generated views, and the CPU seconds that they took."""
 
-        def draw() -> tuple[Views, float]:
-            photo, generator, size = self._photo(), self.bench.generator(choice), self.bench.drawn.size
+        def generate() -> tuple[Views, float]:
+            photo, generator, size = self._photo(), self.bench.generator(choice), self.bench.orbits.size
             start = time.process_time()
             views = generator(photo, seed=choice.seed, steps=choice.steps, guidance=choice.guidance)
             return views.resized(size, size), time.process_time() - start
 
-        made: tuple[Views, float] = self._once(choice, draw)
+        made: tuple[Views, float] = self._once(choice, generate)
         return made
 
     def _above(self) -> Views | None:
         """The base generator's views from above and below, at the size of the orbit."""
 
-        def draw() -> Views | None:
-            above, size = self._base_generator().above(self._photo()), self.bench.drawn.size
+        def generate() -> Views | None:
+            above, size = self._base_generator().above(self._photo()), self.bench.orbits.size
             return None if above is None else above.resized(size, size)
 
-        made: Views | None = self._once("above", draw)
+        made: Views | None = self._once("above", generate)
         return made
 
     def _true_orbit(self, protocol: ObjectProtocol) -> Views:

@@ -54,6 +54,8 @@ def make_ablation_report(
 
     Args:
         halves: "orbits" and "assets" -> the variants, and their scores by label for every object.
+        provenance: settings, models, versions and machine, for the report.
+        folder: of the files.
     """
     report: dict[str, Any] = {
         "title": "Ablation",

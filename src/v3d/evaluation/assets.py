@@ -122,10 +122,10 @@ class Truth:
 
     def splat_scores(self, splats: Splats) -> Metrics:
         """PSNR and SSIM of the Gaussians' held-out views, and how many Gaussians there are."""
-        draw = splat_renderer(splats)
+        render_splats = splat_renderer(splats)
         scores: Metrics = {}
         for name, views in self.held_out.items():
-            scores |= image_scores(name, draw(views.cameras), views)
+            scores |= image_scores(name, render_splats(views.cameras), views)
         return scores | {"gaussians": len(splats)}
 
     def mesh_scores(self, mesh: Mesh, views: Views) -> Metrics:

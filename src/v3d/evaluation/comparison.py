@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from v3d.cameras import Cameras
 from v3d.meshes.mesh import Mesh
 from v3d.meshes.rendering import Fragments, rasterize_mesh
 from v3d.metrics import decibels, mask_iou, psnr, ssim
@@ -52,9 +51,9 @@ def warp_consistency(views: Views, hull: Mesh, step: int = 1) -> Tensor:
     scores = []
     for i in range(len(views)):
         j = (i + step) % len(views)
-        seen = (fragments.face[i] >= 0) & (views.alpha[i] > 0.99)
-        colour, visible = _sample_visible(views[j], _view(fragments, j), points[i][seen])
-        error = (colour - views.rgb[i][seen])[visible].square()
+        covered = (fragments.face[i] >= 0) & (views.alpha[i] > 0.99)
+        colour, visible = _sample_visible(views[j], _view(fragments, j), points[i][covered])
+        error = (colour - views.rgb[i][covered])[visible].square()
         scores.append(decibels(error.mean()))
     return torch.stack(scores)
 
@@ -65,9 +64,9 @@ def _view(fragments: Fragments, i: int) -> Fragments:
 
 def _sample_visible(view: Views, fragments: Fragments, points: Tensor) -> tuple[Tensor, Tensor]:
     """Colours [P, 3] of world points [P, 3] in one view, and [P] whether its camera sees them."""
-    cameras: Cameras = view.cameras
+    cameras = view.cameras
     pixels, z = cameras.project(points)
-    grid = (pixels / pixels.new_tensor([cameras.width, cameras.height]) * 2 - 1)[:, None]
+    grid = cameras.to_grid(pixels)[:, None]
     layers = torch.cat([view.rgb, view.alpha[..., None], fragments.depth[..., None]], -1).permute(0, 3, 1, 2)
     sampled = F.grid_sample(layers[:, :4], grid, align_corners=False)[0, :, 0].T
     depth = F.grid_sample(layers[:, 4:], grid, mode="nearest", align_corners=False)[0, 0, 0]

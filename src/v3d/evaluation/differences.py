@@ -29,7 +29,7 @@ def paired_difference(
     """Percentile bootstrap over objects of the mean difference; pairs that are not finite are left out.
 
     Objects differ far more from each other than conditions do, so differences are taken object by object, and
-    whole pairs are drawn again. None where fewer than two pairs are left: one says nothing of its spread.
+    whole pairs are resampled. None where fewer than two pairs are left: one says nothing of its spread.
     """
     d = np.asarray(values, np.float64) - np.asarray(base, np.float64)
     d = d[np.isfinite(d)]

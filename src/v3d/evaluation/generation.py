@@ -1,4 +1,4 @@
-"""Generation on test objects: the orbit drawn from a true front view, against the true orbit."""
+"""Generation on test objects: the orbit generated from a true front view, against the true orbit."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class OrbitGenerator(Protocol):
         ...
 
     def above(self, rgba: Tensor) -> Views | None:
-        """Views from above and below of the same photo; None where the model draws none."""
+        """Views from above and below of the same photo; None where the model generates none."""
         ...
 
 
@@ -110,16 +110,19 @@ def evaluate_generation(
     perceptual: Perceptual | None = None,
     preset: Preset | None = None,
 ) -> ObjectResult:
-    """Draw the orbit of one object from its true front view and compare frames 1.. with the true ones.
+    """Generate the orbit of one object from its true front view and compare frames 1.. with the true ones.
 
     Methods: "true views", "repeat the photo", "nearest training object" where its index is given, and
-    "generated" where there is a generator. `back.*` are means over the views more than 90 degrees from the
-    photo.
+    "generated" where there is a generator. A method that fails with a `V3DError` is listed as a failure.
 
     Args:
+        item: the object.
+        protocol: places it and says what is seen of it.
+        settings: of the sampler.
+        generator: makes orbits of photos; None leaves the baselines.
+        nearest: the index of the training objects.
         perceptual: also measures its distance.
-        preset: also build the shape of every method's views and compare it with the object; None leaves that
-            out.
+        preset: builds the shape of every method's views, to compare it with the object; None builds none.
     """
     truth = protocol.true_orbit(item)
     photo = photo_of(truth)
@@ -135,10 +138,10 @@ def evaluate_generation(
             photo, seed=settings.seed, steps=settings.steps, guidance=settings.guidance
         ).resized(protocol.size, protocol.size)
     result = ObjectResult(item.id, item.hash, item.real_scan, {}, {})
-    for method, draw in methods.items():
+    for method, make in methods.items():
         try:
             start = time.process_time()
-            views = draw()
+            views = make()
             seconds = time.process_time() - start
             result.scores[method] = orbit_scores(views, truth, perceptual) | {"seconds": seconds}
             if preset is not None:
@@ -161,7 +164,12 @@ def orbit_scores(views: Views, truth: Views, perceptual: Perceptual | None = Non
     """Means over the frames that had to be invented (all but frame 0), and over the back half.
 
     Args:
+        views: the generated views.
+        truth: the true views of these cameras.
         perceptual: also measures its distance, by its name.
+
+    Returns:
+        Metric -> mean over frames 1..; `back.` + metric -> mean over those within 90 degrees of the back.
     """
     each = compare_views(views, truth)
     if perceptual is not None:
@@ -204,7 +212,7 @@ def _draw_sheet(
     generator: OrbitGenerator,
     results: list[ObjectResult],
 ) -> None:
-    """Write `contact_sheet.jpg`: the chosen objects' views are drawn again, from the same seed."""
+    """Write `contact_sheet.jpg`: the chosen objects' views are generated again, from the same seed."""
     psnr = {r.id: r.scores["generated"]["psnr"] for r in results if "generated" in r.scores}
     settings = command.settings
     columns = []

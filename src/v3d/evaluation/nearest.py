@@ -1,8 +1,7 @@
-"""The baseline 'nearest training object': what memory alone could draw.
+"""The baseline 'nearest training object': what memory alone could show.
 
 An index holds a thumbnail of every training object from every side, framed as a photo. The photo of a test
-object is looked up by pixel distance, and the answer is the orbit of the object found, turned to the
-side found.
+object is looked up by pixel distance; the answer is the orbit of the object found, turned to that side.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from v3d.callbacks import OnStep
+from v3d.compositing import over_white
 from v3d.data.corpus import corpus_ids, load_corpus
 from v3d.data.variants import OrbitVariant, render_orbit
 from v3d.errors import V3DError
@@ -34,7 +34,7 @@ FRONTS = 18
 
 @dataclass(frozen=True)
 class NearestObject:
-    """The index.
+    """The index of the training objects, and how it answers a photo.
 
     Attributes:
         corpus: packed corpus of the training objects.
@@ -59,7 +59,11 @@ class NearestObject:
         """Read the index from `cache`, or render and write it (about 0.3 s an object).
 
         Args:
+            corpus: packed corpus of the training objects.
+            cache: file of the thumbnails; those of another corpus or protocol are replaced.
+            protocol: how the thumbnails are lit.
             exclude: names that must not be found, i.e. the test objects.
+            on_step: called with the objects rendered and the objects in all.
 
         Raises:
             V3DError: no training object is left.
@@ -122,7 +126,7 @@ def _light(protocol: ObjectProtocol) -> Light:
 
 def _thumbnail(rgba: Tensor) -> Tensor:
     """[H, W, 4] straight alpha -> [THUMBNAIL, THUMBNAIL, 4]: colour on white, alpha."""
-    alpha = rgba[..., 3:]
-    image = torch.cat([rgba[..., :3] * alpha + 1 - alpha, alpha], -1).permute(2, 0, 1)[None]
+    rgb = over_white(rgba[..., :3], rgba[..., 3])
+    image = torch.cat([rgb, rgba[..., 3:]], -1).permute(2, 0, 1)[None]
     size = (THUMBNAIL, THUMBNAIL)
     return F.interpolate(image, size, mode="bilinear", antialias=True)[0].permute(1, 2, 0).clamp(0, 1)

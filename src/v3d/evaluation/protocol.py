@@ -1,9 +1,8 @@
 """The evaluation protocol: an object with a version, so that numbers with the same version compare.
 
 Two ways to place the object. "ball": centred on its box and scaled into the ball of radius 0.8 that
-reconstruction assumes. "photo": the framing law of `v3d.data.variants`, by which view 0 is the photo a
-generator would be given. The world of the true mesh is then the world of the result: nothing is aligned
-afterwards.
+reconstruction assumes. "photo": the framing law of `v3d.framing`, by which view 0 is the photo a
+generator would be given. The true mesh is then in the world of the result: nothing is aligned afterwards.
 """
 
 from __future__ import annotations
@@ -30,12 +29,14 @@ class ObjectProtocol:
 
     Attributes:
         version: changes whenever numbers would.
-        alignment: "ball" or "photo", see above.
+        alignment: how the object is placed: "ball" centres its box and scales it into a ball, "photo" frames
+            view 0 as photos are framed (`v3d.framing`).
         size: pixels of a view's side.
         views: of the orbit at elevation 0.
         radius: of the ball, for "ball".
-        light: direction towards the light, world axes; ambient: 1 is unlit. Mild, so that the edges between
-            faces of one colour can be seen.
+        light: direction towards the light, world axes.
+        ambient: share of light from everywhere; 1 is unlit. It is less, so that edges between faces of one
+            colour can be seen.
         supersample: linear antialiasing factor of the renderer.
         above: elevation in degrees of the second set of held-out views.
         tau: of the F-score, in world units.
@@ -61,7 +62,7 @@ class ObjectProtocol:
         return asdict(self)
 
     def compare(self, mesh: Mesh, truth: Mesh) -> dict[str, float]:
-        """The mesh metrics, see `v3d.evaluation.mesh_metrics.compare_meshes`."""
+        """Chamfer distance, F-score, normal consistency and IoU, see `v3d.evaluation.mesh_metrics`."""
         return compare_meshes(mesh, truth, tau=self.tau, samples=self.samples, directions=self.directions)
 
     def cameras(self) -> Cameras:
@@ -77,7 +78,7 @@ class ObjectProtocol:
         }
 
     def place(self, mesh: Mesh) -> Mesh:
-        """The mesh where the protocol wants it."""
+        """The mesh moved and scaled as `alignment` says."""
         if self.alignment == "photo":
             return replace(mesh, vertices=frame_mesh(mesh.vertices, self.cameras()))
         centred = mesh.vertices - (mesh.vertices.amin(0) + mesh.vertices.amax(0)) / 2

@@ -59,6 +59,9 @@ def evaluate_reconstruction(
     listed as a failure; the others go on.
 
     Args:
+        item: the object.
+        protocol: places it and says what is seen of it.
+        settings: what is reconstructed, and how.
         perceptual: the network for the fits that ask for one.
         preset: in place of the one that the quality names.
     """

@@ -26,7 +26,9 @@ class ObjectResult:
     """What was measured on one object.
 
     Attributes:
-        id, hash, real_scan: of the object.
+        id: name of the object.
+        hash: fingerprint of its data.
+        real_scan: whether it is a scan of a real thing.
         scores: method -> metric -> value.
         failures: method -> the sentence it failed with.
     """
@@ -95,13 +97,13 @@ def _parse(line: str) -> dict[str, Any] | None:
 def summarise(results: Sequence[ObjectResult]) -> dict[str, Scores]:
     """Group -> method -> metric -> mean over the group's objects; `n` counts successes.
 
-    Values that are not finite are left out of a mean.
+    Values that are not finite are left out of a mean, groups in which every method failed out of the summary.
     """
     summary: dict[str, Scores] = {}
     for group, scan in GROUPS.items():
         chosen = [r for r in results if scan is None or r.real_scan == scan]
         methods = dict.fromkeys(m for r in chosen for m in r.scores)
-        if chosen and not (scan is not None and len(chosen) == len(results)):
+        if methods and not (scan is not None and len(chosen) == len(results)):
             summary[group] = {m: _means([r.scores[m] for r in chosen if m in r.scores]) for m in methods}
     return summary
 
@@ -190,7 +192,7 @@ def _difference(metric: str, against: dict[str, float] | None) -> str:
 
 
 def _finite(value: Any) -> Any:
-    """The same, with null for numbers that JSON does not have."""
+    """Nested dicts and lists with None in place of nan and infinities, which JSON does not have."""
     if isinstance(value, dict):
         return {k: _finite(v) for k, v in value.items()}
     if isinstance(value, list):

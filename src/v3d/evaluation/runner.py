@@ -24,7 +24,12 @@ def evaluate_objects(
     """Measure every object of `source` that `out` has no result of yet; the report covers all of them.
 
     Args:
+        out: folder of `results.jsonl`, `report.json` and `report.md`.
+        title: of the report.
+        source: the test objects.
         header: what decides the numbers (protocol, settings, models); other headers' results are not mixed.
+        measure: everything that is measured on one object.
+        on_object: called after every object.
 
     Raises:
         V3DError: no object is there, or `out` holds results of another header.

@@ -6,12 +6,15 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from v3d.cameras import Cameras
+from v3d.capture.readers import find_photos, read_scene_views
+from v3d.data.scene_shards import SceneShards
 from v3d.errors import V3DError
 from v3d.evaluation.report import ObjectResult, ResultFile, make_report
 from v3d.evaluation.settings import EvaluateScenes, OnObject, SceneEvaluationSettings
@@ -20,9 +23,10 @@ from v3d.networks.perceptual import Perceptual
 from v3d.provenance import provenance
 from v3d.run import digest
 from v3d.runtime import pick_device, tune_malloc
-from v3d.scene.draw import SceneDrawer, draw_path, spread
+from v3d.scene.clips import ClipModel, generate_path, spread
 from v3d.scene.fit import fit_scene
 from v3d.scene.model import SceneModel, SceneViews, square
+from v3d.scene.normalise import normalise
 from v3d.scene.presets import SCENE_PRESETS
 from v3d.splats.gaussians import Splats
 from v3d.splats.rasterize import rasterize
@@ -36,8 +40,11 @@ def run(command: EvaluateScenes, on_object: OnObject | None = None) -> dict[str,
         V3DError: scenes or weights are missing, or `command.out` holds results of other settings.
     """
     tune_malloc()
+    if not command.sources or min(command.sources) < 1:
+        raise V3DError("Give --sources numbers of photos of 1 or more.")
     protocol = SceneProtocol(sources=command.sources)
-    model: SceneDrawer | None = None
+    ids = scene_ids(command.scenes, command.limit)
+    model: ClipModel | None = None
     if command.model != "none":
         model = SceneModel.load(command.model, pick_device(command.device))
     networks = [Perceptual.load("lpips"), Perceptual.load("vae")]
@@ -49,10 +56,9 @@ def run(command: EvaluateScenes, on_object: OnObject | None = None) -> dict[str,
         "model_hash": model.hash if model else None,
         "perceptual": [network.name for network in networks],
     }
-    ids = scene_ids(command.scenes, command.limit)
     file = ResultFile(command.out / "results.jsonl", header)
-    left = [name for name in ids if name not in file.done]
-    for scene in load_scenes(command.scenes, left, protocol):
+    missing = [name for name in ids if name not in file.done]
+    for scene in load_scenes(command.scenes, missing, protocol):
         file.add(evaluate_scene(scene, protocol, command.settings, model, networks))
         if on_object:
             on_object(scene.id, len(file.done & set(ids)), len(ids))
@@ -64,8 +70,8 @@ def run(command: EvaluateScenes, on_object: OnObject | None = None) -> dict[str,
 class SceneProtocol:
     """Which views are shown and which are asked for.
 
-    Sources are the views that differ most (`v3d.scene.draw.spread`), so fewer are a part of more; targets are
-    the views that are never a source, the same for every number of sources.
+    Sources are the views that differ most (`v3d.scene.clips.spread`), so fewer are a part of more. Targets
+    are the views that are never a source, whatever the number of sources.
 
     Attributes:
         version: changes whenever numbers would.
@@ -122,8 +128,14 @@ class TestScene:
 
 
 def scene_ids(paths: Sequence[Path], limit: int = 0) -> list[str]:
-    """Names of the scenes of shard folders and captures, in order; `limit` evenly spread ones (0: all)."""
+    """Names of the scenes of shard folders and captures, in order; `limit` evenly spread ones (0: all).
+
+    Raises:
+        V3DError: there is no scene.
+    """
     names = [name for path in paths for name in _names(path)]
+    if not names:
+        raise V3DError("There is no scene to evaluate; give folders of rendered scenes or of posed photos.")
     if limit and len(names) > limit:
         names = [names[i * len(names) // limit] for i in range(limit)]
     return names
@@ -135,10 +147,6 @@ def load_scenes(paths: Sequence[Path], ids: Sequence[str], protocol: SceneProtoc
     Raises:
         V3DError: a capture cannot be read.
     """
-    from v3d.capture.readers import find_photos, read_scene_views
-    from v3d.data.scene_shards import SceneShards
-    from v3d.scene.normalise import normalise
-
     for path in paths:
         shards = SceneShards(path) if _holds_shards(path) else None
         for k, name in enumerate(_names(path)):
@@ -164,16 +172,18 @@ def evaluate_scene(
     scene: TestScene,
     protocol: SceneProtocol,
     settings: SceneEvaluationSettings,
-    model: SceneDrawer | None,
+    model: ClipModel | None,
     networks: Sequence[Perceptual] = (),
 ) -> ObjectResult:
-    """Every method from every number of sources; `perceptual` metrics go by the names of their networks.
+    """Every method from every number of photos, compared with the views that are never a source.
 
-    Methods, each after "k from": 'nearest source view'; 'PixelNeRF RGB alone' and 'generated' (with a model);
-    'splats of the sources' and 'splats of sources and generated' (with `settings.splats`).
+    Methods, each after "k photos: ": "nearest source view"; "generated" and "PixelNeRF RGB alone" (with a
+    model); "splats of the photos" (with `settings.splats`) and "splats of photos and generated" (with both).
+    Metrics: mean PSNR and SSIM, the mean distance by each network's name, and CPU `seconds`; later methods
+    take what earlier ones made. A method that fails with a `V3DError` is listed as a failure.
     """
-    order, asked = protocol.split(scene.views.cameras)
-    truth = scene.views[asked]
+    order, targets = protocol.split(scene.views.cameras)
+    truth = scene.views[targets]
     features = [network.prepare(truth.rgb) for network in networks]
     result = ObjectResult(scene.id, scene.hash, scene.real, {}, {})
 
@@ -188,11 +198,11 @@ def evaluate_scene(
         return scores
 
     for count in protocol.sources:
-        for method, draw in _methods(scene.views[order[:count]], truth.cameras, settings, model).items():
+        for method, make in _methods(scene.views[order[:count]], truth.cameras, settings, model).items():
             name = f"{count} {'photo' if count == 1 else 'photos'}: {method}"
             try:
                 start = time.process_time()
-                views = draw()
+                views = make()
                 seconds = time.process_time() - start
                 result.scores[name] = judge(views) | {"seconds": seconds}
             except V3DError as error:
@@ -201,31 +211,30 @@ def evaluate_scene(
 
 
 def _methods(
-    sources: Views, targets: Cameras, settings: SceneEvaluationSettings, model: SceneDrawer | None
+    sources: Views, targets: Cameras, settings: SceneEvaluationSettings, model: ClipModel | None
 ) -> dict[str, Callable[[], Views]]:
-    """What draws the targets from the sources, by name; later ones use what earlier ones made."""
+    """What makes the targets of the sources, by name; later ones use what earlier ones made."""
     fit = SCENE_PRESETS[settings.quality].fit
-    drawn: list[SceneViews] = []
 
-    def generated() -> Views:
+    @cache
+    def generated() -> SceneViews:
         assert model is not None
-        drawn.append(draw_path(model, sources, targets, seed=settings.seed, steps=settings.steps))
-        return drawn[0].views.resized(targets.width, targets.height)
+        return generate_path(model, sources, targets, seed=settings.seed, steps=settings.steps)
 
     def splats(more: SceneViews | None) -> Views:
-        generated, depth = (None, None) if more is None else (more.views, more.depth)
-        return _rendered(fit_scene(sources, generated, depth, fit, seed=settings.seed), targets)
+        views, depth = (None, None) if more is None else (more.views, more.depth)
+        return _rendered(fit_scene(sources, views, depth, fit, seed=settings.seed), targets)
 
     methods: dict[str, Callable[[], Views]] = {
         "nearest source view": lambda: nearest_source(sources, targets)
     }
     if model is not None:
-        methods["generated"] = generated
-        methods["PixelNeRF RGB alone"] = lambda: drawn[0].guide.resized(targets.width, targets.height)
+        methods["generated"] = lambda: generated().views.resized(targets.width, targets.height)
+        methods["PixelNeRF RGB alone"] = lambda: generated().guide.resized(targets.width, targets.height)
     if settings.splats:
         methods["splats of the photos"] = lambda: splats(None)
     if settings.splats and model is not None:
-        methods["splats of photos and generated"] = lambda: splats(drawn[0])
+        methods["splats of photos and generated"] = lambda: splats(generated())
     return methods
 
 
@@ -251,8 +260,6 @@ def _names(path: Path) -> list[str]:
     """`folder-00007` for the scenes of a shard folder, the folder's name for a capture."""
     if not _holds_shards(path):
         return [path.stem if path.suffix == ".json" else path.resolve().name]
-    from v3d.data.scene_shards import SceneShards
-
     return [f"{path.resolve().name}-{i:05d}" for i in range(len(SceneShards(path)))]
 
 

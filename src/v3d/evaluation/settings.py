@@ -15,6 +15,7 @@ OnObject = Callable[[str, int, int], None]
 """Called with the name of the object just done, the number done and the number in all."""
 
 SamplerName = Literal["euler", "heun", "dpm_solver_2m"]
+"""A sampler of `v3d.diffusion.edm`, by the name of its function."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,9 @@ class ObjectSource:
 
     Attributes:
         corpus: packed corpus (.npz), or a folder of meshes (searched through).
-        manifest: JSON list of objects with `id`, and optionally `file` (relative to the manifest), `split`
-            and `real_scan`. Needed to choose a split, or to tell scans apart; enough without `corpus`.
+        manifest: JSON list of objects with `id`, `file` or both, and optionally `split` and `real_scan`.
+            Files are relative to `corpus` where this is a folder, else to the manifest. Needed to choose a
+            split, and to tell the scans of a packed corpus apart; enough without `corpus`.
         split: only these objects of the manifest; "all" takes every one.
         real_scans: only real scans.
         limit: at most so many objects, evenly spread over the list; 0 takes all.
@@ -39,14 +41,15 @@ class ObjectSource:
 
 @dataclass(frozen=True)
 class ReconstructionSettings:
-    """What is reconstructed, and how; each list is one axis of the ablation.
+    """What is reconstructed, and how; every combination of the values that are given is measured.
 
     Attributes:
-        views: "clean" true views, "perturbed" ones that disagree as generated views do (`protocol.perturb`).
-        carving: first Gaussians on the visual hull, or a blob of random ones.
+        views: "clean" true views, "perturbed" ones that disagree as generated views do: each a little
+            shifted, brighter or darker, blurred and noisy.
+        carving: first Gaussians on the visual hull, or (False) a blob of random ones.
         perceptual: fit with the perceptual loss, or without; by default as the quality has it.
-        mesh: also make the hull's mesh, the surface and its texture.
-        quality: of every stage, as in `v3d.objects.presets.PRESETS`.
+        mesh: also make the hull's mesh, and the textured mesh of the surface.
+        quality: of every stage, as in `v3d reconstruct`.
         seed: of every random choice.
     """
 
@@ -60,11 +63,12 @@ class ReconstructionSettings:
 
 @dataclass(frozen=True)
 class GenerationSettings:
-    """How orbits are drawn and judged.
+    """How orbits are generated and judged.
 
     Attributes:
-        steps, guidance: of the sampler; None takes the model's own.
-        seed: of the initial noise.
+        steps: of the sampler; None takes the model's own number.
+        guidance: of classifier-free guidance, 1 for none; None takes the model's own.
+        seed: of the initial noise, and of the shapes.
         mesh: also build the shape of every method's views at this quality, as the product does, and compare
             it with the true mesh; "none" leaves that out.
     """
@@ -80,25 +84,24 @@ class AblationSettings:
     """What is varied, one thing at a time: the first value of every list is the base's, the others make rows.
 
     Attributes:
-        model: what `Generator.from_pretrained` takes; folders of runs that were trained differently are
-            compared here.
-        guidance: of the sampler; without one, the model's own.
-        steps: the same.
-        sampler: the same.
-        orbit: what is reconstructed: the "true" views, "perturbed" ones (`protocol.perturb`), or the
-            "generated" ones of the base.
-        views: every (18 / views)-th of them; 18, 9, 6, 3 or 2.
+        model: "mini", folders of weights, or hub ids: to compare models that were trained differently.
+        guidance: of classifier-free guidance, 1 for none; by default the model's own.
+        steps: of the sampler; by default the model's own number.
+        sampler: by default the model's own.
+        orbit: what is reconstructed: the "true" views, "perturbed" ones that disagree as generated views do,
+            or the "generated" ones of the base.
+        views: so many views of the orbit, evenly spaced: 18, 9, 6, 3 or 2.
         above: fit splats of generated orbits also to the model's views from above and below.
         photo: the photo of a generated orbit is trusted: the hull fills its silhouette, and it textures what
             it sees.
-        carving: first Gaussians on the visual hull, or a blob of random ones.
+        carving: first Gaussians on the visual hull, or (False) a blob of random ones.
         perceptual: fit splats with the perceptual loss, or without; by default as the quality has it.
         refine: fit the mesh's texture to the views, or leave it as it was projected; by default as the
             quality has it.
-        hull: also carve drawn orbits and compare with the true mesh.
+        hull: also carve the generated orbits of all rows, and compare the hulls with the true mesh.
         mesh: also make the mesh of reconstructions.
-        quality: of the reconstruction, as in `v3d.objects.presets.PRESETS`.
-        seed: of every random choice, the same for all rows.
+        quality: of the reconstruction, as in `v3d reconstruct`.
+        seed: of every random choice, one for all rows.
     """
 
     model: tuple[str, ...] = ("mini",)
@@ -125,7 +128,7 @@ class EvaluateReconstruction:
     Attributes:
         out: folder of `results.jsonl`, `report.json` and `report.md`; a started one is continued.
         objects: the test objects.
-        settings: the stages and the ablation.
+        settings: what is reconstructed, and how.
         perceptual_network: of the fits that use a perceptual loss.
         size: pixels of a view's side; by default the protocol's.
     """
@@ -151,13 +154,13 @@ class EvaluateGeneration:
         out: folder of `results.jsonl`, `report.json` and `report.md`; a started one is continued.
         objects: the test objects.
         settings: sampler and meshes.
-        model: "mini", or what `Generator.from_pretrained` takes; "none" measures the baselines alone.
+        model: "mini", a folder of weights, or a hub id; "none" measures the baselines alone.
         train_corpus: packed corpus of the training objects, for the baseline 'nearest training object'.
         train_index: where its thumbnails are kept; by default `nearest.safetensors` in `out`.
         perceptual: also measure the perceptual distance with this network; None leaves it out.
         sheet: also draw a contact sheet of so many objects, good and bad ones, half of them real scans.
         size: pixels of a view's side; by default the protocol's.
-        device: where the generator runs.
+        device: where the generator runs; all else runs on the CPU.
     """
 
     out: Path
@@ -183,13 +186,12 @@ class EvaluateAblation:
     """One thing varied at a time, on the same objects and seeds: means, and paired differences to the base.
 
     Attributes:
-        out: folder of the results, `report.json`, `report.md` and `curves.png`; what is there is not measured
-            again.
+        out: folder of the results, `report.json`, `report.md` and `curves.png`; a started one is continued.
         objects: the test objects.
         settings: what is varied.
         perceptual_network: of the fits that use a perceptual loss.
         size: pixels of a view's side; by default the protocol's.
-        device: where the generator runs.
+        device: where the generator runs; all else runs on the CPU.
     """
 
     out: Path
@@ -211,7 +213,8 @@ class EvaluateViews:
     """A folder of views against a folder of true ones.
 
     Attributes:
-        views, truth: folders with `transforms.json`, with the same number of views in the same order.
+        views: a folder of posed views (`transforms.json`, or another format of `v3d reconstruct`).
+        truth: another of them, with views of these cameras in this order.
         out: also write `report.json` and `report.md` here.
         perceptual: also measure the perceptual distance with this network; None leaves it out.
     """
@@ -233,9 +236,11 @@ class EvaluateAsset:
     """A mesh file against a true one: shape, and renders from held-out cameras.
 
     Attributes:
-        mesh, truth: GLB, OBJ, PLY or STL files.
+        mesh: a GLB, OBJ, PLY or STL file.
+        truth: another of them.
         out: also write `report.json` and `report.md` here.
-        alignment: "none" compares them as they stand, "ball" puts each into the protocol's ball first.
+        alignment: "none" compares them as they stand; "ball" first centres each and scales it into the ball
+            of radius 0.8.
         size: pixels of a rendered view's side; by default the protocol's.
     """
 
@@ -254,12 +259,12 @@ class EvaluateAsset:
 
 @dataclass(frozen=True)
 class SceneEvaluationSettings:
-    """How scenes are drawn and fitted.
+    """How views of scenes are generated and fitted.
 
     Attributes:
         splats: also fit Gaussians, to the photos alone and with the generated views, and judge their renders.
         quality: of their fit, as in `v3d scene`.
-        steps: of the sampler; None takes the model's own.
+        steps: of the sampler; None takes the model's own number.
         seed: of every random choice.
     """
 
@@ -271,7 +276,7 @@ class SceneEvaluationSettings:
 
 @dataclass(frozen=True)
 class EvaluateScenes:
-    """Views of scenes from 1, 3 and 6 posed photos, compared with views that nobody was shown.
+    """New views of scenes from a few posed photos, compared with held-out ones.
 
     Perceptual distances are LPIPS and that of V3D's own features.
 
@@ -280,9 +285,9 @@ class EvaluateScenes:
         out: folder of `results.jsonl`, `report.json` and `report.md`; a started one is continued.
         settings: sampler and Gaussians.
         model: "mini-scene" or a folder of weights; "none" measures the baselines alone.
-        sources: numbers of photos.
+        sources: from how many photos views are generated, each number a case of its own.
         limit: at most so many scenes, evenly spread over the list; 0 takes all.
-        device: where the model runs.
+        device: where the model runs; all else runs on the CPU.
     """
 
     scenes: Positional[tuple[Path, ...]]
@@ -298,13 +303,3 @@ class EvaluateScenes:
         from v3d.evaluation.scenes import run
 
         return run(self, on_object)
-
-
-Evaluation = (
-    EvaluateReconstruction
-    | EvaluateGeneration
-    | EvaluateAblation
-    | EvaluateScenes
-    | EvaluateViews
-    | EvaluateAsset
-)

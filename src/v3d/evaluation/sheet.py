@@ -9,6 +9,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from v3d.compositing import over_white
 from v3d.evaluation.report import ObjectResult
 from v3d.views import Views
 
@@ -36,8 +37,7 @@ class SheetRow:
 def choose_objects(results: Iterable[ObjectResult], count: int) -> tuple[list[str], list[str]]:
     """Names of `count` objects: half real scans, half made ones (more of one where the other has too few).
 
-    Each half is evenly spaced over the objects' order by PSNR of the generated views, from the best to the
-    worst.
+    Each half is evenly spaced over the objects' order by PSNR of the generated views, best to worst.
     """
     halves: list[list[str]] = []
     kinds: dict[bool, list[ObjectResult]] = {True: [], False: []}
@@ -73,8 +73,8 @@ def generation_sheet(columns: Sequence[tuple[str, Sequence[SheetRow]]], *, tile:
         for r, row in enumerate(rows):
             top = _GAP + 2 * _LABEL + r * (_LABEL + tile)
             draw.text((left, top + 3), row.label, fill=_INK, font=small)
-            alpha = row.photo[..., 3:]
-            sheet.paste(_picture(row.photo[..., :3] * alpha + 1 - alpha, tile), (blocks[0], top + _LABEL))
+            photo = over_white(row.photo[..., :3], row.photo[..., 3])
+            sheet.paste(_picture(photo, tile), (blocks[0], top + _LABEL))
             for x, views in ((blocks[1], row.views), (blocks[2], row.truth)):
                 for i in range(VIEWS):
                     image = _picture(views.rgb[i * len(views) // VIEWS], tile)

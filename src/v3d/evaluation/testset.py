@@ -89,6 +89,8 @@ def _entries(source: ObjectSource) -> dict[str, dict[str, Any]]:
         if source.real_scans:
             listed = {k: v for k, v in listed.items() if _is_scan(v)}
     if corpus is not None and _is_packed(corpus):
+        if listed is None and source.real_scans:
+            raise V3DError(f"Only a --manifest says which objects of {corpus} are real scans.")
         names = corpus_ids(corpus)
         return {n: {} for n in names} if listed is None else {n: listed[n] for n in names if n in listed}
     if listed is not None and manifest is not None:

@@ -1,8 +1,8 @@
 """What an ablation varies: a base and its variants, each another in one thing.
 
-Two halves, each with a base and a table of its own. A `GenerationChoice` is a way to draw the orbit from the
-photo (weights, guidance, sampler, steps), a `BuildChoice` a way to make an asset of views (how many, carving,
-perceptual loss, texture refinement).
+Two halves, each with a base and a table of its own. A `GenerationChoice` is a way to generate the orbit of
+the photo (weights, guidance, sampler, steps), a `BuildChoice` a way to make an asset of views (how many,
+carving, perceptual loss, texture refinement).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from v3d.texture.refine import RefineSettings
 
 @dataclass(frozen=True)
 class GenerationChoice:
-    """A way to draw an orbit; None is the model's own choice. Fields as in `AblationSettings`."""
+    """A way to generate an orbit; None is the model's own choice. Fields as in `AblationSettings`."""
 
     model: str = "mini"
     guidance: float | None = None
@@ -120,7 +120,7 @@ def build_variants(settings: AblationSettings) -> list[Variant[BuildChoice]]:
         raise V3DError("Texture refinement can be compared on meshes only; leave out --no-mesh.")
     if max(len(settings.above), len(settings.photo)) > 1 and settings.orbit != "generated":
         raise V3DError(
-            "Only generated orbits have views from above, and a photo to trust; say --orbit generated."
+            "Only generated orbits have views from above, and a photo to trust; give --orbit generated."
         )
     base = BuildChoice(
         orbit=settings.orbit,

@@ -77,8 +77,13 @@ def splats(
     """3D Gaussians fitted to the views and to those from above.
 
     Args:
+        inputs: the views, and those from above.
         hull: the Gaussians start on its surface; without one, as a grey blob (the paper's release).
-        perceptual: the network of the perceptual term; None leaves the term out. On `device`.
+        preset: size of the views, number of Gaussians, settings of the fit.
+        seed: of the Gaussians at the start and of the order of the views.
+        perceptual: the network of the perceptual term, on `device`; None leaves the term out.
+        device: where the fit runs.
+        on_step: called with the iterations done and the iterations in all.
 
     Raises:
         V3DError: the hull is empty.
@@ -108,7 +113,13 @@ def surface(
     goes. Where the preset asks for no fit, the hull is the surface.
 
     Args:
+        inputs: the views; guessed ones from above are left out.
+        hull: where the fit starts.
         splats: give the normals; None fits without them.
+        preset: settings of the fit.
+        seed: of the rays.
+        device: where the fit runs.
+        on_step: called with the steps done and the steps in all.
     """
     if preset.surface is None:
         return hull
@@ -137,7 +148,17 @@ def textured(
     device: str = "cpu",
     on_step: OnStep | None = None,
 ) -> Mesh:
-    """The mesh unwrapped and textured from the views and, at their own resolution, the photos that fit."""
+    """The mesh unwrapped and textured from the views and, at their own resolution, the photos that fit.
+
+    A photo fits if its silhouette is that of its view (`registered_photos`).
+
+    Args:
+        inputs: the views and the photos.
+        mesh: without texture.
+        preset: size of the texture, settings of its refinement.
+        device: where the texture is computed.
+        on_step: called with the steps done and the steps in all of the refinement.
+    """
     size = preset.texture_size
     mesh, views = unwrap(mesh, size=size).to(device), inputs.views.to(device)
     photos = [photo.to(device) for photo in registered_photos(inputs).values() if photo is not None]

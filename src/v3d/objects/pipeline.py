@@ -46,7 +46,8 @@ class Asset:
     Attributes:
         folder: where its files are.
         views: the orbit, or the posed views, that the rest was made from.
-        splats, mesh: None where the run stopped before them.
+        splats: the Gaussians; None where the run stopped before them.
+        mesh: the textured mesh; None where the run stopped before it.
         report: what `report.json` says.
     """
 
@@ -68,6 +69,9 @@ def generate(
     """Make an asset from one photo, in the folder `out/<name of the photo>`.
 
     Args:
+        photo: an image file of one object.
+        out: the folder that gets the run's folder.
+        settings: those of `GenerateSettings()` where none are given.
         force: compute finished stages anew.
         on_progress: called as the stages go on, see `v3d.callbacks.OnProgress`.
 
@@ -79,9 +83,9 @@ def generate(
     device = pick_device(settings.device)
     tune_malloc()
     folder = other_than(photo.parent, Path(out) / photo.stem)
+    generator = load_generator(settings.model, device)  # before anything is written: the name may be wrong
     run = RunFolder(folder, settings, force=force, on_progress=on_progress)
     framed, key = photo_stage(run, photo, recentre=settings.recentre)
-    generator = load_generator(settings.model, device)
     views, views_key = generate_stage(run, generator, framed, key, settings)
     preset = preset_of(settings)
     if not generator.agrees_in_colour:
@@ -105,21 +109,24 @@ def reconstruct(
 ) -> Asset:
     """Make an asset from posed views, in the folder `out/<name of the views' folder>`.
 
-    The asset stands in the world of the orbit; where the views came in another, `report["stages"]["views"]`
-    has the placement: asset = scale * (theirs - centre).
+    The asset stands in the world of the orbit. Where the views came in another world, the `placement` in
+    `report["stages"]["views"]` says how its points x were moved there: scale * (x - centre).
 
     Args:
         views: a capture in any format that `v3d.capture.readers` knows, or views in memory (their run's
-            folder is then `out` itself). Photos that are listed and do not exist are left out, with a
-            warning.
+            folder is then `out` itself). Listed photos that do not exist are left out, with a warning.
+        out: the folder that gets the run's folder.
+        settings: those of `ReconstructSettings()` where none are given.
         orbit: `views` is a video that goes once around the object.
-        photo: a sharper photo of view 0, for the texture.
-        force, on_progress: as for `generate`.
+        photo: a sharper photo of view 0, for the texture; the shape fills this view's silhouette.
+        force: compute finished stages anew.
+        on_progress: called as the stages go on, see `v3d.callbacks.OnProgress`.
 
     Raises:
         V3DError: the views, the photo or the folder cannot be used.
     """
     settings = settings or ReconstructSettings()
+    photo = None if photo is None else existing(photo)
     device = pick_device(settings.device)
     tune_malloc()
     notes: tuple[str, ...] = ()
@@ -132,9 +139,9 @@ def reconstruct(
         else:
             capture = find_photos(views)
             notes, posed = capture.notes, read_object_views(capture.photos, max_size=MAX_VIEW_SIZE)
-    run = RunFolder(folder, settings, force=force, on_progress=on_progress)
-    photos = {} if photo is None else {0: photo_stage(run, Path(photo), recentre=True)[0]}
-    placed, key = views_stage(run, posed, notes)
+    run = RunFolder(folder, settings, warnings=notes, force=force, on_progress=on_progress)
+    photos = {} if photo is None else {0: photo_stage(run, photo, recentre=True)[0]}
+    placed, key = views_stage(run, posed)
     return _build(run, BuildInputs(placed, None, photos), key, key, preset_of(settings), settings, device)
 
 

@@ -17,13 +17,14 @@ class Preset:
     Attributes:
         view_size: pixels of the views that splats are fitted to; smaller views are used at their own size.
         hull: nodes along the longest side of the hull's box.
-        gaussians: at the start.
-        splats: of their fit.
+        gaussians: how many there are at the start of the fit.
+        splats: settings of their fit.
         perceptual: whether the splats' loss has its perceptual part.
-        surface: of the distance field's fit; None takes the hull for the surface.
-        faces, texture_size: of the mesh.
-        refine: of the texture; None leaves it as it was projected.
-        turntable: pixels of its video's side.
+        surface: settings of the distance field's fit; None takes the hull for the surface.
+        faces: triangles of the mesh at most.
+        texture_size: pixels of its texture's side.
+        refine: settings of the texture's refinement; None leaves the texture as it was projected.
+        turntable: pixels of the turntable video's side.
     """
 
     view_size: int

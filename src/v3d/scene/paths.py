@@ -37,6 +37,8 @@ def orbit_path(cameras: Cameras, count: int, *, turns: float = 1.0) -> Cameras:
     it is closed: the step after the last frame leads to the first.
 
     Args:
+        cameras: the given ones.
+        count: number of frames.
         turns: how often it goes around; negative for clockwise.
 
     Raises:
@@ -59,6 +61,8 @@ def spiral_path(cameras: Cameras, count: int, *, size: float | None = None, turn
     It always looks at what the cameras look at.
 
     Args:
+        cameras: the given ones.
+        count: number of frames.
         size: radius across the view, as a share of the distance to that point; by default the cameras' own
             spread, between 0.05 and 0.3.
         turns: loops around the mean camera.
@@ -96,6 +100,8 @@ def dolly_path(cameras: Cameras, count: int, *, start: float = 1.0, end: float =
     """Camera 0 moves along its own axis, without turning.
 
     Args:
+        cameras: the given ones.
+        count: number of frames.
         start: distance of the first frame to what the cameras look at, as a share of camera 0's own: 1 is
             where it stands, more is behind it.
         end: distance of the last frame, as such a share.
@@ -120,6 +126,8 @@ def through_path(cameras: Cameras, count: int, *, closed: bool = False) -> Camer
     back, and the step after the last frame leads to the first.
 
     Args:
+        cameras: the given ones.
+        count: number of frames.
         closed: lead back to the first camera.
     """
     c2w, K = cameras.c2w.double().cpu(), cameras.K.double().cpu()

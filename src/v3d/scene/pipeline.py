@@ -6,7 +6,7 @@ are kept in the run's folder, see `v3d.run.RunFolder`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,14 @@ from torch import Tensor
 
 from v3d.callbacks import OnProgress
 from v3d.cameras import Cameras
-from v3d.capture.posed import Capture
+from v3d.capture.posed import PosedPhoto
 from v3d.capture.readers import find_photos, load_scene_views, read_scene_views
 from v3d.errors import V3DError
 from v3d.files import atomic
 from v3d.preview import sheet_of_rows
 from v3d.run import RunFolder, Stage, file_digest, other_than, run_name, save_tensors
 from v3d.runtime import pick_device, tune_malloc
-from v3d.scene.draw import SceneDrawer, draw_path
+from v3d.scene.clips import ClipModel, generate_path
 from v3d.scene.fit import fit_scene
 from v3d.scene.model import SceneModel, SceneViews
 from v3d.scene.normalise import Normalisation, normalise
@@ -73,7 +73,7 @@ def generate_scene(
     out: str | Path,
     settings: SceneSettings | None = None,
     *,
-    model: SceneDrawer | None = None,
+    model: ClipModel | None = None,
     force: bool = False,
     on_progress: OnProgress | None = None,
 ) -> SceneAsset:
@@ -102,8 +102,8 @@ def generate_scene(
     if model is None and path_name != "none":
         model = SceneModel.load(settings.model, device)
     folder = other_than(path, Path(out) / run_name(path))
-    run = RunFolder(folder, settings, force=force, on_progress=on_progress)
-    given, key = read_stage(run, capture, preset)
+    run = RunFolder(folder, settings, warnings=capture.notes, force=force, on_progress=on_progress)
+    given, key = read_stage(run, capture.photos, preset)
     if path_file is not None:
         matrix = run.report["stages"]["read"]["normalisation"]["matrix"]
         route = Normalisation(torch.tensor(matrix, dtype=torch.float64)).apply(path_file)
@@ -120,12 +120,10 @@ def generate_scene(
     return SceneAsset(run.path, given, generated, splats, run.report)
 
 
-def read_stage(run: RunFolder, capture: Capture, preset: ScenePreset) -> tuple[Views, str]:
+def read_stage(run: RunFolder, photos: Sequence[PosedPhoto], preset: ScenePreset) -> tuple[Views, str]:
     """The photos as views without lens distortion, in the normalised world."""
-    photos = capture.photos
 
     def compute(stage: Stage) -> Views:
-        stage.warnings.extend(capture.notes)
         views = read_scene_views(photos, max_size=preset.view_size)
         cameras, normalisation = normalise(views.cameras)
         stage.facts |= {"photos": len(views), "normalisation": normalisation.to_json()}
@@ -148,14 +146,14 @@ def path_views_stage(
     route: Cameras,
     closed: bool,
     key: str,
-    model: SceneDrawer,
+    model: ClipModel,
     settings: SceneSettings,
 ) -> tuple[tuple[Views, Tensor], str]:
     """Views along the path, and their camera depth [V, h, w] (0 where unknown)."""
 
     def compute(stage: Stage) -> SceneViews:
         stage.facts["model"] = {"name": settings.model, "hash": model.hash}
-        return draw_path(
+        return generate_path(
             model, sources, route, closed=closed, seed=settings.seed, steps=settings.steps, on_step=stage.step
         )
 

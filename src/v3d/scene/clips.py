@@ -21,7 +21,7 @@ CLIP = ORBIT_VIEWS  # how many views the model was trained to generate at once
 MAX_ANCHORS = 4
 
 
-class SceneDrawer(Protocol):
+class ClipModel(Protocol):
     """What generates the views of a clip, as `v3d.scene.model.SceneModel` does."""
 
     @property
@@ -48,8 +48,8 @@ class SceneDrawer(Protocol):
         ...
 
 
-def draw_path(
-    model: SceneDrawer,
+def generate_path(
+    model: ClipModel,
     sources: Views,
     path: Cameras,
     *,
@@ -58,12 +58,13 @@ def draw_path(
     steps: int | None = None,
     on_step: OnStep | None = None,
 ) -> SceneViews:
-    """Generate the views of a whole path from photos, in the order of the path.
+    """Generate the views of a whole path from photos, in the order of the path, clip by clip.
 
     Beside the photos, a clip is conditioned on at most `MAX_ANCHORS` of the generated views around it: those
     whose cameras differ most.
 
     Args:
+        model: generates the views of one clip.
         sources: posed photos in the normalised world; the square in their middle is used.
         path: cameras of the views, of any image size.
         closed: the path's last frame leads to its first.

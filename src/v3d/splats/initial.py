@@ -30,10 +30,9 @@ def initial_splats(hull: Grid, views: Views, count: int, *, seed: int = 0) -> Sp
     mesh = marching_cubes(hull)
     generator = torch.Generator().manual_seed(seed)
     a, b, c = mesh.vertices[mesh.faces].unbind(1)
-    area = torch.linalg.cross(b - a, c - a).norm(dim=-1) / 2
-    face = torch.multinomial(area.cpu().double(), count, replacement=True, generator=generator).to(
-        area.device
-    )
+    area = mesh.face_areas
+    face = torch.multinomial(area.cpu().double(), count, replacement=True, generator=generator)
+    face = face.to(area.device)
     u, v = torch.rand(2, count, 1, generator=generator).to(area)
     # Folding the unit square's far half back makes (u, v) uniform over the triangle.
     u, v = torch.where(u + v > 1, 1 - u, u), torch.where(u + v > 1, 1 - v, v)

@@ -70,4 +70,5 @@ class Mesh:
     def _area_vectors(self) -> Tensor:
         """[F, 3] outward normals, as long as twice the faces' areas."""
         a, b, c = self.vertices[self.faces].unbind(1)
-        return torch.linalg.cross(b - a, c - a)
+        vectors: Tensor = torch.linalg.cross(b - a, c - a)
+        return vectors

@@ -24,8 +24,19 @@ def initial_splats(hull: Grid, views: Views, count: int, *, seed: int = 0) -> Sp
 
     Colours are averages over the views in which the point is not hidden, weighted by the squared cosine
     between normal and view direction; points that no view sees take the colour of the nearest visible one.
-    The shortest axis is the surface normal. Sorted along a Morton curve, which keeps neighbours in space
-    neighbours in memory.
+    The shortest axis is the surface normal.
+
+    Args:
+        hull: a field with a surface, on the views' device (see `v3d.surface.carving.carve`).
+        views: that colours are taken from.
+        count: number of Gaussians, at least one.
+        seed: of their places.
+
+    Returns:
+        The Gaussians, in Morton order.
+
+    Raises:
+        V3DError: the hull has no surface.
     """
     mesh = marching_cubes(hull)
     generator = torch.Generator().manual_seed(seed)
@@ -57,6 +68,14 @@ def random_splats(views: Views, count: int, *, seed: int = 0) -> Splats:
     """The start without carving, as the paper's release has it: a grey normal blob at the origin.
 
     Its standard deviation is 1/16 of the cameras' mean distance from the origin.
+
+    Args:
+        views: whose cameras give the size.
+        count: number of Gaussians, at least one.
+        seed: of their places.
+
+    Returns:
+        The Gaussians, in Morton order.
     """
     generator = torch.Generator().manual_seed(seed)
     centers = views.cameras.centers

@@ -114,10 +114,8 @@ def _fit_level(
     """Fit the field at one resolution.
 
     Args:
-        sdf: where the field starts.
         floor: [X, Y, Z] the least value of every node.
         color: [N, 3] logits of the N nodes, fitted in place.
-        tick: called after every step.
     """
     device = sdf.values.device
     values = sdf.values.reshape(-1, 1).clone().requires_grad_()

@@ -40,11 +40,11 @@ def project_views(mesh: Mesh, views: Views, *, size: int = 1024, photos: Sequenc
     """Texture an unwrapped mesh from posed views.
 
     Args:
-        mesh: with a uv (see `v3d.texture.unwrap`).
+        mesh: with a uv (see `v3d.texture.unwrap.unwrap`).
         views: at least one, on the mesh's device.
         size: width and height of the texture in texels.
-        photos: true views, batches of one, each at its own resolution (see `register_photo`); they win
-            wherever they see the surface well.
+        photos: real photos as views, batches of one, each at its own resolution (see `register_photo`); they
+            win wherever they see the surface well.
 
     Returns:
         The mesh with a texture [size, size, 3] in [0, 1].
@@ -71,11 +71,12 @@ def project_views(mesh: Mesh, views: Views, *, size: int = 1024, photos: Sequenc
 
 
 def pad(texture: Tensor, inside: Tensor) -> Tensor:
-    """Give every texel of a texture [T, T, 3] outside the charts the colour of the nearest one inside.
+    """Give every texel outside the charts the colour of the nearest one inside.
 
     So bilinear reading and mip maps mix no background in.
 
     Args:
+        texture: [T, T, 3].
         inside: [T, T] bool, the charts.
     """
     if not bool(inside.any()):

@@ -20,8 +20,7 @@ def psnr(a: Tensor, b: Tensor, weight: Tensor | None = None) -> Tensor:
 
     Args:
         a, b: [V, H, W, 3] in [0, 1].
-        weight: [V, H, W], non-negative, of each pixel in the mean; images without any weight score
-            the ceiling.
+        weight: [V, H, W], non-negative, of each pixel in the mean; images without weight score the ceiling.
 
     Returns:
         At most `PSNR_CEILING`.

@@ -38,8 +38,8 @@ def place(cameras: Cameras) -> tuple[Cameras, Placement]:
     """Move and scale cameras so that they look at the origin as the orbit does.
 
     The centre is the point nearest to all optical axes; the scale makes half of what the median camera sees
-    there `HALF_WIDTH` wide. Cameras that already stand so (to 2 %), or whose axes do not meet, come back
-    unchanged.
+    there `HALF_WIDTH` wide. Cameras that stand so already (to 2 %), or whose axes do not meet, stay as they
+    are.
 
     Returns:
         The cameras in V3D's world, and the shift and scale that brought them there.

@@ -112,8 +112,7 @@ def save_views(views: Views, folder: str | Path) -> None:
 def straight_rgba(rgb: Tensor, alpha: Tensor) -> Tensor:
     """Colours on white [..., 3] and alpha [...], in [0, 1] -> uint8 [..., 4] with straight alpha.
 
-    Colours are straight with respect to the 8-bit alpha, so that `load_views` composites them back to
-    the bit.
+    Colours are straight with respect to the 8-bit alpha: `load_views` composites them back to the bit.
     """
     a = (alpha.clamp(0, 1) * 255).round()[..., None] / 255
     colour = torch.where(a > 0, off_white(rgb, a[..., 0], 1 / 255), 1.0)

@@ -63,8 +63,7 @@ class Densifier:
     def update(self, splats: Splats, generator: torch.Generator) -> tuple[Splats, Tensor]:
         """The next cloud, in Morton order.
 
-        Faint Gaussians go, small ones with a large gradient are copied, large ones are replaced by
-        two halves.
+        Faint Gaussians go; of those with a large gradient small ones are copied, large ones halved.
 
         Returns:
             The cloud, and for each of its Gaussians the index [N'] of the one it continues, -1 if it is new.

@@ -46,8 +46,8 @@ def carve(
             silhouettes, one after another (see `v3d.surface.silhouette.fill_silhouette`).
 
     Raises:
-        V3DError: a mask is empty, all masks are full, or the silhouettes have no point in common and no view
-            is trusted.
+        V3DError: a mask is empty, all masks are full, or the silhouettes have no point in common while no
+            view is trusted.
     """
     inside = views.alpha > 0.5
     empty = (~inside.flatten(1).any(1)).nonzero()[:, 0].tolist()

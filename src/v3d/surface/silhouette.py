@@ -129,8 +129,7 @@ def _joined(sdf: Grid, balls: Tensor, camera: Cameras, distance: Tensor) -> Grid
     """The union of the solid and of balls (signed distance [X, Y, Z]) with fillets between them.
 
     A fillet is a quadratic smooth minimum, lower than both by a quarter of its width where they are equal. It
-    ends where the camera's silhouette does (`distance` [H, W] to it in pixels): farther out it would be
-    visible.
+    ends where the camera's silhouette does (`distance` [H, W] to it in pixels), or it would be visible.
     """
     width = _FILLET * sdf.voxel
     union = torch.minimum(sdf.values, balls)

@@ -215,9 +215,8 @@ def register_photo(photo: Tensor, view: Views) -> Views | None:
         view: a batch of one, the generated view of the photo's side.
 
     Returns:
-        A batch of one at the photo's size and on the view's device; or None where the silhouettes agree
-        in less than `_LEAST_IOU` of their union (another shape was generated: the photo would land beside
-        the surface).
+        A batch of one at the photo's size and on the view's device; or None where the silhouettes agree in
+        less than 85 % of their union: another shape was generated, and the photo would land beside it.
     """
     photo = photo.to(view.rgb.device)
     height, width = photo.shape[:2]

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from v3d.cameras import Cameras
@@ -33,12 +34,24 @@ def silhouette_distance(alpha: Tensor) -> Tensor:
     out = np.empty_like(masks, dtype=np.float32)
     for a, d in zip(masks, out, strict=True):
         inside = (a > 0.5).astype(np.uint8)
-        outward = cv2.distanceTransform(1 - inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-        inward = cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+        outward, inward = pixel_distance(1 - inside), pixel_distance(inside)
         d[:] = np.where(inside, 0.5 - inward, outward - 0.5)
         edge = np.abs(d) < 1
         d[edge] = 0.5 - a[edge]
     return torch.from_numpy(out).to(alpha)
+
+
+def pixel_distance(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Distance in pixels of every pixel of an image [H, W] to the nearest zero in it.
+
+    Where it has no zero, the distances are larger than any image.
+    """
+    transformed = cv2.distanceTransform(image, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    distance: NDArray[np.float32] = np.asarray(transformed, np.float32)
+    # The last bit of OpenCV's roots depends on where in memory the image lies; their squares are integers.
+    near = distance < 4096
+    distance[near] = np.sqrt(np.rint(distance[near] ** 2))
+    return distance
 
 
 def fill_silhouette(sdf: Grid, view: Views, *, hull: Grid | None = None) -> Grid:

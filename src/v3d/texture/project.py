@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -24,6 +23,7 @@ from v3d.compositing import over_white
 from v3d.meshes.mesh import Mesh
 from v3d.meshes.rendering import rasterize_mesh, rasterize_uv
 from v3d.metrics import soft_iou
+from v3d.surface.silhouette import pixel_distance
 from v3d.views import Views
 
 PHOTO_GAIN = 20.0
@@ -169,7 +169,7 @@ def pixel_confidence(alpha: Tensor, depth: Tensor, focal: float) -> Tensor:
 def _distance_to(mask: Tensor) -> Tensor:
     """Distance in pixels of every pixel to the nearest one in the mask [H, W]; 0 on it."""
     image = (~mask).cpu().numpy().astype(np.uint8)
-    return torch.from_numpy(cv2.distanceTransform(image, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)).to(mask.device)
+    return torch.from_numpy(pixel_distance(image)).to(mask.device)
 
 
 def _continue_over_surface(mesh: Mesh, colour: Tensor, weight: Tensor) -> Tensor:

@@ -23,9 +23,13 @@ import torch
 from torch import Tensor
 
 ORBIT_VIEWS = 18
+"""Views of an orbit."""
 ORBIT_RADIUS = 2.0
+"""Distance of an orbit's cameras to the origin, world units."""
 ORBIT_FOV = 60.0
-WIDE_FOV = 75.0  # of views off the orbit: what fills an image there is longer across its corners
+"""Full horizontal field of view of an orbit's cameras, degrees."""
+WIDE_FOV = 75.0
+"""Full field of view of cameras off the orbit, degrees: an object is longer across its corners."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +141,11 @@ class Cameras:
 
 
 def cat_cameras(cameras: Sequence[Cameras]) -> Cameras:
-    """Join batches of cameras that share one image size."""
+    """Join batches of cameras, at least one, that share one image size.
+
+    Raises:
+        ValueError: the sizes differ.
+    """
     first = cameras[0]
     if any((c.width, c.height) != (first.width, first.height) for c in cameras):
         raise ValueError("Cameras with different image sizes cannot be joined; use `resized` first.")
@@ -147,9 +155,9 @@ def cat_cameras(cameras: Sequence[Cameras]) -> Cameras:
 
 
 def poses(cameras: Cameras, among: Cameras) -> Tensor:
-    """Places and viewing directions [V, 6], whose distances say how differently two cameras see a scene.
+    """Camera centres and viewing directions [V, 6]: a distance between them tells two cameras apart.
 
-    Places are relative to the middle of the cameras `among`, in units of their mean distance from it;
+    Centres are relative to the mean centre of the cameras `among`, in units of their mean distance from it;
     directions are unit vectors.
     """
     middle = among.centers.mean(0)
@@ -166,7 +174,12 @@ def intrinsics(fov: float, width: int, height: int) -> Tensor:
 def look_at(
     centers: Tensor, target: Sequence[float] = (0.0, 0.0, 0.0), up: Sequence[float] = (0.0, 0.0, 1.0)
 ) -> Tensor:
-    """c2w [V, 4, 4] of upright cameras at `centers` [V, 3] that look at `target`.
+    """c2w [V, 4, 4] of upright cameras that look at a point.
+
+    Args:
+        centers: [V, 3] camera centres in the world.
+        target: the point (x, y, z).
+        up: the direction (x, y, z) of any length that images show upward.
 
     Raises:
         ValueError: a camera looks straight along `up`, where "upright" has no meaning.
@@ -229,5 +242,5 @@ def above_and_below(size: int) -> Cameras:
 
 
 OPENCV_OPENGL = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64))
-"""[4, 4]: `c2w @ OPENCV_OPENGL` is the camera in OpenGL axes (x right, y up, z backward), as transforms.json
-has them, and the other way round."""
+"""[4, 4], its own inverse: `c2w @ OPENCV_OPENGL` has the axes of OpenGL and transforms.json: x right, y up,
+z backward."""

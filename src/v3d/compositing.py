@@ -30,9 +30,10 @@ def off_white(rgb: Tensor, alpha: Tensor, least: float = 1e-6) -> Tensor:
 
 
 def resize_rgba(rgba: Tensor, height: int, width: int) -> Tensor:
-    """Resize an image [H, W, 4] of straight alpha, antialiased -> [height, width, 4].
+    """Resize an image [H, W, 4] of straight alpha in [0, 1] on the CPU, antialiased -> [height, width, 4].
 
-    Filters premultiplied colours; pixels without alpha come back white.
+    Filters premultiplied colours; pixels without alpha come back white. An image of that size already is
+    returned as it is.
     """
     if rgba.shape[:2] == (height, width):
         return rgba

@@ -28,50 +28,50 @@ MAX_SIZE = 2048
 """Pixels of a framed photo's side; larger photos are reduced before anything else is done with them."""
 
 
-def frame_photo(rgba: Tensor, border_ratio: float = BORDER_RATIO, max_size: int = MAX_SIZE) -> Tensor:
+def frame_photo(rgba: Tensor) -> Tensor:
     """Apply the framing law to a photo [H, W, 4] -> [S, S, 4].
 
-    Nothing is resampled unless S would exceed `max_size`. A photo that obeys the law to the pixel is returned
+    Nothing is resampled unless S would exceed `MAX_SIZE`. A photo that obeys the law to the pixel is returned
     as it is.
 
     Args:
         rgba: straight alpha, in [0, 1].
 
     Raises:
-        V3DError: nothing has alpha > 0.5, or only a few pixels.
+        V3DError: no pixel has alpha > 0.5, or only a few have.
     """
     height, width = rgba.shape[:2]
     left, top, right, bottom = visible_box(rgba[..., 3])
     longer = max(right - left, bottom - top)
     if longer < MIN_SIDE // 2:
         raise V3DError(f"The object is only {longer} pixels large; give a closer photo.")
-    size = round(longer / (1 - border_ratio))
+    size = round(longer / (1 - BORDER_RATIO))
     off_centre = max(abs(left + right - width), abs(top + bottom - height)) / 2
-    if height == width <= max_size and abs(size - width) <= 2 and off_centre <= 0.5:
+    if height == width <= MAX_SIZE and abs(size - width) <= 2 and off_centre <= 0.5:
         return rgba
-    return _windowed(rgba, (left + right - size) // 2, (top + bottom - size) // 2, size, max_size)
+    return _windowed(rgba, (left + right - size) // 2, (top + bottom - size) // 2, size)
 
 
-def pad_square(rgba: Tensor, max_size: int = MAX_SIZE) -> Tensor:
-    """A photo [H, W, 4] in the middle of a transparent square [S, S, 4], S at most `max_size`."""
+def pad_square(rgba: Tensor) -> Tensor:
+    """A photo [H, W, 4] in the middle of a transparent square [S, S, 4], S at most `MAX_SIZE`."""
     height, width = rgba.shape[:2]
     size = max(height, width)
-    return _windowed(rgba, -((size - width) // 2), -((size - height) // 2), size, max_size)
+    return _windowed(rgba, -((size - width) // 2), -((size - height) // 2), size)
 
 
-def _windowed(rgba: Tensor, left: int, top: int, size: int, max_size: int) -> Tensor:
-    """The square window of a photo at (left, top), transparent outside it, reduced to at most `max_size`."""
+def _windowed(rgba: Tensor, left: int, top: int, size: int) -> Tensor:
+    """The square window of a photo at (left, top), transparent outside it, reduced to at most `MAX_SIZE`."""
     height, width = rgba.shape[:2]
     margins = (-left, left + size - width, -top, top + size - height)
     square = F.pad(rgba.permute(2, 0, 1), margins).permute(1, 2, 0)
-    return square.contiguous() if size <= max_size else resize_rgba(square, max_size, max_size)
+    return square.contiguous() if size <= MAX_SIZE else resize_rgba(square, MAX_SIZE, MAX_SIZE)
 
 
 def visible_box(alpha: Tensor) -> tuple[int, int, int, int]:
     """Left, top, right, bottom (exclusive) in pixels of where alpha [H, W] > 0.5.
 
     Raises:
-        V3DError: it is so nowhere.
+        V3DError: no pixel has alpha > 0.5.
     """
     mask = alpha > 0.5
     rows, columns = mask.any(1).nonzero(), mask.any(0).nonzero()

@@ -1,8 +1,8 @@
-"""How like images and silhouettes are to others: PSNR, SSIM and intersection over union.
+"""How similar two batches of images or silhouettes are: PSNR, SSIM and intersection over union.
 
-Images are [V, H, W, 3] in [0, 1] as people see them (sRGB-encoded, composited), silhouettes [V, H, W] in [0,
-1]; a metric gives one value an image, [V], unless it says otherwise. Everything is differentiable where its
-formula is, runs on any device, and needs torch alone.
+Images are [V, H, W, 3] in [0, 1] as people see them (sRGB-encoded, composited), silhouettes [V, H, W] in
+[0, 1]; a metric gives one value an image, [V], unless it says otherwise. PSNR and SSIM are differentiable.
+Everything runs on any device and needs torch alone.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ def psnr(a: Tensor, b: Tensor, weight: Tensor | None = None) -> Tensor:
 
     Args:
         a, b: [V, H, W, 3] in [0, 1].
-        weight: [V, H, W], non-negative, of each pixel in the mean; images without any weight score
-            the ceiling.
+        weight: [V, H, W], non-negative, of each pixel in the mean; images without weight score the ceiling.
 
     Returns:
         At most `PSNR_CEILING`.

@@ -1,8 +1,8 @@
-"""Where given cameras look, which way is up for them, and how they are brought to the world of the orbit.
+"""Where cameras look, which way is up for them, and how they are brought to the world of the orbit.
 
 Cameras from other tools look at their object wherever it lies and however large it is. `place` brings them to
-the scale of our orbit, with the object at the origin, in a ball of radius ~0.8; directions stay as they are,
-z up. `v3d.scene.normalise` does so for scenes, and turns them upright.
+the scale of V3D's orbit, with the object at the origin, in a ball of radius ~0.8; directions stay as they
+are, z up. `v3d.scene.normalise` does so for scenes, and turns them upright.
 """
 
 from __future__ import annotations
@@ -37,15 +37,18 @@ class Placement:
 def place(cameras: Cameras) -> tuple[Cameras, Placement]:
     """Move and scale cameras so that they look at the origin as the orbit does.
 
-    The centre is the point nearest to all optical axes; the scale makes half of what the median camera
-    sees there `HALF_WIDTH` wide. Cameras that already stand so (to 2 %), or whose axes do not meet, are
-    left as they are.
+    The centre is the point nearest to all optical axes; the scale makes half of what the median camera sees
+    there `HALF_WIDTH` wide. Cameras that stand so already (to 2 %), or whose axes do not meet, stay as they
+    are.
+
+    Returns:
+        The cameras in V3D's world, and the shift and scale that brought them there.
     """
     unchanged = Placement(1.0, (0.0, 0.0, 0.0))
     centre = nearest_to_axes(cameras)
     if centre is None:
         return cameras, unchanged
-    c2w, K = cameras.c2w.double(), cameras.K.double()
+    c2w, K = cameras.c2w.to(torch.float64, copy=True), cameras.K.double()
     depth = ((centre - c2w[:, :3, 3]) * c2w[:, :3, 2]).sum(-1)
     half = depth * torch.minimum(cameras.width / K[:, 0, 0], cameras.height / K[:, 1, 1]) / 2
     median_half = float(half.median())

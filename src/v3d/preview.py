@@ -1,4 +1,4 @@
-"""Pictures for people: the turntable and the contact sheet that stands for an asset."""
+"""Pictures of an asset: the turntable and the contact sheet."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ RenderFn = Callable[[Cameras], Tensor]
 """Cameras -> images [V, H, W, 3] in [0, 1], on white."""
 
 COLUMNS = 6
+"""The most images in a row of a sheet."""
 _GAP, _LABEL = 12, 22  # pixels
 _INK, _LINE = (96, 96, 96), (232, 232, 232)
 
@@ -27,7 +28,9 @@ def turntable(render: RenderFn, *, frames: int = 36, size: int = 384, elevation:
     """Frames [N, size, size, 3] of one turn, seen a little from above; the last leads into the first.
 
     Args:
-        frames: their number N; size: of their sides in pixels.
+        render: renders the object.
+        frames: number of frames, N.
+        size: width and height of a frame in pixels.
         elevation: of the camera, in degrees.
     """
     cameras = orbit(frames, size=size, elevation=elevation)
@@ -35,12 +38,12 @@ def turntable(render: RenderFn, *, frames: int = 36, size: int = 384, elevation:
 
 
 def textured(mesh: Mesh) -> RenderFn:
-    """Renders the mesh with its texture, under a mild light that stands beside the camera."""
+    """A function that renders the mesh with its texture, under a mild light over the camera's shoulder."""
     return lambda cameras: _lit(mesh, cameras, ambient=0.72)
 
 
 def clay(mesh: Mesh) -> RenderFn:
-    """Renders the bare shape, grey, under a stronger light, so that every dent shows."""
+    """A function that renders the bare shape, grey, under a stronger light, so that every dent shows."""
     bare = Mesh(mesh.vertices, mesh.faces)
     return lambda cameras: _lit(bare, cameras, ambient=0.1)
 
@@ -58,8 +61,10 @@ def contact_sheet(
     The rows look from the same cameras, so that columns can be compared; the last row looks from above.
 
     Args:
-        photo: [H, W, 4] RGBA in [0, 1].
-        splats: renders the splats.
+        views: at least one; six are chosen, evenly spread.
+        photo: [H, W, 4] RGBA in [0, 1], straight alpha.
+        splats: a function that renders the splats (see `v3d.splats.rasterize.splat_renderer`).
+        mesh: with or without texture.
         tile: side of the small pictures in pixels.
     """
     chosen = [i * len(views) // COLUMNS for i in range(min(COLUMNS, len(views)))]

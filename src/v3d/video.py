@@ -15,9 +15,14 @@ from v3d.files import atomic
 
 
 def save_video(frames: Tensor, path: str | Path, fps: float = 18.0) -> None:
-    """Write frames [N, H, W, 3] in [0, 1] (sRGB-encoded) as H.264, yuv420p, which every player opens.
+    """Write frames as H.264, yuv420p, which every player opens.
 
     Sides must be even for that format: an odd one loses its last row or column.
+
+    Args:
+        frames: [N, H, W, 3] in [0, 1], sRGB-encoded.
+        path: of the .mp4 file; missing folders are made.
+        fps: frames a second.
 
     Raises:
         V3DError: there are no frames, or the file cannot be written.

@@ -61,7 +61,11 @@ class Views:
 
 
 def cat_views(parts: Sequence[Views]) -> Views:
-    """Join views that share one image size."""
+    """Join batches of views, at least one, that share one image size.
+
+    Raises:
+        ValueError: the sizes differ.
+    """
     return Views(
         torch.cat([part.rgb for part in parts]),
         torch.cat([part.alpha for part in parts]),
@@ -97,25 +101,23 @@ def save_views(views: Views, folder: str | Path) -> None:
     c2w = cameras.c2w.double() @ OPENCV_OPENGL
     shared = bool((cameras.K[:1] == cameras.K).all())
     frames = [
-        {"file_path": name, "transform_matrix": pose.tolist()} | ({} if shared else _focal(K))
+        {"file_path": name, "transform_matrix": pose.tolist()} | ({} if shared else _intrinsics(K))
         for name, pose, K in zip(names, c2w, cameras.K, strict=True)
     ]
     header = {"camera_model": "OPENCV", "w": cameras.width, "h": cameras.height}
-    write_json(
-        folder / "transforms.json", header | (_focal(cameras.K[0]) if shared else {}) | {"frames": frames}
-    )
+    header |= _intrinsics(cameras.K[0]) if shared else {}
+    write_json(folder / "transforms.json", header | {"frames": frames})
 
 
 def straight_rgba(rgb: Tensor, alpha: Tensor) -> Tensor:
     """Colours on white [..., 3] and alpha [...], in [0, 1] -> uint8 [..., 4] with straight alpha.
 
-    Colours are straight with respect to the 8-bit alpha, so that `load_views` composites them back to
-    the bit.
+    Colours are straight with respect to the 8-bit alpha: `load_views` composites them back to the bit.
     """
     a = (alpha.clamp(0, 1) * 255).round()[..., None] / 255
     colour = torch.where(a > 0, off_white(rgb, a[..., 0], 1 / 255), 1.0)
     return (torch.cat([colour.clamp(0, 1), a], -1) * 255).round().to(torch.uint8)
 
 
-def _focal(K: Tensor) -> dict[str, float]:
+def _intrinsics(K: Tensor) -> dict[str, float]:
     return {"fl_x": K[0, 0].item(), "fl_y": K[1, 1].item(), "cx": K[0, 2].item(), "cy": K[1, 2].item()}

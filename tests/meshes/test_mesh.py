@@ -141,6 +141,19 @@ def test_normals_are_shared_across_texture_seams_but_not_hard_edges() -> None:
     torch.testing.assert_close(split.vertex_normals, split.face_normals.repeat_interleave(3, 0))
 
 
+def test_face_areas_are_those_of_a_box() -> None:
+    sides = torch.tensor([0.2, 0.4, 0.6])
+    box = trimesh.creation.box(extents=sides.tolist())
+    mesh = Mesh(torch.tensor(box.vertices, dtype=torch.float32), torch.tensor(box.faces))
+    torch.testing.assert_close(mesh.face_areas.sum(), torch.tensor(0.88))
+    # Each pair of opposite sides: four triangles of half a side.
+    for axis in range(3):
+        across = mesh.face_normals[:, axis].abs() > 0.5
+        torch.testing.assert_close(mesh.face_areas[across], (sides.prod() / sides[axis] / 2).expand(4))
+    assert Mesh(torch.zeros(3, 3), torch.tensor([[0, 1, 2]])).face_areas.tolist() == [0.0]
+    assert Mesh(torch.zeros(0, 3), torch.zeros(0, 3, dtype=torch.int64)).face_areas.shape == (0,)
+
+
 def front_colour(mesh: Mesh) -> torch.Tensor:
     return render(mesh, orbit(1, size=9), supersample=1).rgb[0, 4, 4]
 

@@ -36,7 +36,7 @@ def preset(monkeypatch: pytest.MonkeyPatch) -> Preset:
     """A tiny `standard`: every stage, in seconds."""
     draft, standard = PRESETS["draft"], PRESETS["standard"]
     assert standard.surface is not None and standard.refine is not None
-    levels = tuple(replace(level, steps=8) for level in standard.surface.stages)
+    levels = tuple(replace(level, steps=8) for level in standard.surface.levels)
     tiny = replace(
         standard,
         view_size=SIZE,
@@ -44,7 +44,7 @@ def preset(monkeypatch: pytest.MonkeyPatch) -> Preset:
         gaussians=300,
         splats=replace(draft.splats, iterations=30),
         perceptual=False,
-        surface=replace(standard.surface, stages=levels, image_size=SIZE, rays=128),
+        surface=replace(standard.surface, levels=levels, image_size=SIZE, rays=128),
         faces=300,
         texture_size=64,
         refine=replace(standard.refine, sweeps=1),

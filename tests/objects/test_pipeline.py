@@ -58,7 +58,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
         perceptual=False,
         surface=replace(
             standard.surface,
-            stages=tuple(replace(stage, steps=10) for stage in standard.surface.stages),
+            levels=tuple(replace(level, steps=10) for level in standard.surface.levels),
             image_size=SIZE,
             rays=256,
         ),

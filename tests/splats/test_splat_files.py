@@ -52,6 +52,30 @@ def test_ply_with_more_properties_in_another_order(tmp_path: Path) -> None:
     assert torch.equal(load_ply(tmp_path / "b.ply").means, splats.means)
 
 
+def test_ply_with_line_ends_of_windows(tmp_path: Path) -> None:
+    save_ply(tmp_path / "a.ply", cloud(5))
+    header, end, body = (tmp_path / "a.ply").read_bytes().partition(b"end_header\n")
+    (tmp_path / "b.ply").write_bytes((header + end).replace(b"\n", b"\r\n") + body)
+    assert torch.equal(load_ply(tmp_path / "b.ply").means, cloud(5).means)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (b"element vertex 3", b"element vertex", "number of Gaussians"),
+        (b"element vertex 3", b"element vertex \xb2", "number of Gaussians"),
+        (b"property float nx", b"property float x", "same name"),
+    ],
+)
+def test_broken_ply_headers_are_refused_in_one_sentence(
+    tmp_path: Path, old: bytes, new: bytes, message: str
+) -> None:
+    save_ply(tmp_path / "a.ply", cloud(3))
+    (tmp_path / "a.ply").write_bytes((tmp_path / "a.ply").read_bytes().replace(old, new, 1))
+    with pytest.raises(V3DError, match=message):
+        load_ply(tmp_path / "a.ply")
+
+
 def test_splat_round_trip(tmp_path: Path) -> None:
     splats = cloud(40)
     save_splat(tmp_path / "a.splat", splats)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from torch import Tensor
 
 from v3d.cameras import Cameras, cat_cameras, orbit
@@ -13,7 +15,7 @@ from v3d.meshes.rendering import rasterize_mesh, render
 from v3d.splats.initial import _visible_colors, initial_splats, random_splats
 from v3d.surface.carving import carve
 from v3d.surface.extract import extract_mesh, marching_cubes
-from v3d.surface.silhouette import fill_silhouette, silhouette_distance
+from v3d.surface.silhouette import fill_silhouette, pixel_distance, silhouette_distance
 from v3d.views import Views
 
 
@@ -154,6 +156,17 @@ def test_silhouette_distance_is_sub_pixel() -> None:
         alpha = (x + 0.5 - edge).clamp(0, 1).expand(1, 8, 32)
         distance = silhouette_distance(alpha)[0, 4]
         assert _crossing(x, distance) == pytest.approx(edge, abs=0.1)
+
+
+def test_distances_are_exact_wherever_the_image_lies_in_memory() -> None:
+    y, x = np.mgrid[:48, :48]
+    disc = ((x - 23.5) ** 2 + (y - 23.5) ** 2 < 200).astype(np.uint8)
+    exact = ndimage.distance_transform_edt(1 - disc).astype(np.float32)
+    others = []  # so that every image lies somewhere else
+    for i in range(40):
+        others.append(np.empty(500 + 37 * i, np.uint8))
+        assert np.array_equal(pixel_distance(1 - disc), exact)
+    assert pixel_distance(np.ones((5, 5), np.uint8)).min() > 1000
 
 
 def _crossing(x: Tensor, y: Tensor) -> float:

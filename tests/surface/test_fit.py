@@ -17,7 +17,7 @@ from v3d.surface.render import Rays, camera_rays, closest_pass, first_hit, neus_
 from v3d.surface.settings import Level, SurfaceSettings
 from v3d.views import Views
 
-QUICK = SurfaceSettings(stages=(Level(1.0, 50, (0.8, 0.35)),), image_size=48, rays=512)
+QUICK = SurfaceSettings(levels=(Level(1.0, 50, (0.8, 0.35)),), image_size=48, rays=512)
 
 
 def ball_grid(radius: float = 0.5, voxel: float = 0.05) -> Grid:
@@ -143,7 +143,7 @@ def test_fit_is_deterministic_by_seed_and_reports_its_steps() -> None:
 
 def test_fit_stays_on_a_surface_that_already_explains_the_views() -> None:
     views = ball_views(orbit(12, size=48))
-    fitted = fit_surface(views, ball_grid(), replace(QUICK, stages=(Level(1.0, 100, (0.8, 0.35)),)))
+    fitted = fit_surface(views, ball_grid(), replace(QUICK, levels=(Level(1.0, 100, (0.8, 0.35)),)))
     angle = torch.linspace(0, 6.28, 40)
     equator = 0.5 * torch.stack([angle.cos(), angle.sin(), 0 * angle], -1)
     assert float(fitted.sample(equator).abs().mean()) < 0.4 * fitted.voxel
@@ -166,7 +166,7 @@ def test_wide_views_are_not_squashed_and_fit_as_well_as_square_ones(monkeypatch:
     errors = []
     for cameras, size in ((square, 48), (wide, 72)):  # the same pixels on the ball
         views = ball_views(cameras)
-        settings = replace(QUICK, stages=(Level(1.0, 100, (0.8, 0.35)),), image_size=size)
+        settings = replace(QUICK, levels=(Level(1.0, 100, (0.8, 0.35)),), image_size=size)
         fitted = fit_surface(views, carve(views, resolution=32), settings)
         errors.append(float(fitted.sample(equator).abs().mean()) / fitted.voxel)
     assert [(c.width, c.height) for c in used] == [(48, 48), (72, 48)]
@@ -178,21 +178,21 @@ def test_small_objects_are_fitted_at_a_finer_scale_within_the_same_lattice() -> 
     voxels = []
     for radius in (0.3, 0.6):
         views = ball_views(orbit(6, size=96), radius)
-        settings = replace(QUICK, stages=(Level(1.0, 1, (0.8, 0.35)),), image_size=96, nodes=20_000)
+        settings = replace(QUICK, levels=(Level(1.0, 1, (0.8, 0.35)),), image_size=96, nodes=20_000)
         sdf = fit_surface(views, carve(views, resolution=48), settings)
         assert 10_000 < sdf.values.numel() <= 20_000
         voxels.append(sdf.voxel)
     assert voxels[0] < 0.7 * voxels[1]
 
 
-def test_a_coarse_stage_does_not_lose_what_is_thinner_than_its_voxels() -> None:
+def test_a_coarse_level_does_not_lose_what_is_thinner_than_its_voxels() -> None:
     cameras = orbit(6, size=96)
     views = ball_views(cameras, 0.4)
     grid = empty_grid([97, 97, 97], torch.full((3,), -0.8), 1.6 / 96)
     x = grid.points()
     mast = torch.maximum(x[..., :2].norm(dim=-1) - 0.022, (x[..., 2] - 0.5).abs() - 0.2)
     hull = replace(grid, values=torch.minimum(x.norm(dim=-1) - 0.4, mast))
-    settings = replace(QUICK, stages=(Level(5.0, 1, (0.8, 0.5)), Level(1.0, 1, (0.8, 0.35))), image_size=96)
+    settings = replace(QUICK, levels=(Level(5.0, 1, (0.8, 0.5)), Level(1.0, 1, (0.8, 0.35))), image_size=96)
     sdf = fit_surface(views, hull, settings)
     assert float(sdf.sample(torch.tensor([[0.0, 0.0, 0.6]]))) < 0
 
@@ -208,7 +208,7 @@ def test_normals_turn_the_surface() -> None:
     point = origin + direction * (along - (0.25 - miss**2).clamp_min(0).sqrt())
     normals = torch.where(miss < 0.5, point / 0.5, 0.0)
     hull = carve(views, resolution=32)
-    settings = replace(QUICK, stages=(Level(1.0, 100, (0.8, 0.35)),), normal=2.0)
+    settings = replace(QUICK, levels=(Level(1.0, 100, (0.8, 0.35)),), normal=2.0)
     angle = torch.linspace(0, 6.28, 40)
     equator = 0.5 * torch.stack([angle.cos(), angle.sin(), 0 * angle], -1)
     errors = [

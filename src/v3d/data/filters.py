@@ -24,7 +24,7 @@ def fault(mesh: Mesh, *, untextured: bool = False) -> str | None:
     corners = mesh.vertices[mesh.faces]
     if not bool(torch.isfinite(corners).all()):
         return "has vertices that are not finite numbers"
-    areas = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]).norm(dim=-1)
+    areas = mesh.face_areas
     if len(areas) == 0 or float(areas.sum()) <= 0:
         return "is empty: no triangle has an area"
     if int((areas > 0).sum()) < _FEWEST_FACES:

@@ -71,7 +71,7 @@ def sample_surface(mesh: Mesh, count: int, seed: int = 0) -> tuple[Tensor, Tenso
     Points are stratified over the cumulated area, which halves the noise of means over them.
     """
     generator = torch.Generator().manual_seed(seed)
-    area = _areas(mesh)
+    area = mesh.face_areas
     cumulated = area.double().cumsum(0)
     strata = (torch.arange(count) + torch.rand(count, generator=generator)) / count
     face = torch.searchsorted(cumulated, strata.double() * cumulated[-1]).clamp_max(len(area) - 1)
@@ -89,7 +89,7 @@ def surface_distance(source: Mesh, target: Mesh, samples: int = SAMPLES, seed: i
     """
     points, own_face = sample_surface(source, samples, seed)
     cloud, cloud_face = sample_surface(target, 4 * samples, seed + 1)
-    solid = _areas(target).nonzero()[:, 0]
+    solid = target.face_areas.nonzero()[:, 0]
     cloud = torch.cat([cloud, target.vertices[target.faces[solid]].mean(1)])
     cloud_face = torch.cat([cloud_face, solid])
     _, near = cKDTree(cloud.numpy()).query(points.numpy(), k=min(16, len(cloud)))
@@ -172,11 +172,5 @@ def _cameras_around(centre: Tensor, radius: float, count: int, size: int) -> Cam
     return Cameras(c2w, intrinsics(fov, size, size).repeat(count, 1, 1), size, size)
 
 
-def _areas(mesh: Mesh) -> Tensor:
-    a, b, c = mesh.vertices[mesh.faces].unbind(1)
-    areas: Tensor = torch.linalg.cross(b - a, c - a).norm(dim=-1) / 2
-    return areas
-
-
 def _has_area(mesh: Mesh) -> bool:
-    return len(mesh.faces) > 0 and bool(_areas(mesh).sum() > 0)
+    return len(mesh.faces) > 0 and bool(mesh.face_areas.sum() > 0)

@@ -1,1 +1,1 @@
-"""Shared Numba kit of the CPU kernels."""
+"""What the CPU kernels share: how they are compiled, threads, SIMD lanes and small linear algebra."""

@@ -9,8 +9,11 @@ import numpy as np
 from v3d.kernels.jit import inlined
 
 f32 = np.float32
-Vec = Any  # (x, y, z) of float32
-Mat = Any  # (row, row, row)
+"""Makes float32 of constants; Python's own floats would make kernels compute in float64."""
+Vec = Any
+"""(x, y, z) of float32."""
+Mat = Any
+"""Three rows, a `Vec` each."""
 
 
 @inlined
@@ -73,7 +76,7 @@ def mat_mat(A: Mat, B: Mat) -> Mat:
 
 @inlined
 def rotation(w: float, x: float, y: float, z: float) -> Mat:
-    """The matrix of a unit quaternion."""
+    """The rotation matrix of a unit quaternion."""
     one, two = f32(1), f32(2)
     return (
         (one - two * (y * y + z * z), two * (x * y - w * z), two * (x * z + w * y)),

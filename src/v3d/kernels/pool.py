@@ -17,7 +17,11 @@ import torch
 
 
 class Pool:
-    """`threads` threads, the caller's included."""
+    """A pool of threads, the caller's included.
+
+    Attributes:
+        threads: how many.
+    """
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
@@ -26,7 +30,16 @@ class Pool:
             threading.Thread(target=self._work, daemon=True).start()
 
     def run(self, kernel: Callable[..., None], count: int, tasks: int, *args: Any) -> None:
-        """Call `kernel(first, last, *args)` on ranges that cover 0..count, about `tasks` of them."""
+        """Call `kernel(first, last, *args)` on ranges that cover 0..count, and wait for all of them.
+
+        An error in one of the calls is raised here.
+
+        Args:
+            kernel: releases the GIL; its calls may run in any order and at the same time.
+            count: of the items; 0 calls nothing.
+            tasks: into how many ranges they are cut, at most.
+            args: handed on to every call.
+        """
         if self.threads == 1 or count <= 1:
             if count > 0:
                 kernel(0, count, *args)
@@ -72,8 +85,18 @@ _pools: dict[tuple[int, int], Pool] = {}
 
 
 def pool() -> Pool:
-    """The process's pool: V3D_THREADS threads, or as many as torch uses (`torch.set_num_threads`)."""
-    threads = int(os.environ.get("V3D_THREADS", 0)) or torch.get_num_threads()
+    """The process's pool.
+
+    It has as many threads as the environment variable V3D_THREADS says, or, where that is unset or 0, as many
+    as torch uses (`torch.set_num_threads`).
+
+    Raises:
+        ValueError: V3D_THREADS is no number of threads.
+    """
+    stated = os.environ.get("V3D_THREADS") or "0"
+    if not stated.isdecimal():
+        raise ValueError(f"V3D_THREADS must be a number of threads, not {stated!r}.")
+    threads = int(stated) or torch.get_num_threads()
     key = (os.getpid(), threads)  # threads do not survive a fork
     if key not in _pools:
         _pools[key] = Pool(threads)

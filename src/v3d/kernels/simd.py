@@ -11,6 +11,7 @@ Arrays are one-dimensional, contiguous float32; nothing checks bounds.
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -19,9 +20,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic as _intrinsic
 from numba.extending import models, overload, register_model
 
-intrinsic: Any = _intrinsic  # its type hints do not know that the typing context is no argument of the call
-
 LANES = 8
+"""Numbers in a float8."""
 _FLOAT = ir.FloatType()
 _VECTOR = ir.VectorType(_FLOAT, LANES)
 _FLAGS = ("fast",)
@@ -37,10 +37,15 @@ class Float8(types.Type):
 float8 = Float8()
 
 
+def intrinsic(function: Callable[..., Any]) -> Any:
+    """Numba's decorator, which declares no types: kernels call the result without the typing context."""
+    return _intrinsic(function)
+
+
 @register_model(Float8)
 class _Float8Model(models.PrimitiveModel):
     def __init__(self, manager: Any, numba_type: Any) -> None:
-        super().__init__(manager, numba_type, _VECTOR)
+        super().__init__(manager, numba_type, _VECTOR)  # type: ignore[no-untyped-call]  # Numba has none
 
 
 def _as_vector(context: Any, builder: Any, value: Any, numba_type: Any) -> Any:
@@ -62,7 +67,7 @@ def _pointer(context: Any, builder: Any, array_type: Any, array: Any, index: Any
 
 @intrinsic
 def splat(typing: Any, x: Any) -> Any:
-    """The scalar x in all lanes."""
+    """splat(x): the scalar x in all lanes."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return _as_vector(context, builder, args[0], signature.args[0])
@@ -72,7 +77,7 @@ def splat(typing: Any, x: Any) -> Any:
 
 @intrinsic
 def lanes(typing: Any) -> Any:
-    """0, 1, ..., 7."""
+    """lanes(): the numbers 0, 1, ..., 7."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return ir.Constant(_VECTOR, [float(i) for i in range(LANES)])
@@ -82,7 +87,7 @@ def lanes(typing: Any) -> Any:
 
 @intrinsic
 def load(typing: Any, array: Any, index: Any) -> Any:
-    """array[index : index + 8]."""
+    """load(array, index): array[index : index + 8]."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.load(_pointer(context, builder, signature.args[0], args[0], args[1]), align=4)
@@ -92,7 +97,7 @@ def load(typing: Any, array: Any, index: Any) -> Any:
 
 @intrinsic
 def store(typing: Any, array: Any, index: Any, value: Any) -> Any:
-    """array[index : index + 8] = value."""
+    """store(array, index, value): array[index : index + 8] = value."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         vector = _as_vector(context, builder, args[2], signature.args[2])
@@ -145,8 +150,10 @@ def _select(comparison: str) -> Any:
     return select
 
 
-where_less = _select("<")  # where_less(x, y, a, b): a where x < y, else b
+where_less = _select("<")
+"""where_less(x, y, a, b): a in the lanes where x < y, else b."""
 where_less_equal = _select("<=")
+"""where_less_equal(x, y, a, b): a in the lanes where x <= y, else b."""
 
 
 def _reduction(name: str, *start: float) -> Any:
@@ -167,4 +174,6 @@ def _reduction(name: str, *start: float) -> Any:
 
 
 sum_lanes = _reduction("fadd", 0.0)
+"""sum_lanes(x): the sum of the lanes, float32."""
 max_lanes = _reduction("fmax")
+"""max_lanes(x): the largest lane, float32."""

@@ -52,8 +52,8 @@ def to_file_axes(points: Tensor) -> np.ndarray:
     return np.ascontiguousarray(points[:, [1, 2, 0]].cpu().numpy().astype(np.float32))
 
 
-def to_bytes(texture: Tensor) -> np.ndarray:
-    """A texture [T, T', 3] in [0, 1] -> uint8."""
+def texture_to_uint8(texture: Tensor) -> np.ndarray:
+    """A texture [T, T', 3] in [0, 1] -> uint8, rounded."""
     return (texture.clamp(0, 1) * 255).round().byte().cpu().numpy()
 
 

@@ -14,8 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FORMATS = (".glb", ".gltf", ".obj", ".ply", ".stl")
+"""Suffixes of the mesh files that V3D reads."""
 SCANNED_OBJ = Path("meshes/model.obj")
+"""Where a scanned object's folder has the mesh."""
 SCANNED_TEXTURES = Path("materials/textures")
+"""Where a scanned object's folder has the textures."""
 _SPDX = {"Creative Commons Attribution 4.0 International": "CC-BY-4.0"}
 
 

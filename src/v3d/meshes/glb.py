@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from v3d.meshes.files import check_savable, to_bytes, to_file_axes
+from v3d.meshes.files import check_savable, texture_to_uint8, to_file_axes
 from v3d.meshes.gltf import ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER, GltfBuffer
 from v3d.meshes.mesh import Mesh
 
@@ -75,7 +75,7 @@ def _material(texture: Tensor, buffer: GltfBuffer) -> dict[str, Any]:
 
 def _encode_texture(texture: Tensor) -> tuple[bytes, str]:
     """An image file's bytes and its MIME type."""
-    image = Image.fromarray(to_bytes(texture))
+    image = Image.fromarray(texture_to_uint8(texture))
     file = io.BytesIO()
     image.save(file, "PNG")
     if file.tell() <= _LARGEST_PNG:

@@ -12,7 +12,7 @@ import numpy as np
 from v3d.files import atomic
 
 ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER = 34962, 34963
-"""What a buffer view is for: vertex attributes, indices."""
+"""glTF's targets of a buffer view: vertex attributes, and indices."""
 _COMPONENTS = {"uint8": 5121, "uint16": 5123, "uint32": 5125, "float32": 5126}
 _KINDS = {1: "SCALAR", 2: "VEC2", 3: "VEC3", 4: "VEC4"}
 

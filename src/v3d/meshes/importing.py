@@ -1,4 +1,4 @@
-"""Mesh files of other programs -> one triangle soup with one texture.
+"""Mesh files of other programs -> arrays of one mesh with one texture.
 
 The scene graph is baked into the vertices; materials and plain colours become an atlas.
 """
@@ -18,11 +18,14 @@ _LARGEST_TILED = 4096  # pixels; textures that repeat further are wrapped vertex
 _GUTTER = 2  # replicated texels around every image of an atlas
 
 Array = np.ndarray
-Part = tuple[Array, Array, Array, Array]  # vertices, faces, uv (v down), texture uint8
+Part = tuple[Array, Array, Array, Array]
+"""Vertices [P, 3], faces [F, 3], uv [P, 2] (v down) and texture [T, T', 3] uint8."""
 
 
 def import_mesh(path: Path) -> tuple[Array, Array, Array | None, Array | None]:
-    """Vertices [P, 3] (the file's axes), faces [F, 3], uv [P, 2] (v down) and texture [T, T', 3] uint8.
+    """Read a mesh file: vertices [P, 3], faces [F, 3], uv [P, 2] (v down) and texture [T, T', 3] uint8.
+
+    Vertices have the file's axes. Where the file has no colours, uv and texture are None.
 
     Raises:
         V3DError: the file is missing, unreadable or holds no triangles.

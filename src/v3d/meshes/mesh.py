@@ -41,18 +41,22 @@ class Mesh:
     @property
     def face_normals(self) -> Tensor:
         """[F, 3] unit normals, outward; zero for faces without area."""
-        a, b, c = self.vertices[self.faces].unbind(1)
-        return torch.nn.functional.normalize(torch.linalg.cross(b - a, c - a), dim=-1)
+        return torch.nn.functional.normalize(self._area_vectors, dim=-1)
+
+    @property
+    def face_areas(self) -> Tensor:
+        """[F] in square world units."""
+        areas: Tensor = self._area_vectors.norm(dim=-1) / 2
+        return areas
 
     @property
     def vertex_normals(self) -> Tensor:
-        """[P, 3] unit area-weighted normals.
+        """[P, 3] unit normals: means over the faces around, weighted by area; zero without such faces.
 
-        Vertices repeated along a texture seam get one common normal, so that shading shows no seam;
-        along a hard edge (more than 26 degrees off the common one) each keeps its own.
+        Vertices repeated along a texture seam get one common normal, so that shading shows no seam; along a
+        hard edge (more than 26 degrees off the common one) each keeps its own.
         """
-        a, b, c = self.vertices[self.faces].unbind(1)
-        weighted = torch.linalg.cross(b - a, c - a)[:, None].expand(-1, 3, -1).reshape(-1, 3)
+        weighted = self._area_vectors[:, None].expand(-1, 3, -1).reshape(-1, 3)
         summed = torch.zeros_like(self.vertices).index_add_(0, self.faces.reshape(-1), weighted)
         own = torch.nn.functional.normalize(summed, dim=-1)
         places, place = torch.unique(self.vertices, dim=0, return_inverse=True)
@@ -61,3 +65,10 @@ class Mesh:
         common = torch.zeros_like(places).index_add_(0, place, summed)
         common = torch.nn.functional.normalize(common, dim=-1)[place]
         return torch.where((own * common).sum(-1, keepdim=True) > _CREASE_COSINE, common, own)
+
+    @property
+    def _area_vectors(self) -> Tensor:
+        """[F, 3] outward normals, as long as twice the faces' areas."""
+        a, b, c = self.vertices[self.faces].unbind(1)
+        vectors: Tensor = torch.linalg.cross(b - a, c - a)
+        return vectors

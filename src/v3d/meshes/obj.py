@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from v3d.files import atomic
-from v3d.meshes.files import check_savable, to_bytes, to_file_axes
+from v3d.meshes.files import check_savable, texture_to_uint8, to_file_axes
 from v3d.meshes.mesh import Mesh
 
 
@@ -28,7 +28,7 @@ def save_obj(mesh: Mesh, path: str | Path) -> None:
         lines += [f"vt {u:.9g} {1 - v:.12g}" for u, v in mesh.uv.tolist()]
         lines.append("usemtl texture")
         corner = "{0}/{0}/{0}"
-        image = Image.fromarray(to_bytes(mesh.texture))
+        image = Image.fromarray(texture_to_uint8(mesh.texture))
         with atomic(path.with_suffix(".png")) as temporary:
             image.save(temporary)
         material = f"newmtl texture\nKa 0 0 0\nKd 1 1 1\nKs 0 0 0\nillum 1\nmap_Kd {path.stem}.png\n"

@@ -17,6 +17,7 @@ from v3d.cameras import Cameras
 from v3d.meshes.mesh import Mesh
 
 NEAR = 1e-3
+"""Camera z in world units; triangles with a nearer corner are invisible."""
 _EMPTY = torch.iinfo(torch.int64).max
 
 
@@ -68,12 +69,13 @@ class Rendering:
 
 
 def rasterize_triangles(corners: Tensor, height: int, width: int, *, perspective: bool = True) -> Fragments:
-    """Nearest triangle at every pixel centre of V images.
+    """Nearest triangle at every pixel centre of V images, of equally near ones the first.
 
     Args:
-        corners: [V, F, 3, 3] float32; per corner pixel x, pixel y and camera z. Triangles with a corner
-            closer than `NEAR` are dropped.
-        perspective: z is a camera depth; otherwise z is ignored, the first face wins (for UV maps).
+        corners: [V, F, 3, 3] float32; per corner pixel x, pixel y and camera z.
+        height, width: of the images in pixels.
+        perspective: z is a camera depth, and triangles with a corner closer than `NEAR` are dropped;
+            otherwise z is ignored and the first face wins, as UV maps need.
     """
     V, faces = corners.shape[:2]
     device = corners.device
@@ -170,7 +172,10 @@ def _nearest_compiled(
 
 
 def rasterize_mesh(mesh: Mesh, cameras: Cameras) -> Fragments:
-    """What every pixel of every camera sees of the mesh (both sides of a face are visible)."""
+    """What every pixel of every camera sees of the mesh; both sides of a face are visible.
+
+    Mesh and cameras are on one device.
+    """
     xy, z = cameras.project(mesh.vertices)
     corners = torch.cat([xy, z[..., None]], -1)[:, mesh.faces]
     return rasterize_triangles(corners, cameras.height, cameras.width)
@@ -215,6 +220,8 @@ def render(
     """Render a mesh. Untextured meshes are grey (0.7).
 
     Args:
+        mesh: with or without texture.
+        cameras: on the mesh's device.
         light: None renders the texture as it is.
         supersample: linear factor of the antialiasing.
         smooth: shade with interpolated vertex normals; otherwise flat.

@@ -22,8 +22,7 @@ def nearest_faces(
         xy: [N, 3, 2] float32 corners in pixels, the triangles of all views in turn.
         z: [N, 3] float32 camera z.
         area: [N] twice the signed areas.
-        low, size: [M, 2] int64 first column and row, and numbers of columns and rows, of each
-            visible triangle.
+        low, size: [M, 2] int64 of each visible triangle: first column and row, numbers of columns and rows.
         ids: [M] int64 their numbers, ascending.
         shape: (V, H, W) of the images.
         perspective: z is a camera depth; otherwise z is ignored, and the first face wins.

@@ -71,7 +71,7 @@ PRESETS: dict[Quality, Preset] = {
         splats=FitSettings(iterations=4000),
         perceptual=True,
         surface=SurfaceSettings(
-            stages=(Level(1.5, 300, (0.8, 0.5)), Level(1.0, 300, (0.65, 0.35))),
+            levels=(Level(1.5, 300, (0.8, 0.5)), Level(1.0, 300, (0.65, 0.35))),
             image_size=384,
             nodes=1_500_000,
         ),

@@ -1,1 +1,5 @@
-"""3D Gaussians: rendering, fitting and files."""
+"""3D Gaussians (Kerbl et al. 2023): rendering, fitting and files.
+
+`rasterize` renders, by `cpu` (Numba) or `gpu` (gsplat); `reference` defines in plain torch what they compute.
+`initial` -> `fit` (with `densify` and `loss`) makes Gaussians of views; `files` keeps them.
+"""

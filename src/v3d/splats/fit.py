@@ -21,11 +21,13 @@ from v3d.views import Views
 
 @dataclass(frozen=True)
 class FitSettings:
-    """Defaults suit 18 views of 256 px and about 20,000 Gaussians.
+    """How Gaussians are fitted; the defaults suit 18 views of 256 pixels and about 20,000 Gaussians.
 
     Attributes:
-        iterations: one view each.
-        lr_means .. lr_rgb: Adam's first step sizes; all decay exponentially to `lr_final` of themselves.
+        iterations: gradient steps, of one view each.
+        lr_means, lr_quats, lr_log_scales, lr_logit_opacity, lr_rgb: learning rates of Adam at the start, one
+            for each tensor of `Splats`.
+        lr_final: all decay exponentially to this share of themselves.
         ssim: share of 1 - SSIM in the photometric loss; the rest is L1.
         opacity: weight of the mean opacity, which makes Gaussians that nothing needs fade.
         perceptual: weight of the perceptual loss, applied every `perceptual_every`-th iteration.
@@ -61,12 +63,13 @@ def fit(
     Render and target are composited on the same random colour, so that transparency is learned as such.
 
     Args:
-        views: or several groups of views, each with its own image size.
-        initial: where to start, e.g. points on the visual hull.
-        shares: how often each view is looked at, beside the others; by default all alike.
-        perceptual: an optional perceptual loss on white background.
-        on_step: called with (finished iterations, all iterations).
-        seed: same seed, same machine, same thread count: same result.
+        views: one batch of views, or several, each with its own image size.
+        initial: where to start, for example on the visual hull (see `v3d.splats.initial`).
+        settings: by default `FitSettings()`.
+        shares: how often each view is used beside the others, non-negative; by default all alike.
+        perceptual: an optional perceptual loss, on white background.
+        on_step: called with (iterations done, iterations in all) after every iteration.
+        seed: of everything random; same seed, machine and number of threads: same result.
 
     Returns:
         Gaussians, all finite, colours in [0, 1], in Morton order.
@@ -124,9 +127,12 @@ def warmup() -> None:
 
 
 def photometric_loss(images: SplatImages, views: Views, background: Tensor, ssim: float) -> Tensor:
-    """L1 + SSIM of colour over a shared background [3], and of alpha; a scalar.
+    """L1 + SSIM of colour over a shared background, and of alpha; a scalar.
 
     Args:
+        images: rendered, of V views.
+        views: what they should show.
+        background: [3] colour that both are composited on.
         ssim: share of 1 - SSIM in the loss, in [0, 1].
     """
     target = views.rgb + (1 - views.alpha)[..., None] * (background - 1)

@@ -66,8 +66,8 @@ def cat_splats(parts: Sequence[Splats]) -> Splats:
 def morton_order(points: Tensor) -> Tensor:
     """The order [N] of points [N, 3] along the Z-curve through their box, of 1024 cells a side.
 
-    Neighbours in space become neighbours in memory, which saves the CPU rasterizer a quarter of its time on
-    large clouds.
+    Neighbours in space become neighbours in memory, which on large clouds saves the CPU rasterizer a quarter
+    of its time.
     """
     if len(points) == 0:
         return torch.zeros(0, dtype=torch.int64, device=points.device)

@@ -15,15 +15,16 @@ from v3d.splats.gaussians import Splats
 def rasterize_gpu(
     splats: Splats, colours: Tensor, cameras: Cameras
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """Render V cameras on CUDA.
+    """Render N Gaussians with V cameras on CUDA.
 
     Args:
+        splats: on CUDA, as the cameras.
+        cameras: V of them.
         colours: [V, N, C], one set a camera.
 
     Returns:
         Images [V, H, W, C], alpha [V, H, W], accumulated depth [V, H, W], and `screen` [V, N, 2], whose
-        `.grad` after a backward pass is that by the projected centres in pixels (None where no gradient
-        is recorded).
+        `.grad` after a backward pass is dL/d(projected centre) in pixels; None where none is recorded.
 
     Raises:
         V3DError: gsplat is not installed.

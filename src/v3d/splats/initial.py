@@ -24,16 +24,26 @@ def initial_splats(hull: Grid, views: Views, count: int, *, seed: int = 0) -> Sp
 
     Colours are averages over the views in which the point is not hidden, weighted by the squared cosine
     between normal and view direction; points that no view sees take the colour of the nearest visible one.
-    The shortest axis is the surface normal. Sorted along a Morton curve, which keeps neighbours in space
-    neighbours in memory.
+    The shortest axis is the surface normal.
+
+    Args:
+        hull: a field with a surface, on the views' device (see `v3d.surface.carving.carve`).
+        views: that colours are taken from.
+        count: number of Gaussians, at least one.
+        seed: of their places.
+
+    Returns:
+        The Gaussians, in Morton order.
+
+    Raises:
+        V3DError: the hull has no surface.
     """
     mesh = marching_cubes(hull)
     generator = torch.Generator().manual_seed(seed)
     a, b, c = mesh.vertices[mesh.faces].unbind(1)
-    area = torch.linalg.cross(b - a, c - a).norm(dim=-1) / 2
-    face = torch.multinomial(area.cpu().double(), count, replacement=True, generator=generator).to(
-        area.device
-    )
+    area = mesh.face_areas
+    face = torch.multinomial(area.cpu().double(), count, replacement=True, generator=generator)
+    face = face.to(area.device)
     u, v = torch.rand(2, count, 1, generator=generator).to(area)
     # Folding the unit square's far half back makes (u, v) uniform over the triangle.
     u, v = torch.where(u + v > 1, 1 - u, u), torch.where(u + v > 1, 1 - v, v)
@@ -58,6 +68,14 @@ def random_splats(views: Views, count: int, *, seed: int = 0) -> Splats:
     """The start without carving, as the paper's release has it: a grey normal blob at the origin.
 
     Its standard deviation is 1/16 of the cameras' mean distance from the origin.
+
+    Args:
+        views: whose cameras give the size.
+        count: number of Gaussians, at least one.
+        seed: of their places.
+
+    Returns:
+        The Gaussians, in Morton order.
     """
     generator = torch.Generator().manual_seed(seed)
     centers = views.cameras.centers

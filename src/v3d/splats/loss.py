@@ -1,7 +1,7 @@
-"""The photometric loss: (1 - weight) * L1 + weight * (1 - SSIM).
+"""The photometric loss: (1 - weight) * L1 + weight * (1 - SSIM) (Kerbl et al. 2023, eq. 7).
 
 SSIM in plain torch costs more than rasterizing on a CPU, so there the value and the gradient come from one
-Numba kernel; `l1_ssim_reference` says what it computes.
+Numba kernel, `_loss_and_gradient`; `l1_ssim_reference` defines what it computes.
 """
 
 from __future__ import annotations
@@ -29,9 +29,13 @@ HALF = TAPS // 2
 
 
 def l1_ssim(images: Tensor, targets: Tensor, *, weight: float = 0.2) -> Tensor:
-    """The loss of images [C, H, W] against targets [C, H, W] in [0, 1], averaged over all; a scalar.
+    """(1 - weight) * L1 + weight * (1 - SSIM), averaged over channels and pixels; a scalar.
 
-    Differentiable in `images`. `weight` in [0, 1] is the share of 1 - SSIM. Zero padding at the border.
+    Differentiable in `images`. SSIM's window (11 taps, sigma 1.5) sees zeros beyond the border.
+
+    Args:
+        images, targets: [C, H, W] in [0, 1].
+        weight: share of 1 - SSIM, in [0, 1].
     """
     if images.device.type == "cpu" and images.dtype == torch.float32:
         apply: Any = _L1SSIM.apply  # torch declares it without types
@@ -41,7 +45,7 @@ def l1_ssim(images: Tensor, targets: Tensor, *, weight: float = 0.2) -> Tensor:
 
 
 def l1_ssim_reference(images: Tensor, targets: Tensor, *, weight: float = 0.2) -> Tensor:
-    """The loss in plain torch, which defines it: any device, any dtype.
+    """The loss of `l1_ssim` in plain torch, which defines it; on any device, in any dtype.
 
     Args:
         images, targets: [C, H, W] in [0, 1].

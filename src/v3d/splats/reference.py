@@ -25,7 +25,7 @@ def rasterize_reference(
     width: int,
     height: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Render one camera; differentiable in the first six arguments.
+    """Render N Gaussians with one camera; differentiable in the first six arguments.
 
     Args:
         means: [N, 3], world.
@@ -34,11 +34,12 @@ def rasterize_reference(
         opacity: [N] in [0, 1].
         colours: [N, C].
         screen: [N, 2] pixels, added to the projected centres.
-        w2c: [4, 4] world-to-camera. K: [3, 3] in pixels.
+        w2c: [4, 4] world-to-camera.
+        K: [3, 3] intrinsics in pixels.
+        width, height: of the image in pixels.
 
     Returns:
-        Colour [H, W, C] over nothing, alpha [H, W] and accumulated depth [H, W] (sum of weight times
-        camera z).
+        Colour [H, W, C] over nothing, alpha [H, W], and depth [H, W], the sum of weight times camera z.
     """
     W, t = w2c[:3, :3], w2c[:3, 3]
     fx, fy, cx, cy = K[0, 0], K[1, 1], K[0, 2], K[1, 2]

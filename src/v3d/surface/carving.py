@@ -42,13 +42,12 @@ def carve(
         resolution: nodes along the longest side of the hull's box.
         half_extent: the object is sought in the cube [-half_extent, half_extent]^3.
         bounds: low and high corners [3] of the box to carve, in place of the search.
-        trusted_views: numbers of views that are true where others are guessed: the
-            hull fills their silhouettes, one after another, whatever other views say
-            (see `v3d.surface.silhouette.fill_silhouette`).
+        trusted_views: numbers of views to believe where generated ones disagree: the hull fills their
+            silhouettes, one after another (see `v3d.surface.silhouette.fill_silhouette`).
 
     Raises:
-        V3DError: a mask is empty, all masks are full, or the silhouettes have no point in common and no view
-            is trusted.
+        V3DError: a mask is empty, all masks are full, or the silhouettes have no point in common while no
+            view is trusted.
     """
     inside = views.alpha > 0.5
     empty = (~inside.flatten(1).any(1)).nonzero()[:, 0].tolist()

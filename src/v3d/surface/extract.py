@@ -22,7 +22,8 @@ from v3d.meshes.mesh import Mesh
 from v3d.surface.grid import Grid
 from v3d.surface.unseen import cover_unseen
 
-SPECK = 0.02  # parts below this share of the largest part's volume are dropped
+SPECK = 0.02
+"""Share of the largest part's volume below which other parts are dropped."""
 
 
 def extract_mesh(sdf: Grid, *, cameras: Cameras | None = None, faces: int = 20_000) -> Mesh:
@@ -37,6 +38,7 @@ def extract_mesh(sdf: Grid, *, cameras: Cameras | None = None, faces: int = 20_0
     far as its tolerances allow.
 
     Args:
+        sdf: negative inside.
         cameras: those that saw the object; None leaves unseen parts as they are.
         faces: the most triangles.
 
@@ -77,7 +79,10 @@ def _mesh(vertices: NDArray[np.float64], triangles: NDArray[np.int64], sdf: Grid
 
 
 def is_closed(triangles: NDArray[np.int64]) -> bool:
-    """Whether every edge has exactly two faces, which run through it in opposite directions."""
+    """Whether every edge of triangles [F, 3] has exactly two, which run through it in opposite directions.
+
+    False where there are none.
+    """
     directed = triangles[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
     key = directed[:, 0] * (int(triangles.max(initial=0)) + 1) + directed[:, 1]
     reverse = directed[:, 1] * (int(triangles.max(initial=0)) + 1) + directed[:, 0]

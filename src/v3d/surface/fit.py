@@ -3,7 +3,8 @@
 One grid holds signed distance, the other colour. The hull bounds the object and starts the field, so the fit
 only has to repair what silhouettes cannot show: concave sides, and views that disagree. Coarse levels carve,
 fine ones follow the silhouettes; what a coarse one hands on is its correction of the hull, so that parts
-thinner than its voxels are not lost.
+thinner than its voxels survive. The losses of rays are in `v3d.surface.losses`, those of the field alone in
+`v3d.surface.regularize`.
 """
 
 from __future__ import annotations
@@ -25,12 +26,18 @@ from v3d.surface.render import closest_pass, first_hit
 from v3d.surface.settings import Level, SurfaceSettings
 from v3d.views import Views
 
-WINDOW_STEP = 0.75  # voxels between samples along a ray
-RELOCATE_EVERY = 100  # steps between looking where the surface is
-COLOR_FIRST = 40  # steps before the surface moves: colours that are still wrong would push it outward
-MARGIN = 4.0  # coarsest voxels around the hull
-REGULARIZE_EVERY = 4  # steps; dense losses change slowly, and cost as much as the rendering
-BAND = 6.0  # voxels on either side of the surface in which the regularizers act
+WINDOW_STEP = 0.75
+"""Voxels between samples along a ray."""
+RELOCATE_EVERY = 100
+"""Steps between two searches for the surface along the rays."""
+COLOR_FIRST = 40
+"""Steps before the surface moves: colours that are still wrong would push it outward."""
+MARGIN = 4.0
+"""Voxels of the coarsest level around the hull's inside."""
+REGULARIZE_EVERY = 4
+"""Steps between two gradients of the regularizers, which change slowly and cost as much as the rendering."""
+BAND = 6.0
+"""Voxels on either side of the surface in which the regularizers act."""
 
 
 def fit_surface(
@@ -49,18 +56,23 @@ def fit_surface(
 
     Args:
         views: of any aspect; on the hull's device.
+        hull: of the views, with something inside (see `v3d.surface.carving.carve`).
+        settings: by default `SurfaceSettings()`.
         normals: [V, H, W, 3] world-space unit normals of the views' pixels, 0 where unknown.
         on_step: called with (steps done, steps in all) after every step.
         seed: of the choice of rays; the result is the same for the same seed on the same machine.
 
     Returns:
-        The field over the hull's box, at the last level's resolution.
+        The field over the box of the hull's inside, widened by `MARGIN`, at the last level's resolution.
+
+    Raises:
+        V3DError: the field lost its surface.
     """
     settings = settings or SurfaceSettings()
     tune_malloc()
     targets = targets_of(views.reduced(_image_size(views.cameras, hull, settings)), normals)
     generator = torch.Generator().manual_seed(seed)
-    total, done = sum(level.steps for level in settings.stages), 0
+    total, done = sum(level.steps for level in settings.levels), 0
 
     def tick() -> None:
         nonlocal done
@@ -69,9 +81,9 @@ def fit_surface(
             on_step(done, total)
 
     footprint = _footprint(targets.cameras, hull)
-    low, high = _box(hull, MARGIN * footprint * max(level.voxel for level in settings.stages))
+    low, high = _box(hull, MARGIN * footprint * max(level.voxel for level in settings.levels))
     sdf = color = correction = None
-    for level in settings.stages:
+    for level in settings.levels:
         voxel = level.voxel * footprint
         lattice = empty_grid(_shape(low, high, voxel), low, voxel)
         points = lattice.points()
@@ -103,7 +115,7 @@ def _fit_level(
 
     Args:
         floor: [X, Y, Z] the least value of every node.
-        color: [N, 3] logits on the lattice, fitted in place.
+        color: [N, 3] logits of the N nodes, fitted in place.
     """
     device = sdf.values.device
     values = sdf.values.reshape(-1, 1).clone().requires_grad_()
@@ -116,7 +128,7 @@ def _fit_level(
     for step in range(level.steps):
         progress = step / level.steps
         decay = 0.1 ** (max(progress - 0.4, 0) / 0.6)
-        softness = sdf.voxel * level.soft[0] * (level.soft[1] / level.soft[0]) ** progress
+        softness = sdf.voxel * level.softness[0] * (level.softness[1] / level.softness[0]) ** progress
         if step % RELOCATE_EVERY == 0:
             located = _Located.find(current, targets, generator)
 
@@ -139,7 +151,7 @@ def _fit_level(
             regularize.add_gradients(
                 gradient, field, sdf.voxel, located.band, eikonal=eikonal, laplacian=laplacian
             )
-        # The few nodes with a gradient outside the band hardly count in the mean square.
+        # The mean square is over the band: few nodes outside it have a gradient.
         momentum.watch(regularize.sobolev(gradient, filters), float(located.band.max()))
         if step >= COLOR_FIRST:
             field -= momentum.step(settings.distance_rate * sdf.voxel * decay)
@@ -231,7 +243,7 @@ def _footprint(cameras: Cameras, hull: Grid) -> float:
 
 def _image_size(cameras: Cameras, hull: Grid, settings: SurfaceSettings) -> int:
     """Pixels of the longer side, up to `settings.image_size`, at which the lattice stays within its nodes."""
-    voxels = [level.voxel for level in settings.stages]
+    voxels = [level.voxel for level in settings.levels]
     for size in range(settings.image_size, 16, -4):
         footprint = _footprint(cameras.reduced(size), hull)
         low, high = _box(hull, MARGIN * footprint * max(voxels))

@@ -1,4 +1,8 @@
-"""What the rays of the surface's fit should show, and how far a field is from showing it."""
+"""What the rays of the views should show, and the losses of a distance field that is fitted to it.
+
+The field and its colours are parameters on the N nodes of one lattice: `values` [N, 1] signed distance,
+`color` [N, 3] logits. A loss is a sum over the rays that are given, divided by `SurfaceSettings.rays`.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +24,11 @@ class Targets:
     """The rays of a fit and what each should show.
 
     Attributes:
-        cameras: of the images that the rays are pixels of.
+        cameras: the rays are pixels of their images.
         rays: N of them.
-        rgb: [N, 3] colour on white; alpha: [N].
-        edge: [N] whether the pixel lies at a silhouette's border.
+        rgb: [N, 3] colour in [0, 1], composited on white.
+        alpha: [N] coverage in [0, 1].
+        edge: [N] bool, whether the pixel lies at a silhouette's border.
         normal: [N, 3] unit normals in the world, 0 where unknown; or None.
     """
 
@@ -45,9 +50,20 @@ def surface_loss(
     softness: float,
     settings: SurfaceSettings,
 ) -> Tensor:
-    """Colour and normal losses of the `chosen` rays, which hit the object, at distances `along` [N, S].
+    """L1 of colour and, where normals are known, 1 - cos to the field's gradient; a scalar.
 
-    Their weights are made to add up to 1: these pixels are covered entirely, whatever the window shows.
+    For rays that hit the object. Their weights are made to add up to 1: these pixels are covered entirely,
+    whatever the window of samples shows.
+
+    Args:
+        lattice: the nodes; its values are not read.
+        values: [N, 1] signed distance.
+        color: [N, 3] logits.
+        targets: all rays.
+        chosen: [R] numbers of the rays that count.
+        along: [R, S] distances of their samples, front to back.
+        softness: width of the soft shell, world units.
+        settings: weights of the losses, and how many rays a step has.
     """
     rays = targets.rays[chosen]
     count, samples = along.shape
@@ -77,10 +93,16 @@ def silhouette_loss(
     softness: float,
     settings: SurfaceSettings,
 ) -> Tensor:
-    """Cross-entropy between alpha and the opacity of the `chosen` rays.
+    """Cross-entropy between the alpha and the opacity of rays; a scalar.
 
     Args:
-        closest: [N] distance along each to where it passes deepest inside the surface, or closest to it.
+        lattice: the nodes; its values are not read.
+        values: [N, 1] signed distance.
+        targets: all rays.
+        chosen: [R] numbers of the rays that count.
+        closest: [R] distance along each to where it passes deepest inside the surface, or closest to it.
+        softness: width of the soft shell, world units.
+        settings: weight of the loss, and how many rays a step has.
     """
     points = targets.rays[chosen].at(closest[:, None])[:, 0]
     nearest = gather(values, *lattice.around(points))[:, 0]
@@ -99,7 +121,12 @@ def _slope(lattice: Grid, values: Tensor, points: Tensor) -> Tensor:
 
 
 def targets_of(views: Views, normals: Tensor | None) -> Targets:
-    """The rays of the views that show the object or its border; `normals` are reduced to the views' size."""
+    """The rays of the pixels that show the object or lie within two pixels of its silhouette's border.
+
+    Args:
+        views: at the size of the fit.
+        normals: [V, H', W', 3] unit normals in the world at any size, 0 where unknown; resized to the views.
+    """
     alpha = views.alpha.clamp(0, 1)
     grown = F.max_pool2d(alpha[:, None], 5, stride=1, padding=2)[:, 0]
     shrunk = -F.max_pool2d(-alpha[:, None], 5, stride=1, padding=2)[:, 0]

@@ -48,7 +48,8 @@ def add_gradients(
     """Add the gradients of the eikonal and the Laplacian loss to `gradient` [X, Y, Z] in place.
 
     Args:
-        values: [X, Y, Z] the field; voxel: its node distance.
+        values: [X, Y, Z] the field.
+        voxel: distance between its nodes.
         weight: [X-2, Y-2, Z-2] as made by `band`.
         eikonal, laplacian: weights of the losses (see `reference_losses`).
     """
@@ -84,9 +85,9 @@ def box_filters(shape: tuple[int, int, int], passes: int, device: torch.device |
 def sobolev(gradient: Tensor, filters: list[Tensor]) -> Tensor:
     """Gradient [X, Y, Z] in a smoother metric: box-filtered along every axis (see `box_filters`).
 
-    A step along it moves the surface in patches instead of node by node, which takes noise away without
-    the shrinking of a stronger smoothness loss. Three small matrix products are five times faster on a CPU
-    than a 3D pooling.
+    A step along it moves the surface in patches instead of node by node, which takes noise away without the
+    shrinking of a stronger smoothness loss. Three small matrix products are five times faster on a CPU than
+    a 3D pooling.
     """
     x, y, z = filters
     out = gradient @ z.T

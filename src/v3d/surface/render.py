@@ -1,7 +1,7 @@
 """NeuS volume rendering of a signed distance grid, in a short window of samples around the surface.
 
-The window makes every ray cost the same few samples: where the surface lies is known from the mesh of
-the current field, so nothing has to be searched for along the ray.
+The window makes every ray cost the same few samples: the mesh of the current field says where the surface
+lies, so nothing has to be searched for along the ray.
 """
 
 from __future__ import annotations
@@ -54,26 +54,26 @@ def camera_rays(cameras: Cameras, chosen: Tensor) -> Rays:
     return Rays(pixel, origin[chosen], direction[chosen] / length[:, None], length)
 
 
-def neus_weights(sdf: Tensor, scale: float) -> Tensor:
+def neus_weights(sdf: Tensor, softness: float) -> Tensor:
     """Rendering weights [N, S] of samples in front-to-back order along N rays (NeuS, eq. 10-13).
 
         alpha_i = max(1 - Phi(sdf_i) / Phi(sdf_{i-1}), 0),   w_i = alpha_i * prod_{j<i} (1 - alpha_j)
 
-    with the logistic Phi(x) = sigmoid(x / scale) and Phi = 1 before the first sample, so that a window which
-    begins inside the soft shell does not lose the opacity in front of it. The weights add up to the
-    ray's opacity, at most 1, and are largest where the field crosses zero.
+    with the logistic Phi(x) = sigmoid(x / softness) and Phi = 1 before the first sample, so that a window
+    which begins inside the soft shell keeps the opacity in front of it. The weights add up to the ray's
+    opacity, at most 1, and are largest where the field crosses zero.
 
     Args:
-        sdf: [N, S] signed distances.
-        scale: width of the soft shell, world units.
+        sdf: [N, S] signed distances, world units.
+        softness: width of the soft shell, world units (NeuS's 1/s).
     """
-    log_phi = F.logsigmoid(sdf / scale)
+    log_phi = F.logsigmoid(sdf / softness)
     log_kept = torch.cat([log_phi[:, :1], log_phi.diff(dim=1)], dim=1).clamp_max(0)
     transmittance = log_kept.cumsum(1).exp()
     return F.pad(transmittance[:, :-1], (1, 0), value=1.0) - transmittance
 
 
-def neus_opacity(closest: Tensor, scale: float) -> Tensor:
+def neus_opacity(closest: Tensor, softness: float) -> Tensor:
     """Opacity [N] of whole rays from the smallest distance [N] along each: 1 - Phi(min sdf).
 
     The products in `neus_weights` telescope along a ray that enters the object once, so one sample at the
@@ -82,24 +82,28 @@ def neus_opacity(closest: Tensor, scale: float) -> Tensor:
 
     Args:
         closest: [N] the smallest signed distance along each ray.
-        scale: width of the soft shell, world units.
+        softness: width of the soft shell, world units (NeuS's 1/s).
     """
-    return torch.sigmoid(-closest / scale)
+    return torch.sigmoid(-closest / softness)
 
 
 @torch.no_grad()
 def first_hit(sdf: Grid, cameras: Cameras, rays: Rays) -> Tensor:
-    """Distance [N] along rays, which are pixels of `cameras`, to the surface; 0 for rays that miss it."""
+    """Distance [N] along rays, which are pixels of `cameras`, to the surface; 0 for rays that miss it.
+
+    Raises:
+        V3DError: the field has no surface.
+    """
     depth = rasterize_mesh(marching_cubes(sdf), cameras).depth.flatten()[rays.pixel]
     return depth * rays.depth_scale
 
 
 @torch.no_grad()
 def closest_pass(sdf: Grid, rays: Rays) -> Tensor:
-    """Distance [N] along rays to where they pass deepest inside the surface, or closest to it.
+    """Distance [N] along N >= 1 rays to where they pass deepest inside the surface, or closest to it.
 
-    Nodes near the ray give the place to a voxel or two, samples half a voxel apart the rest. A miss would
-    read too large a distance, and the surface would grow.
+    Nodes near the ray give the place to a voxel or two, samples half a voxel apart the rest. To miss that
+    place would be to read too large a distance, and the surface would grow.
     """
     low, high = sdf.bounds
     limit = torch.tensor(sdf.shape, device=low.device) - 1

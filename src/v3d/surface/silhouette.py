@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from v3d.cameras import Cameras
@@ -33,28 +34,43 @@ def silhouette_distance(alpha: Tensor) -> Tensor:
     out = np.empty_like(masks, dtype=np.float32)
     for a, d in zip(masks, out, strict=True):
         inside = (a > 0.5).astype(np.uint8)
-        outward = cv2.distanceTransform(1 - inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-        inward = cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+        outward, inward = pixel_distance(1 - inside), pixel_distance(inside)
         d[:] = np.where(inside, 0.5 - inward, outward - 0.5)
         edge = np.abs(d) < 1
         d[edge] = 0.5 - a[edge]
     return torch.from_numpy(out).to(alpha)
 
 
+def pixel_distance(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Distance in pixels of every pixel of an image [H, W] to the nearest zero in it.
+
+    Where it has no zero, the distances are larger than any image.
+    """
+    transformed = cv2.distanceTransform(image, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    distance: NDArray[np.float32] = np.asarray(transformed, np.float32)
+    # The last bit of OpenCV's roots depends on where in memory the image lies; their squares are integers.
+    near = distance < 4096
+    distance[near] = np.sqrt(np.rint(distance[near] ** 2))
+    return distance
+
+
 def fill_silhouette(sdf: Grid, view: Views, *, hull: Grid | None = None) -> Grid:
     """Add to a solid as much as it needs to fill the silhouette of one view.
 
-    Guessed silhouettes of a thin part seldom have a point in common, so carving loses it even where the photo
-    shows it. Every ray of the view that should meet the object and does not is given a ball, as wide as the
-    silhouette is there (0.9 to `_THICKEST` voxels); the union of such balls has the silhouette's own shape.
-    Where along the rays they lie: see `_depths`. Fillets join them to the solid, within the silhouette.
-    Corners that are merely rounded stay so (`_ROUNDING`).
+    Generated silhouettes of a thin part seldom have a point in common, so carving removes it even where the
+    photo shows it. Every ray of the view that should hit the object and misses it is given a ball, as wide
+    as the silhouette is there (0.9 to 4 voxels); the union of such balls has the silhouette's own shape. They
+    lie about as deep as their neighbours, where the field is lowest (see `_depths`). Fillets join them to
+    the solid, within the silhouette. Corners that are merely rounded, by less than 2 % of the image, stay so.
 
     Args:
         sdf: a field that is negative inside and grows away from the object.
-        view: a batch of one.
+        view: a batch of one, on the field's device.
         hull: fill the silhouette as far as this solid does, rounded corners or not: for a surface fitted to a
             hull that fills it.
+
+    Returns:
+        The field of the larger solid, on the same nodes.
     """
     distance = silhouette_distance(view.alpha)[0]
     target = distance < 0
@@ -125,9 +141,8 @@ def _depths(
 def _joined(sdf: Grid, balls: Tensor, camera: Cameras, distance: Tensor) -> Grid:
     """The union of the solid and of balls (signed distance [X, Y, Z]) with fillets between them.
 
-    A fillet is a quadratic smooth minimum, lower than both by a quarter of its width where they are
-    equal. It ends where the camera's silhouette does (`distance` [H, W] to it in pixels): farther out it
-    would be visible.
+    A fillet is a quadratic smooth minimum, lower than both by a quarter of its width where they are equal. It
+    ends where the camera's silhouette does (`distance` [H, W] to it in pixels), or it would be visible.
     """
     width = _FILLET * sdf.voxel
     union = torch.minimum(sdf.values, balls)

@@ -22,10 +22,14 @@ from v3d.meshes.mesh import Mesh
 from v3d.meshes.rendering import rasterize_mesh
 from v3d.surface.grid import Grid
 
-GRAZING = 0.1  # a surface seen under a smaller cosine than this only shows its outline
-CREASE = 0.5  # a rim with a surface beside it that is seen under a larger one is a crease
-RINGS = 4  # edges from the rim to "beside it": field and smoothing round creases over so many
-ROUNDS = 4  # of finding where the cover must not leave the solid
+GRAZING = 0.1
+"""Cosine below which a view shows no more of a surface than its outline."""
+CREASE = 0.5
+"""Cosine above which the surface beside a rim makes the rim a crease."""
+RINGS = 4
+"""Edges from the rim to the surface beside it: field and smoothing round creases over so many."""
+ROUNDS = 4
+"""Tries to find where the cover must not leave the solid."""
 
 
 def facing(
@@ -33,10 +37,12 @@ def facing(
 ) -> Tensor:
     """Cosines [V, P] between the normals of surface points and the directions to the cameras.
 
-    0 where a camera sees the point from behind, not in its image, or not for the mesh in front of it.
+    0 where the point faces away from a camera, lies outside its image, or is hidden by the mesh.
 
     Args:
         points, normals: [P, 3] on or near the surface; normals have unit length.
+        mesh: the surface, which hides what lies behind it; on the cameras' device.
+        cameras: V of them.
         tolerance: how much deeper than the mesh a point may lie, world units, beside a pixel's footprint.
     """
     pixels, depth = cameras.project(points)
@@ -53,13 +59,21 @@ def facing(
 
 
 def cover_unseen(mesh: Mesh, cameras: Cameras, sdf: Grid) -> Mesh:
-    """Give the closed surface of `sdf` its simplest cover where no camera sees it.
+    """Give a closed surface its simplest cover where no camera sees it.
 
     Moves the unseen vertices x to where sum |L x|^2 is smallest, L x being a vertex minus the mean of its
     neighbours. The sum goes over unseen vertices, which alone would span a film on the rim, and over those of
     a rim that bends out of sight, which let the cover go on in the surface's direction. Silhouettes prove the
     outside of the hull empty: vertices that would leave the solid stay where they are, as do visible ones,
     and parts that no camera sees at all.
+
+    Args:
+        mesh: the surface of `sdf`, closed, every vertex in a face.
+        cameras: on the mesh's device.
+        sdf: the solid.
+
+    Returns:
+        The mesh with other vertices; the faces stay.
     """
     best = facing(mesh.vertices, mesh.vertex_normals, mesh, cameras).amax(0).double().cpu().numpy()
     faces = mesh.faces.cpu().numpy()

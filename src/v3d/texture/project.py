@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -24,6 +23,7 @@ from v3d.compositing import over_white
 from v3d.meshes.mesh import Mesh
 from v3d.meshes.rendering import rasterize_mesh, rasterize_uv
 from v3d.metrics import soft_iou
+from v3d.surface.silhouette import pixel_distance
 from v3d.views import Views
 
 PHOTO_GAIN = 20.0
@@ -40,11 +40,11 @@ def project_views(mesh: Mesh, views: Views, *, size: int = 1024, photos: Sequenc
     """Texture an unwrapped mesh from posed views.
 
     Args:
-        mesh: with a uv (see `v3d.texture.unwrap`).
+        mesh: with a uv (see `v3d.texture.unwrap.unwrap`).
         views: at least one, on the mesh's device.
         size: width and height of the texture in texels.
-        photos: true views, batches of one, each at its own resolution (see `register_photo`); they win
-            wherever they see the surface well.
+        photos: real photos as views, batches of one, each at its own resolution (see `register_photo`); they
+            win wherever they see the surface well.
 
     Returns:
         The mesh with a texture [size, size, 3] in [0, 1].
@@ -71,11 +71,12 @@ def project_views(mesh: Mesh, views: Views, *, size: int = 1024, photos: Sequenc
 
 
 def pad(texture: Tensor, inside: Tensor) -> Tensor:
-    """Give every texel of a texture [T, T, 3] outside the charts the colour of the nearest one inside.
+    """Give every texel outside the charts the colour of the nearest one inside.
 
     So bilinear reading and mip maps mix no background in.
 
     Args:
+        texture: [T, T, 3].
         inside: [T, T] bool, the charts.
     """
     if not bool(inside.any()):
@@ -168,7 +169,7 @@ def pixel_confidence(alpha: Tensor, depth: Tensor, focal: float) -> Tensor:
 def _distance_to(mask: Tensor) -> Tensor:
     """Distance in pixels of every pixel to the nearest one in the mask [H, W]; 0 on it."""
     image = (~mask).cpu().numpy().astype(np.uint8)
-    return torch.from_numpy(cv2.distanceTransform(image, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)).to(mask.device)
+    return torch.from_numpy(pixel_distance(image)).to(mask.device)
 
 
 def _continue_over_surface(mesh: Mesh, colour: Tensor, weight: Tensor) -> Tensor:
@@ -214,9 +215,8 @@ def register_photo(photo: Tensor, view: Views) -> Views | None:
         view: a batch of one, the generated view of the photo's side.
 
     Returns:
-        A batch of one at the photo's size and on the view's device; or None where the silhouettes agree
-        in less than `_LEAST_IOU` of their union (another shape was generated: the photo would land beside
-        the surface).
+        A batch of one at the photo's size and on the view's device; or None where the silhouettes agree in
+        less than 85 % of their union: another shape was generated, and the photo would land beside it.
     """
     photo = photo.to(view.rgb.device)
     height, width = photo.shape[:2]

@@ -34,7 +34,7 @@ class RefineSettings:
         sweeps: over all views.
         batch: views a step.
         rate: step length, in (0, 2).
-        anchor: weight of the start (lambda_0), in pixels over a texel.
+        anchor: weight of the start (lambda_0), positive, in pixels over a texel.
         supersample: rays per pixel side.
     """
 
@@ -56,12 +56,13 @@ def refine_texture(
     """Fit the texture of a textured mesh to views, starting from the texture it has.
 
     Args:
-        mesh: textured, see `v3d.texture.project`.
+        mesh: with a square texture (see `v3d.texture.project.project_views`).
         views: on the mesh's device.
-        photos: true views, batches of one, each at its own resolution (see
+        settings: by default `RefineSettings()`.
+        photos: real photos as views, batches of one, each at its own resolution (see
             `v3d.texture.project.register_photo`). They take part in every step, and their finer pixels
             outweigh those of the views on what they see.
-        on_step: called with (steps done, steps in all).
+        on_step: called with (steps done, steps in all) after every step.
 
     Returns:
         The mesh with the refined texture, in [0, 1].
@@ -73,19 +74,19 @@ def refine_texture(
     of_photos = [_ViewMatrix.build(mesh, photo, 1) for photo in photos]
 
     # Every n-th view: neighbours on the orbit, which show nearly the same, never share a step.
-    strides = -(-len(views) // settings.batch)
+    stride = -(-len(views) // settings.batch)
     start = mesh.texture.reshape(-1, 3)
     texels = start
-    for step in range(settings.sweeps * strides):
+    for step in range(settings.sweeps * stride):
         gradient = settings.anchor * (texels - start)
         weight = texels.new_full((len(texels),), settings.anchor)
-        for matrix in [*matrices[step % strides :: strides], *of_photos]:
+        for matrix in [*matrices[step % stride :: stride], *of_photos]:
             residual = matrix.render(texels) - matrix.view.rgb[0]
             gradient = gradient + matrix.adjoint(residual * matrix.confidence[..., None])
             weight = weight + matrix.column_sums
         texels = (texels - settings.rate * gradient / weight[:, None]).clamp(0, 1)
         if on_step is not None:
-            on_step(step + 1, settings.sweeps * strides)
+            on_step(step + 1, settings.sweeps * stride)
     inside = rasterize_uv(mesh, height).face[0] >= 0
     return replace(mesh, texture=pad(texels.reshape(height, width, 3), inside))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+import xatlas
 
 from v3d.meshes.mesh import Mesh
 
@@ -17,10 +18,9 @@ def unwrap(mesh: Mesh, *, size: int = 1024) -> Mesh:
     faster than linearly. Faces without area get a uv without area.
 
     Args:
+        mesh: any triangles.
         size: width and height of the texture the charts are packed for, in texels.
     """
-    import xatlas
-
     if len(mesh.faces) == 0:
         return Mesh(mesh.vertices, mesh.faces, mesh.vertices.new_zeros(len(mesh.vertices), 2))
     atlas = xatlas.Atlas()

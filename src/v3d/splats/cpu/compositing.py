@@ -1,8 +1,8 @@
 """Front-to-back compositing of the Gaussians of each tile, and its gradient.
 
 With T the transmittance left by the nearer Gaussians, a Gaussian adds w = T alpha of its colour and depth,
-and leaves T (1 - alpha). One tile row is one float8. Compositing of a tile ends when no pixel of it
-lets through more than 1e-4.
+and leaves T (1 - alpha). One tile row is one float8. Compositing of a tile ends when no pixel of it lets
+through more than 1e-4. The gradient of alpha and colour is `composite_backward`.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
 A Gaussian with mean m, rotation R and scales s is seen by a camera x = W m + t. Its image is the 2D
 Gaussian with centre (fx x/z + cx, fy y/z + cy) and covariance V V^T + 0.3 I, where V = J W R diag(s) is
-2 x 3 and J is the Jacobian of the projection. The 0.3 keeps every Gaussian at least a pixel wide.
-A pixel at offset (dx, dy) receives alpha = opacity * exp(-(A dx^2 + B dx dy + C dy^2)).
+2 x 3 and J is the Jacobian of the projection. The 0.3 keeps every Gaussian at least a pixel wide. A pixel at
+offset (dx, dy) receives alpha = opacity * exp(-(A dx^2 + B dx dy + C dy^2)). The gradient by mean,
+quaternion, scales and opacity is `project_backward`.
 """
 
 from __future__ import annotations

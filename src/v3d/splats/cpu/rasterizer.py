@@ -36,7 +36,9 @@ def rasterize_cpu(
     width: int,
     height: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Render one camera; differentiable in the first six arguments.
+    """Render N Gaussians with one camera; differentiable in the first six arguments.
+
+    Gaussians with NaN or infinite numbers are invisible and get zero gradients.
 
     Args:
         means: [N, 3] float32, world.
@@ -45,11 +47,12 @@ def rasterize_cpu(
         opacity: [N] in [0, 1].
         colours: [N, 3].
         screen: [N, 2]; not read, it receives dL/d(projected centre), in pixels.
-        w2c: [4, 4] world-to-camera. K: [3, 3].
+        w2c: [4, 4] world-to-camera.
+        K: [3, 3] intrinsics in pixels.
+        width, height: of the image in pixels.
 
     Returns:
-        colour [H, W, 3] over nothing, alpha [H, W] and accumulated depth [H, W] (sum of weight times camera
-        z). Gaussians with NaN or infinite numbers are invisible and get zero gradients.
+        Colour [H, W, 3] over nothing, alpha [H, W], and depth [H, W], the sum of weight times camera z.
     """
     apply: Any = _Rasterize.apply  # torch declares it without types
     out: tuple[Tensor, Tensor, Tensor] = apply(

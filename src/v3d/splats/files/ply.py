@@ -7,6 +7,7 @@ towards +x. Viewers that take y or -y as up show the object lying down; turn it 
 from __future__ import annotations
 
 import os
+import re
 
 import numpy as np
 import torch
@@ -17,7 +18,8 @@ from v3d.files import atomic
 from v3d.splats.files.encoding import read_bytes, to_numpy, unit_quaternions
 from v3d.splats.gaussians import Splats
 
-SH_DC = 0.28209479177387814  # the constant spherical harmonic: rgb = 0.5 + SH_DC * f_dc
+SH_DC = 0.28209479177387814
+"""The constant spherical harmonic, 1 / (2 sqrt(pi)): rgb = 0.5 + SH_DC * f_dc."""
 
 _PLY_FIELDS = (
     *("x", "y", "z", "nx", "ny", "nz"),
@@ -43,6 +45,9 @@ def save_ply(path: str | os.PathLike[str], splats: Splats) -> None:
 
     Properties: x y z, nx ny nz (zero), f_dc_0..2 ((rgb - 0.5) / SH_DC), opacity (logit), scale_0..2 (natural
     logarithm), rot_0..3 (unit wxyz).
+
+    Raises:
+        V3DError: the file cannot be written.
     """
     header = ["ply", "format binary_little_endian 1.0", "comment V3D: z up, front towards +x"]
     header += [
@@ -70,17 +75,11 @@ def load_ply(path: str | os.PathLike[str]) -> Splats:
     """Read a 3DGS `.ply` (binary little-endian). Spherical harmonics above degree 0 are left out.
 
     Raises:
-        V3DError: the file is not such a file, or is cut short.
+        V3DError: the file cannot be read, is not such a file, or is cut short.
     """
-    data = read_bytes(path)
-    header, found, body = data.partition(b"end_header\n")
-    lines = [line.split() for line in header.decode("latin-1").replace("\r", "").splitlines()]
-    if (
-        not found
-        or not lines
-        or lines[0] != ["ply"]
-        or ["format", "binary_little_endian", "1.0"] not in lines
-    ):
+    header, *rest = re.split(rb"end_header\r?\n", read_bytes(path), maxsplit=1)
+    lines = [line.split() for line in header.decode("latin-1").splitlines()]
+    if not rest or not lines or lines[0] != ["ply"] or ["format", "binary_little_endian", "1.0"] not in lines:
         raise V3DError(f"{path} is not a binary little-endian PLY file.")
     start = next((i for i, line in enumerate(lines) if line[:2] == ["element", "vertex"]), None)
     before = lines[:start] if start is not None else []
@@ -94,13 +93,18 @@ def load_ply(path: str | os.PathLike[str]) -> Splats:
             if len(line) != 3 or line[1] not in _PLY_TYPES:
                 raise V3DError(f"{path} holds no Gaussians: property {' '.join(line[1:])} is no number.")
             columns.append((line[2], "<" + _PLY_TYPES[line[1]]))
-    missing = set(_PLY_FIELDS) - {"nx", "ny", "nz"} - {name for name, _ in columns}
+    names = {name for name, _ in columns}
+    missing = set(_PLY_FIELDS) - {"nx", "ny", "nz"} - names
     if missing:
         raise V3DError(f"{path} holds no Gaussians: it lacks the properties {', '.join(sorted(missing))}.")
-    layout, count = np.dtype(columns), lines[start][2]
-    if not count.isdigit() or len(body) < int(count) * layout.itemsize:
+    if len(names) < len(columns):
+        raise V3DError(f"{path} is broken: two of its properties have the same name.")
+    layout, count = np.dtype(columns), " ".join(lines[start][2:])
+    if not count.isdecimal():
+        raise V3DError(f"{path} is broken: its number of Gaussians is stated as {count!r}.")
+    if len(rest[0]) < int(count) * layout.itemsize:
         raise V3DError(f"{path} is cut short.")
-    rows = np.frombuffer(body, layout, int(count))
+    rows = np.frombuffer(rest[0], layout, int(count))
 
     def read(*names: str) -> Tensor:
         return torch.from_numpy(np.stack([rows[name].astype(np.float32) for name in names], -1))

@@ -23,6 +23,9 @@ def save_splat(path: str | os.PathLike[str], splats: Splats) -> None:
 
     float32 position[3], float32 standard deviation[3], uint8 r g b opacity, uint8 rotation wxyz (128 + 128
     q). Importance is volume times opacity, so that a viewer that streams shows the large parts first.
+
+    Raises:
+        V3DError: the file cannot be written.
     """
     importance = splats.log_scales.sum(-1).exp() * splats.opacity
     splats = splats[importance.argsort(descending=True, stable=True)]
@@ -38,7 +41,7 @@ def load_splat(path: str | os.PathLike[str]) -> Splats:
     """Read a `.splat` file. Colour, opacity and rotation come back in 8 bits.
 
     Raises:
-        V3DError: the file's length is not a whole number of Gaussians.
+        V3DError: the file cannot be read, or its length is not a whole number of Gaussians.
     """
     data = read_bytes(path)
     if len(data) % _SPLAT.itemsize:

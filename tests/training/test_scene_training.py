@@ -122,6 +122,22 @@ def test_choices_are_kept_for_their_network(scenes: Path, nerf: Path, tmp_path: 
         SceneGuides(SceneShards(tmp_path), network, 2, (1, 4), 3)
 
 
+def test_choices_stay_with_their_scene_when_an_earlier_shard_arrives(
+    scenes: Path, nerf: Path, tmp_path: Path
+) -> None:
+    """Workers finish shards in any order, and training looks at what has arrived."""
+    first, second = sorted(scenes.glob("scenes-*"))
+    network = load_pixelnerf(nerf)
+    (tmp_path / second.name).symlink_to(second)
+    before = SceneGuides(SceneShards(tmp_path), network, 1, (1,), 2)
+    (tmp_path / first.name).symlink_to(first)
+    after = SceneGuides(SceneShards(tmp_path), network, 1, (1,), 2)
+    assert (len(before), len(after)) == (2, 4)
+    a, b = (data.draw(i, 1, 2, torch.Generator().manual_seed(0)) for data, i in ((before, 1), (after, 3)))
+    assert torch.equal(a.guide.images, b.guide.images) and torch.equal(a.cameras.c2w, b.cameras.c2w)
+    assert not torch.equal(a.views, after.draw(1, 1, 2, torch.Generator().manual_seed(0)).views)
+
+
 def test_rays_are_drawn_with_the_colours_of_their_pixels() -> None:
     """A picture whose colour is its pixel's place: rays projected back must land where their colour says."""
     size = 16
@@ -165,6 +181,12 @@ def test_squares_do_not_change_what_single_rays_are_asked(scenes: Path) -> None:
     for wrong in ({"fine": 0}, {"samples": 0}, {"texture": -1}):
         with pytest.raises(V3DError, match="at least one sample"):
             PixelNeRFTask(replace(recipe, network=replace(recipe.network, **wrong)))
+    for wrong in ({"patch": 5}, {"grid": 10}, {"width": 96}):
+        with pytest.raises(V3DError, match="must be a multiple of --patch"):
+            PixelNeRFTask(replace(recipe, network=replace(recipe.network, **wrong)))
+    # Colours of 32 x 32 pixels beside rays of 24 x 24 would belong to other places.
+    with pytest.raises(V3DError, match=r"multiple of --pixels \(24\)"):
+        PixelNeRFTask(replace(recipe, pixels=24))
 
 
 def test_one_step_is_judged_as_it_is_drawn(scenes: Path, nerf: Path) -> None:

@@ -1,4 +1,4 @@
-"""What training reads: orbits or scenes, each opened, checked, drawn from and measured in its own way."""
+"""What training reads: orbits or scenes, each opened, checked, sampled and measured in its own way."""
 
 from __future__ import annotations
 
@@ -80,10 +80,10 @@ class Examples(Protocol):
         ...
 
     def guides(self, pixelnerf: PixelNeRF, warps: int, counts: Sequence[int], views: int) -> Guides:
-        """The data with PixelNeRF's views of them, which are drawn unless they are kept already.
+        """The data with PixelNeRF's views of them, which are rendered unless they are kept already.
 
         Args:
-            pixelnerf: draws the guides.
+            pixelnerf: renders the guides.
             warps: photos that are warped to every view.
             counts: numbers of photos that will be asked for.
             views: most views that will be asked for together.

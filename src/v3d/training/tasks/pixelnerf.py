@@ -1,4 +1,4 @@
-"""Training of PixelNeRF: draw rays of an object's or a scene's views from its source photos."""
+"""Training of PixelNeRF: render random rays of an object's or a scene's views from its source photos."""
 
 from __future__ import annotations
 
@@ -67,14 +67,7 @@ class PixelNeRFTask:
         Raises:
             V3DError: data or weights are missing or do not fit, or the recipe's sizes do not.
         """
-        if recipe.lpips and recipe.square**2 % recipe.rays:
-            raise V3DError(
-                f"A square of {recipe.square} pixels a side is no multiple of {recipe.rays} rays; change one."
-            )
-        if min(recipe.network.samples, recipe.network.fine) < 1 or recipe.network.texture < 0:
-            raise V3DError(
-                "A ray has at least one sample, even and fine, and --texture is 0 or more channels."
-            )
+        check_sizes(recipe)
         self.recipe, self.processes = recipe, processes
         self.refresh()
         self._validation = None if recipe.validation is None else self._open(recipe.validation)
@@ -201,8 +194,33 @@ class PixelNeRFTask:
         return {name: float(torch.stack(v).mean()) for name, v in psnrs.items()}, torch.cat(rows)
 
 
+def check_sizes(recipe: PixelNeRFRecipe) -> None:
+    """Refuse a recipe whose sizes do not fit each other.
+
+    Raises:
+        V3DError: the square of the perceptual loss is no multiple of the rays; a ray has no sample; or the
+            sizes of views, patches, frusta, tokens and training rays do not divide each other.
+    """
+    c = recipe.network
+    if recipe.lpips and recipe.square**2 % recipe.rays:
+        raise V3DError(
+            f"A square of {recipe.square} pixels a side is no multiple of {recipe.rays} rays; change one."
+        )
+    if min(c.samples, c.fine) < 1 or c.texture < 0:
+        raise V3DError("A ray has at least one sample, even and fine, and --texture is 0 or more channels.")
+    if c.patch < 1 or c.size % c.patch or c.grid % (c.size // c.patch) or c.width % 64:
+        raise V3DError(
+            f"--size ({c.size}) must be a multiple of --patch ({c.patch}), --grid ({c.grid}) of their quotient,"
+            f" and --width ({c.width}) of 64."
+        )
+    if recipe.pixels < 1 or c.size % recipe.pixels:
+        raise V3DError(
+            f"--size ({c.size}) must be a multiple of --pixels ({recipe.pixels}), to which views are reduced."
+        )
+
+
 def _generated(network: PixelNeRF, clip: Clip) -> Tensor:
-    """The targets as the network draws them at half size: [V, 4, S/2, S/2] in [0, 1], on the CPU."""
+    """The targets as the network renders them at half size: [V, 4, S/2, S/2] in [0, 1], on the CPU."""
     half = clip.targets.shape[-1] // 2
     near = camera_similarity(clip.source_cameras, clip.target_cameras)
     sources = Sources.of(clip.sources * 2 - 1, clip.source_cameras, near)
@@ -222,6 +240,12 @@ def draw_rays(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Rays through random pixels of the targets, which are reduced to `pixels` a side first.
 
+    Args:
+        clip: its targets' side is a multiple of `pixels`.
+        pixels: side of the reduced targets.
+        rays: of each target.
+        generator: of the choice.
+
     Returns:
         origins and directions [V * rays, 3], what they show [V * rays, 4] (colour premultiplied by alpha),
         and camera depth [V * rays, 1], 0 where unknown.
@@ -240,6 +264,11 @@ def draw_rays(
 
 def draw_square(clip: Clip, side: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
     """A random square of neighbouring pixels of the first target.
+
+    Args:
+        clip: its targets are at least `side` pixels wide.
+        side: of the square, in pixels.
+        generator: of its place.
 
     Returns:
         origins and directions [side^2, 3], rows first, and what they show [side, side, 3] on white.

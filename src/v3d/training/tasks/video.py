@@ -73,7 +73,7 @@ class VideoTask:
     data: Guides
 
     def __init__(self, recipe: VideoRecipe, processes: Processes = ALONE, init: Path | None = None) -> None:
-        """Draw the guides of the data and make the network.
+        """Render the guides of the data and make the network.
 
         Args:
             recipe: what is trained, and how.
@@ -111,7 +111,7 @@ class VideoTask:
         return examples.guides(self.pixelnerf, r.network.warps, r.source_counts, max(r.views, r.all_views))
 
     def _load(self, examples: Examples) -> None:
-        """Take the training data; the first process draws the guides that are not in the cache."""
+        """Take the training data; the first process renders the guides that are not in the cache."""
         if not self.processes.main:
             self.processes.wait()
         self.data = self._guides(examples)
@@ -120,7 +120,7 @@ class VideoTask:
         self.order = Order(len(self.data), self.recipe.seed)
 
     def refresh(self) -> None:
-        """Open the data anew, and draw the guides of what has arrived."""
+        """Open the data anew, and render the guides of what has arrived."""
         self._load(open_examples(self.recipe.examples, self.recipe.data))
 
     def views(self, done: float) -> int:

@@ -259,7 +259,8 @@ def test_the_data_are_a_function_of_the_seed_and_survive_interruptions(meshes: P
     render_scenes([meshes], tmp_path / "twice", TINY)
     assert first.stat().st_mtime_ns == stamp
     assert all(same(shard, tmp_path / "whole" / shard.name) for shard in (first, second, third))
-    assert data.refresh() == 5  # a reader sees the shards that came since
+    more = SceneShards(tmp_path / "twice")  # a reader sees the shards that came since
+    assert len(more) == 5 and [more.key(i) for i in range(2)] == [data.key(i) for i in range(2)]
     render_scenes([meshes], tmp_path / "other", replace(TINY, seed=4))
     assert not same(first, tmp_path / "other" / first.name)
     with pytest.raises(V3DError, match="other settings"):
@@ -286,6 +287,9 @@ def test_degenerate_inputs_are_told(meshes: Path, tmp_path: Path) -> None:
         random_scene([point], 2, 16, seeded(0))
     with pytest.raises(V3DError, match="multiple of 4"):
         render_scenes([meshes], tmp_path / "a", replace(TINY, size=30))
+    for wrong in ({"scenes": 0}, {"views": 0}, {"size": 0}, {"per_shard": 0}):
+        with pytest.raises(V3DError, match="1 or more"):
+            render_scenes([meshes], tmp_path / "a", replace(TINY, **wrong))
     with pytest.raises(V3DError, match="no rendered scenes"):
         SceneShards(tmp_path)
     render_scenes([meshes / "ball.glb"], tmp_path / "b", replace(TINY, scenes=3))

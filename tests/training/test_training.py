@@ -251,6 +251,13 @@ def test_pixelnerf_refuses_views_of_another_size(orbits: Path) -> None:
         make_task(PixelNeRFRecipe(data=orbits))
 
 
+@pytest.mark.parametrize("crop", [0, 30, 72])
+def test_crops_that_do_not_fit_are_refused(orbits: Path, crop: int) -> None:
+    """They are a multiple of 8 pixels, as latents are 8 times smaller, and no larger than a view."""
+    with pytest.raises(V3DError, match=f"--crop is {crop}; .* at most the 64 pixels"):
+        make_task(replace(VAERecipe.smoke(), data=orbits, crop=crop))
+
+
 def test_the_reconstruction_loss_sees_hues() -> None:
     grey = torch.zeros(1, 4, 16, 16)
     brighter, redder = grey.clone(), grey.clone()

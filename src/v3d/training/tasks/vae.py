@@ -70,6 +70,11 @@ class VAETask:
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._validation = None if recipe.validation is None else OrbitShards(recipe.validation)
         self.refresh()
+        side = min(self.data.photo(0).shape[:2])
+        if not 8 <= recipe.crop <= side or recipe.crop % 8:
+            raise V3DError(
+                f"--crop is {recipe.crop}; it must be a multiple of 8 and at most the {side} pixels of a view."
+            )
 
     def refresh(self) -> None:
         """Open the data anew, with what has arrived."""

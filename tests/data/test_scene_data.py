@@ -229,15 +229,15 @@ def test_noise_keeps_within_its_frequencies_and_joins_at_the_edges() -> None:
 
 
 def test_scenes_come_back_with_cameras_depth_and_licences(meshes: Path, tmp_path: Path) -> None:
-    told = []
-    report = render_scenes([meshes], tmp_path, TINY, on_progress=lambda *x: told.append(x))
+    reported = []
+    report = render_scenes([meshes], tmp_path, TINY, on_progress=lambda *x: reported.append(x))
     data = SceneShards(tmp_path)
     assert len(data) == report["scenes"] == 5 and report["failures"] == []
     rgb, cameras, depth = data[4]
     assert rgb.shape == (3, 24, 24, 3) and rgb.dtype == torch.uint8
     assert depth.shape == (3, 6, 6) and depth.dtype == torch.float16
     assert (len(cameras), cameras.width, cameras.height) == (3, 24, 24)
-    assert report == json.loads((tmp_path / "manifest.json").read_text()) and told[-1] == ("render", 3, 3)
+    assert report == json.loads((tmp_path / "manifest.json").read_text()) and reported[-1] == ("render", 3, 3)
     assert set(data.objects(0)) <= {"ball", "pillar", "more/cone", "more/ring"}
 
 

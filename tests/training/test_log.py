@@ -45,6 +45,6 @@ def test_tensorboard_holds_what_the_log_holds_after_a_resume_too(tmp_path: Path)
     assert sorted(events.Tags()["scalars"]) == ["loss", "rate"]
     for name in ("loss", "rate"):
         stored = [(event.step, event.value) for event in events.Scalars(name)]
-        told = [(line["step"], line[name]) for line in lines(tmp_path)]
+        logged = [(line["step"], line[name]) for line in lines(tmp_path)]
         assert [step for step, _ in stored] == [1, 2, 3]
-        torch.testing.assert_close(torch.tensor(stored), torch.tensor(told, dtype=torch.float32))
+        torch.testing.assert_close(torch.tensor(stored), torch.tensor(logged, dtype=torch.float32))

@@ -77,8 +77,8 @@ def test_all_views_of_a_long_scene_are_validated_alike(meshes: Path, tmp_path: P
     render_scenes([meshes], tmp_path, RenderScenesSettings(scenes=2, views=24, size=32))
     recipe = replace(small_scenes(tmp_path, patch=4), validation=tmp_path)
     task = PixelNeRFTask(recipe)
-    told, _ = task.validate(task.network.eval())
-    assert set(told) == {"psnr", "psnr of repeating", "psnr reversed"}
+    measured, _ = task.validate(task.network.eval())
+    assert set(measured) == {"psnr", "psnr of repeating", "psnr reversed"}
 
 
 def test_the_scene_model_learns_and_draws(scenes: Path, nerf: Path, tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ def test_one_step_is_judged_as_it_is_drawn(scenes: Path, nerf: Path) -> None:
     assert all(p.grad is None or p.grad.isfinite().all() for p in task.network.parameters())
     plain = VideoTask(replace(recipe, lpips=0.0))
     alone = plain.losses(plain.network, share)["loss"]
-    torch.testing.assert_close(values["loss"][2:], alone[2:])  # the others follow the noise law
+    torch.testing.assert_close(values["loss"][2:], alone[2:])  # the others follow the noise distribution
     torch.testing.assert_close((values["loss"] - 2 * values["lpips"])[:2], alone[:2])
 
     some = task.data.draw(0, 2, 2, torch.Generator().manual_seed(0))

@@ -51,8 +51,8 @@ def render_scenes(
         licences, scenes, and scenes that failed.
 
     Raises:
-        V3DError: no mesh is there, none is of use, a number is too small, `size` is no multiple of 4, or `out`
-            holds data of other settings.
+        V3DError: no mesh is there, none is of use, a number is too small, `size` is no multiple of 4, or
+            `out` holds data of other settings.
     """
     if min(settings.scenes, settings.views, settings.size, settings.per_shard) < 1:
         raise V3DError("--scenes, --views, --size and --per-shard are 1 or more.")

@@ -28,7 +28,7 @@ _STRETCH = 1.3  # an axis grows or shrinks by at most this factor
 
 @dataclass(frozen=True)
 class OrbitVariant:
-    """What a training orbit draws at random.
+    """The random choices of a training orbit.
 
     Attributes:
         front: azimuth of the photo in degrees.
@@ -50,7 +50,7 @@ class OrbitVariant:
 
 
 DEFAULT_LIGHT = Light(torch.tensor([1.0, 0.6, 1.2]), ambient=0.7)
-"""One mild light, for variants that draw none."""
+"""One mild light, for variants without one of their own."""
 
 
 def random_variant(generator: torch.Generator) -> OrbitVariant:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from v3d.errors import V3DError
+from v3d.metrics import decibels
 from v3d.networks.perceptual import Perceptual
 from v3d.networks.pixelnerf import PixelNeRF, load_pixelnerf
 from v3d.networks.sources import Sources, camera_similarity
@@ -18,7 +19,7 @@ from v3d.networks.volume_rendering import Rendered
 from v3d.training.examples import Clip, Examples, open_examples
 from v3d.training.export import export_pixelnerf
 from v3d.training.order import Order
-from v3d.training.processes import ALONE, Processes
+from v3d.training.processes import SINGLE_PROCESS, Processes
 from v3d.training.recipe import PixelNeRFRecipe
 from v3d.training.task import BatchShare
 
@@ -55,7 +56,7 @@ class PixelNeRFTask:
     data: Examples
 
     def __init__(
-        self, recipe: PixelNeRFRecipe, processes: Processes = ALONE, init: Path | None = None
+        self, recipe: PixelNeRFRecipe, processes: Processes = SINGLE_PROCESS, init: Path | None = None
     ) -> None:
         """Open the data and make the network.
 
@@ -116,7 +117,7 @@ class PixelNeRFTask:
         depth_error = (ratio.log().abs() * has_depth).mean(1)
         values = {
             "loss": error.square().mean((1, 2)) + r.depth_loss * depth_error,
-            "psnr of rays": -10 * error[..., :3].square().mean((1, 2)).log10(),
+            "psnr of rays": decibels(error[..., :3].square().mean((1, 2))),
         }
         shape_errors = {"depth": depth_error, "alpha": error[..., 3].square().mean(1)}
         values |= {name: shape_errors[name] for name in self.data.metrics}
@@ -210,8 +211,8 @@ def check_sizes(recipe: PixelNeRFRecipe) -> None:
         raise V3DError("A ray has at least one sample, even and fine, and --texture is 0 or more channels.")
     if c.patch < 1 or c.size % c.patch or c.grid % (c.size // c.patch) or c.width % 64:
         raise V3DError(
-            f"--size ({c.size}) must be a multiple of --patch ({c.patch}), --grid ({c.grid}) of their quotient,"
-            f" and --width ({c.width}) of 64."
+            f"--size ({c.size}) must be a multiple of --patch ({c.patch}), --grid ({c.grid}) of their"
+            f" quotient, and --width ({c.width}) of 64."
         )
     if recipe.pixels < 1 or c.size % recipe.pixels:
         raise V3DError(
@@ -232,7 +233,7 @@ def _generated(network: PixelNeRF, clip: Clip) -> Tensor:
 
 def _psnr(images: Tensor, true: Tensor) -> Tensor:
     """[V] of the colours of [V, 4, H, W] in [0, 1]."""
-    return -10 * (images - true)[:, :3].square().mean((1, 2, 3)).log10()
+    return decibels((images - true)[:, :3].square().mean((1, 2, 3)))
 
 
 def draw_rays(

@@ -231,3 +231,5 @@ def test_sources_and_targets_of_a_scene_are_different_views(scenes: Path) -> Non
     centers = torch.cat([clip.source_cameras.centers, clip.target_cameras.centers])
     assert len(clip.sources) == 2 and len(clip.targets) == 3
     assert len(torch.unique(centers.round(decimals=4), dim=0)) == 5
+    with pytest.raises(V3DError, match="has 6 views, too few for 3 photos and 4 others"):
+        SceneExamples(scenes).clip(0, 3, 4, torch.Generator().manual_seed(0), any_front=True)

@@ -2,8 +2,7 @@
 
 A shard is `scenes-00000.safetensors`: `rgb` uint8 [N, V, H, W, 3], `c2w` [N, V, 4, 4], `K` [N, V, 3, 3],
 `depth` float16 [N, V, H/4, W/4] (camera z at the pixel centres of that size, 0 for sky); metadata `numbers`,
-`objects` and `licences` (JSON lists, one entry a scene). Scene k is a function of the seed, of k and of the
-objects alone.
+`objects` and `licences` (JSON lists, one entry a scene). Scene k depends on the seed, k and the objects only.
 """
 
 from __future__ import annotations

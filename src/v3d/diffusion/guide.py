@@ -2,8 +2,7 @@
 
 PixelNeRF renders every new view, right in pose and blurred where the photos leave several answers. Its depth
 then says where each photo shows what a view sees, and the nearest photos are warped there: sharp wherever
-that depth is right. The paper joins PixelNeRF's features to noisy latents; ours joins these images to noisy
-pixels.
+that depth is right. The paper joins PixelNeRF's features to latents; here these images join noisy pixels.
 """
 
 from __future__ import annotations

@@ -68,6 +68,9 @@ class Examples(Protocol):
             views: targets.
             generator: of all choices.
             any_front: also begin orbits at other views than the photo's.
+
+        Raises:
+            V3DError: the example has too few views.
         """
         ...
 
@@ -183,8 +186,17 @@ class SceneExamples:
         return len(self._shards)
 
     def clip(self, i: int, sources: int, views: int, generator: torch.Generator, *, any_front: bool) -> Clip:
-        """`sources` random views of a scene as sources, `views` others as targets."""
+        """`sources` random views of a scene as sources, `views` others as targets.
+
+        Raises:
+            V3DError: the scene has too few views.
+        """
         rgb, cameras, depth = self._shards[i]
+        if len(rgb) < sources + views:
+            raise V3DError(
+                f"A scene in {self._shards.folder} has {len(rgb)} views, too few for {sources} photos and"
+                f" {views} others: lower --sources or --views, or render longer clips."
+            )
         chosen = torch.randperm(len(rgb), generator=generator)[: sources + views]
         x, new = _opaque(rgb[chosen]), chosen[sources:]
         return Clip(x[:sources], cameras[chosen[:sources]], x[sources:], cameras[new], depth[new].float())

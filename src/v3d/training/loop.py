@@ -2,8 +2,7 @@
 
 What keeps it exact: all randomness of a step is a function of the seed and of the step (and sample), so a
 resumed run repeats an uninterrupted one, and a batch can be cut into parts, over processes or one after the
-other, without changing what is chosen. Processes sum their gradients and agree on the clock in one message a
-step.
+other, without changing what is chosen. Processes sum their gradients and share a clock in one message a step.
 """
 
 from __future__ import annotations

@@ -186,8 +186,7 @@ class VideoRecipe(Recipe):
         P_mean: of the noise distribution ln sigma ~ N(P_mean, P_std^2). The paper's is 1.5, for whole views;
             this is for what the guide leaves open.
         P_std: standard deviation in the noise distribution (the paper's is 2.0).
-        first_steps: share of the samples that take the sampler's first step, from pure noise, instead of the
-            noise distribution.
+        first_steps: share of the samples that take the sampler's first step, from pure noise.
         lpips: weight of the perceptual distance of what that step generates; 0 leaves it the mean, a blur.
         guidance: default strength of the exported model's guidance.
         sampler_steps: default number of the exported model's steps.

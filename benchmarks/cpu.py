@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from v3d.runtime import tune_malloc
 
 
-def alone() -> str:
+def use_one_thread() -> str:
     """Set torch up as the pipeline does, with one thread; the machine in words."""
     torch.set_num_threads(1)
     tune_malloc()

@@ -10,7 +10,7 @@ from functools import partial
 import torch
 import tyro
 
-from cpu import alone, measure, peak
+from cpu import measure, peak, use_one_thread
 from v3d.cameras import ORBIT_VIEWS, orbit
 from v3d.diffusion.dit import Geometry, OrbitDiT, load_dit
 from v3d.runtime import has_fast_bfloat16
@@ -27,7 +27,7 @@ def step(net: OrbitDiT, geometry: Geometry) -> torch.Tensor:
 
 def main(size: int = 1024, repeats: int = 20) -> None:
     """Measure in every precision that this machine is fast at."""
-    print(alone())
+    print(use_one_thread())
     for dtype in (torch.float32, torch.bfloat16):
         if dtype == torch.bfloat16 and not has_fast_bfloat16():
             continue

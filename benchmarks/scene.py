@@ -1,8 +1,8 @@
 """New views of a scene a second, memory, and share of the matrix-product peak: python benchmarks/scene.py.
 
-The shipped scene model draws a clip of 18 views from random photos (what they show changes no time). CPU time
-on one thread, so that other work on the machine matters little. PixelNeRF's time is mostly interpolation in
-its volumes, which are not matrix products; its share says so.
+The shipped scene model generates a clip of 18 views from random photos (what they show changes no time).
+CPU time on one thread, so that other work on the machine matters little. PixelNeRF's time is mostly
+interpolation in its volumes, which are not matrix products; its share says so.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import resource
 import torch
 import tyro
 
-from cpu import alone, measure, peak
+from cpu import measure, peak, use_one_thread
 from v3d.cameras import orbit
 from v3d.scene.model import SceneModel
 from v3d.views import Views
@@ -28,7 +28,7 @@ def main(sources: tuple[int, ...] = (1, 3, 6), steps: tuple[int, ...] = (0, 1, 6
         steps: numbers of sampler steps.
         repeats: runs of each; the fastest counts.
     """
-    print(alone())
+    print(use_one_thread())
     model = SceneModel.load()
     dtype = model.networks.dit.position.dtype
     best = peak(dtype)

@@ -5,8 +5,7 @@
 - Rendering: orbits a second of `v3d render`, by worker processes, counted from finished shards once all
   workers are at work (their start does not count), and per CPU second.
 - Loading: orbits a second found in shards (mapped into memory, read when looked at), and samples a second
-  made ready for
-  a step: four views, their guide and the warped photo.
+  made ready for a step: four views, their guide and the warped photo.
 - Training: the very command users run, `v3d train orbit` at the recipe's real size, each process on one
   thread; samples a second from its log, and the floating-point operations of the model (forward and backward,
   the optimiser's left out) against matrix products of the same type, measured in this run on as many threads.
@@ -44,7 +43,7 @@ from v3d.data.settings import RenderSettings
 from v3d.data.sources import find_sources
 from v3d.meshes.glb import save_glb
 from v3d.meshes.mesh import Mesh
-from v3d.training.processes import ALONE
+from v3d.training.processes import SINGLE_PROCESS
 from v3d.training.recipe import VideoRecipe
 from v3d.training.task import BatchShare
 from v3d.training.tasks.video import VideoTask
@@ -131,17 +130,8 @@ def _best(run: Callable[[], object], seconds: float = 2.0) -> float:
 def training(recipe: str, data: Path, out: Path, count: int, seconds: float) -> float:
     """Samples a second of `count` processes training together, the first two steps left out."""
     arguments = ["--data", str(data), "--all-views-after", "1", "--device", "cpu"]
-    arguments += [
-        "--minutes",
-        str(seconds / 60),
-        "--steps",
-        "0",
-        "--log-steps",
-        "1",
-        "--save-minutes",
-        "1000",
-    ]
-    arguments += ["--threads", "1", "-o", str(out)]
+    arguments += ["--minutes", str(seconds / 60), "--steps", "0", "--log-steps", "1"]
+    arguments += ["--save-minutes", "1000", "--threads", "1", "-o", str(out)]
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
@@ -213,7 +203,7 @@ def main(
         f"load            orbits {images:8.0f}/s  samples {guided:8.0f}/s, one process",
         flush=True,
     )
-    per_sample, dtype = flops(task), ALONE.precision(recipe.precision)
+    per_sample, dtype = flops(task), SINGLE_PROCESS.precision(recipe.precision)
     single = 0.0
     for count in counts:
         peak = product_rate(dtype, count)

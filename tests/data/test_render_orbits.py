@@ -36,7 +36,7 @@ def same(a: Path, b: Path) -> bool:
 
 def test_orbits_come_back_with_cameras_names_and_a_manifest(meshes: Path, tmp_path: Path) -> None:
     seen = []
-    report = render_meshes([meshes], tmp_path, TINY, on_progress=lambda *told: seen.append(told))
+    report = render_meshes([meshes], tmp_path, TINY, on_progress=lambda *progress: seen.append(progress))
     data = OrbitShards(tmp_path)
     assert sorted(data.id(i) for i in range(len(data))) == ["ball", "more/cone", "more/ring", "pillar"]
     views, photo = data[0]

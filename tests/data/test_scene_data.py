@@ -229,15 +229,15 @@ def test_noise_keeps_within_its_frequencies_and_joins_at_the_edges() -> None:
 
 
 def test_scenes_come_back_with_cameras_depth_and_licences(meshes: Path, tmp_path: Path) -> None:
-    told = []
-    report = render_scenes([meshes], tmp_path, TINY, on_progress=lambda *x: told.append(x))
+    reported = []
+    report = render_scenes([meshes], tmp_path, TINY, on_progress=lambda *x: reported.append(x))
     data = SceneShards(tmp_path)
     assert len(data) == report["scenes"] == 5 and report["failures"] == []
     rgb, cameras, depth = data[4]
     assert rgb.shape == (3, 24, 24, 3) and rgb.dtype == torch.uint8
     assert depth.shape == (3, 6, 6) and depth.dtype == torch.float16
     assert (len(cameras), cameras.width, cameras.height) == (3, 24, 24)
-    assert report == json.loads((tmp_path / "manifest.json").read_text()) and told[-1] == ("render", 3, 3)
+    assert report == json.loads((tmp_path / "manifest.json").read_text()) and reported[-1] == ("render", 3, 3)
     assert set(data.objects(0)) <= {"ball", "pillar", "more/cone", "more/ring"}
 
 
@@ -259,7 +259,8 @@ def test_the_data_are_a_function_of_the_seed_and_survive_interruptions(meshes: P
     render_scenes([meshes], tmp_path / "twice", TINY)
     assert first.stat().st_mtime_ns == stamp
     assert all(same(shard, tmp_path / "whole" / shard.name) for shard in (first, second, third))
-    assert data.refresh() == 5  # a reader sees the shards that came since
+    more = SceneShards(tmp_path / "twice")  # a reader sees the shards that came since
+    assert len(more) == 5 and [more.key(i) for i in range(2)] == [data.key(i) for i in range(2)]
     render_scenes([meshes], tmp_path / "other", replace(TINY, seed=4))
     assert not same(first, tmp_path / "other" / first.name)
     with pytest.raises(V3DError, match="other settings"):
@@ -286,6 +287,9 @@ def test_degenerate_inputs_are_told(meshes: Path, tmp_path: Path) -> None:
         random_scene([point], 2, 16, seeded(0))
     with pytest.raises(V3DError, match="multiple of 4"):
         render_scenes([meshes], tmp_path / "a", replace(TINY, size=30))
+    for wrong in ({"scenes": 0}, {"views": 0}, {"size": 0}, {"per_shard": 0}):
+        with pytest.raises(V3DError, match="1 or more"):
+            render_scenes([meshes], tmp_path / "a", replace(TINY, **wrong))
     with pytest.raises(V3DError, match="no rendered scenes"):
         SceneShards(tmp_path)
     render_scenes([meshes / "ball.glb"], tmp_path / "b", replace(TINY, scenes=3))

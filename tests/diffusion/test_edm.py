@@ -49,8 +49,8 @@ def test_denoise_is_exact_for_a_perfect_network() -> None:
     torch.testing.assert_close(pre.denoise(lambda *_: v, x, sigma), x0)
 
 
-def test_noise_law_is_log_normal() -> None:
-    sigma = edm.NoiseLaw().sample(100_000, torch.Generator().manual_seed(0))
+def test_noise_distribution_is_log_normal() -> None:
+    sigma = edm.NoiseDistribution().sample(100_000, torch.Generator().manual_seed(0))
     assert float(sigma.log().mean()) == pytest.approx(1.5, abs=0.03)
     assert float(sigma.log().std()) == pytest.approx(2.0, abs=0.03)
 
@@ -58,7 +58,7 @@ def test_noise_law_is_log_normal() -> None:
 def test_loss_of_the_zero_network_is_the_target_variance() -> None:
     pre = edm.Preconditioning()
     x0, noise = torch.randn(2, 64, 500, generator=torch.Generator().manual_seed(2))
-    sigma = edm.NoiseLaw().sample(64, torch.Generator().manual_seed(3))
+    sigma = edm.NoiseDistribution().sample(64, torch.Generator().manual_seed(3))
 
     def zero_network(x: Tensor, sigma: Tensor) -> Tensor:
         return pre.denoise(lambda a, _: torch.zeros_like(a), x, sigma)

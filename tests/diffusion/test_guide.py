@@ -1,4 +1,4 @@
-"""The guide: views drawn from the nearest photos, and photos warped to where a view would see them."""
+"""The guide: views rendered from the nearest photos, and photos warped to where a view would see them."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def test_a_view_is_drawn_from_the_nearest_photos(pixelnerf: PixelNeRF) -> None:
         torch.testing.assert_close(alone.depth[0], guide.depth[v])
         torch.testing.assert_close(alone.warped[0], guide.warped[v])
     order = [4, 2, 0, 8, 6, 1, 3, 5, 7]
-    (drawn, _), (mixed, _) = (
+    (rendered, _), (mixed, _) = (
         render_views(pixelnerf, images[k], around[k], new) for k in ([*range(9)], order)
     )
-    torch.testing.assert_close(mixed, drawn, atol=1e-5, rtol=0)
+    torch.testing.assert_close(mixed, rendered, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("opaque", [False, True])
@@ -51,9 +51,9 @@ def test_objects_have_firm_outlines_and_scenes_none(pixelnerf: PixelNeRF, opaque
     kind = PixelNeRF(replace(pixelnerf.config, opaque=opaque)).eval()
     kind.load_state_dict(pixelnerf.state_dict())
     cameras = orbit(3, size=SIZE)
-    drawn, _ = render_views(kind, photos(1), cameras[0], cameras)
+    rendered, _ = render_views(kind, photos(1), cameras[0], cameras)
     guide = render_guide(kind, photos(1), cameras[0], cameras, 1).images
-    torch.testing.assert_close(guide, drawn if opaque else firm_alpha(drawn))
+    torch.testing.assert_close(guide, rendered if opaque else firm_alpha(rendered))
 
 
 def on_white(colour: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:

@@ -160,7 +160,7 @@ def test_every_sample_may_have_its_own_cameras_and_several_photos_in_any_order()
 
 
 def test_a_view_is_told_by_its_neighbours() -> None:
-    """Views are drawn together: what one of them looks like changes the others, on patches far away too."""
+    """Views are generated together: each changes the others, on patches far away too."""
     net = awake(OrbitDiT(TINY))
     geometry = Geometry.of(orbit(2), TINY.grid)[[0, 0, 1]]
     inputs = seen(2)
@@ -246,7 +246,7 @@ def test_bad_weights_give_one_sentence(tiny_weights: Path, damage: str) -> None:
         (tiny_weights / "dit.safetensors").write_bytes(data[: len(data) // 2])
     else:
         (tiny_weights / "config.json").write_text("{}")
-    with pytest.raises(V3DError, match="holds no usable mini weights"):
+    with pytest.raises(V3DError, match="holds no usable weights"):
         Generator.from_pretrained(str(tiny_weights))
 
 
@@ -272,11 +272,11 @@ def test_the_video_model_draws_what_the_guide_leaves_open(
     for wanted in (0.0, 0.5):
         residual = torch.full((1, 1, 1, 1, 1), wanted)
         monkeypatch.setattr(MiniModel, "_denoise", lambda self, x, sigma, r=residual, **_: r.expand_as(x))
-        drawn = model.generate(photo, cameras[0], cameras, steps=3)
-        painted = guide + wanted
-        torch.testing.assert_close(drawn.images, painted if opaque else in_outlines(painted, guide))
-        torch.testing.assert_close(drawn.guide, guide)
-        assert torch.equal(model.generate(photo, cameras[0], cameras, steps=0).images, drawn.guide)
+        generated = model.generate(photo, cameras[0], cameras, steps=3)
+        expected = guide + wanted
+        torch.testing.assert_close(generated.images, expected if opaque else in_outlines(expected, guide))
+        torch.testing.assert_close(generated.guide, guide)
+        assert torch.equal(model.generate(photo, cameras[0], cameras, steps=0).images, generated.guide)
 
 
 def test_views_drawn_before_are_seen_by_the_video_model_alone(tiny_weights: Path) -> None:
@@ -285,10 +285,10 @@ def test_views_drawn_before_are_seen_by_the_video_model_alone(tiny_weights: Path
     images = torch.rand(12, 4, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
     guide = render_guide(model.pixelnerf, images[:9], around[:9], new, 2)
     plain = model.generate(images[:9], around[:9], new, steps=2)
-    told = model.generate(images, around, new, n_generated=3, steps=2)
-    torch.testing.assert_close(told.guide, guide.images)
-    torch.testing.assert_close(told.depth, guide.depth)
-    assert float((told.images - plain.images).abs().max()) > 1e-3
+    informed = model.generate(images, around, new, n_generated=3, steps=2)
+    torch.testing.assert_close(informed.guide, guide.images)
+    torch.testing.assert_close(informed.depth, guide.depth)
+    assert float((informed.images - plain.images).abs().max()) > 1e-3
 
 
 def test_an_empty_network_samples_residuals_of_the_stated_deviation(tiny_weights: Path) -> None:
@@ -301,8 +301,8 @@ def test_an_empty_network_samples_residuals_of_the_stated_deviation(tiny_weights
     denoise = partial(model._denoise, photos=nothing[:1], guide=guide, geometry=geometry, guidance=1.0)
     noise = torch.randn(4, 6, 4, 16, 16, generator=torch.Generator().manual_seed(0))
     sigmas = edm.karras_sigmas(60, 1e-3, 80.0)
-    drawn = torch.cat([edm.heun(denoise, n[None], sigmas) for n in noise])
-    assert float(drawn.std()) == pytest.approx(TINY.sigma_data, rel=0.02)
+    generated = torch.cat([edm.heun(denoise, n[None], sigmas) for n in noise])
+    assert float(generated.std()) == pytest.approx(TINY.sigma_data, rel=0.02)
 
 
 def test_views_from_above_are_what_pixelnerf_draws_there(tiny_weights: Path) -> None:

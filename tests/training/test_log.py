@@ -22,6 +22,12 @@ def test_a_line_holds_means_over_the_samples_that_a_name_concerns(tmp_path: Path
     assert lines(tmp_path) == [{"step": 2, "loss": 3, "high": 5, "rate": 0.5, "bad": None}]
 
 
+def test_small_numbers_keep_their_digits(tmp_path: Path):
+    """A tuned SVD's learning rate falls to 2e-7, which five decimals would call 0."""
+    wanted = {"step": 1, "rate": 2.3457e-07, "seconds": 12345.67891, "samples": 12345678}
+    assert Log(tmp_path, after_step=0).line(1, {**wanted, "rate": 2.345678e-07}) == wanted
+
+
 def test_tensorboard_holds_what_the_log_holds_after_a_resume_too(tmp_path: Path):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -39,6 +45,6 @@ def test_tensorboard_holds_what_the_log_holds_after_a_resume_too(tmp_path: Path)
     assert sorted(events.Tags()["scalars"]) == ["loss", "rate"]
     for name in ("loss", "rate"):
         stored = [(event.step, event.value) for event in events.Scalars(name)]
-        told = [(line["step"], line[name]) for line in lines(tmp_path)]
+        logged = [(line["step"], line[name]) for line in lines(tmp_path)]
         assert [step for step, _ in stored] == [1, 2, 3]
-        torch.testing.assert_close(torch.tensor(stored), torch.tensor(told, dtype=torch.float32))
+        torch.testing.assert_close(torch.tensor(stored), torch.tensor(logged, dtype=torch.float32))

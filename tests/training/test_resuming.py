@@ -164,7 +164,7 @@ def test_unusable_files_give_one_sentence(tiny: VideoRecipe, tmp_path: Path) -> 
         resume_training(tmp_path, device="cpu")
     with pytest.raises(V3DError, match="holds no rendered orbits"):
         train(replace(tiny, data=tmp_path / "nothing"), tmp_path / "b", device="cpu")
-    with pytest.raises(V3DError, match="no usable mini weights"):
+    with pytest.raises(V3DError, match="no usable weights"):
         train(replace(tiny, pixelnerf=tmp_path / "nothing"), tmp_path / "b", device="cpu")
 
 

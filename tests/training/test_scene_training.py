@@ -77,8 +77,8 @@ def test_all_views_of_a_long_scene_are_validated_alike(meshes: Path, tmp_path: P
     render_scenes([meshes], tmp_path, RenderScenesSettings(scenes=2, views=24, size=32))
     recipe = replace(small_scenes(tmp_path, patch=4), validation=tmp_path)
     task = PixelNeRFTask(recipe)
-    told, _ = task.validate(task.network.eval())
-    assert set(told) == {"psnr", "psnr of repeating", "psnr reversed"}
+    measured, _ = task.validate(task.network.eval())
+    assert set(measured) == {"psnr", "psnr of repeating", "psnr reversed"}
 
 
 def test_the_scene_model_learns_and_draws(scenes: Path, nerf: Path, tmp_path: Path) -> None:
@@ -120,6 +120,22 @@ def test_choices_are_kept_for_their_network(scenes: Path, nerf: Path, tmp_path: 
     assert len(list(tmp_path.glob(".guides-*"))) == 2
     with pytest.raises(V3DError, match="have 6 views, too few for 4 photos and 3 others"):
         SceneGuides(SceneShards(tmp_path), network, 2, (1, 4), 3)
+
+
+def test_choices_stay_with_their_scene_when_an_earlier_shard_arrives(
+    scenes: Path, nerf: Path, tmp_path: Path
+) -> None:
+    """Workers finish shards in any order, and training looks at what has arrived."""
+    first, second = sorted(scenes.glob("scenes-*"))
+    network = load_pixelnerf(nerf)
+    (tmp_path / second.name).symlink_to(second)
+    before = SceneGuides(SceneShards(tmp_path), network, 1, (1,), 2)
+    (tmp_path / first.name).symlink_to(first)
+    after = SceneGuides(SceneShards(tmp_path), network, 1, (1,), 2)
+    assert (len(before), len(after)) == (2, 4)
+    a, b = (data.draw(i, 1, 2, torch.Generator().manual_seed(0)) for data, i in ((before, 1), (after, 3)))
+    assert torch.equal(a.guide.images, b.guide.images) and torch.equal(a.cameras.c2w, b.cameras.c2w)
+    assert not torch.equal(a.views, after.draw(1, 1, 2, torch.Generator().manual_seed(0)).views)
 
 
 def test_rays_are_drawn_with_the_colours_of_their_pixels() -> None:
@@ -165,6 +181,12 @@ def test_squares_do_not_change_what_single_rays_are_asked(scenes: Path) -> None:
     for wrong in ({"fine": 0}, {"samples": 0}, {"texture": -1}):
         with pytest.raises(V3DError, match="at least one sample"):
             PixelNeRFTask(replace(recipe, network=replace(recipe.network, **wrong)))
+    for wrong in ({"patch": 5}, {"grid": 10}, {"width": 96}):
+        with pytest.raises(V3DError, match="must be a multiple of --patch"):
+            PixelNeRFTask(replace(recipe, network=replace(recipe.network, **wrong)))
+    # Colours of 32 x 32 pixels beside rays of 24 x 24 would belong to other places.
+    with pytest.raises(V3DError, match=r"multiple of --pixels \(24\)"):
+        PixelNeRFTask(replace(recipe, pixels=24))
 
 
 def test_one_step_is_judged_as_it_is_drawn(scenes: Path, nerf: Path) -> None:
@@ -182,7 +204,7 @@ def test_one_step_is_judged_as_it_is_drawn(scenes: Path, nerf: Path) -> None:
     assert all(p.grad is None or p.grad.isfinite().all() for p in task.network.parameters())
     plain = VideoTask(replace(recipe, lpips=0.0))
     alone = plain.losses(plain.network, share)["loss"]
-    torch.testing.assert_close(values["loss"][2:], alone[2:])  # the others follow the noise law
+    torch.testing.assert_close(values["loss"][2:], alone[2:])  # the others follow the noise distribution
     torch.testing.assert_close((values["loss"] - 2 * values["lpips"])[:2], alone[:2])
 
     some = task.data.draw(0, 2, 2, torch.Generator().manual_seed(0))
@@ -209,3 +231,5 @@ def test_sources_and_targets_of_a_scene_are_different_views(scenes: Path) -> Non
     centers = torch.cat([clip.source_cameras.centers, clip.target_cameras.centers])
     assert len(clip.sources) == 2 and len(clip.targets) == 3
     assert len(torch.unique(centers.round(decimals=4), dim=0)) == 5
+    with pytest.raises(V3DError, match="has 6 views, too few for 3 photos and 4 others"):
+        SceneExamples(scenes).clip(0, 3, 4, torch.Generator().manual_seed(0), any_front=True)

@@ -348,6 +348,17 @@ def test_gradients_reach_every_weight_that_matters(recipe: SVDRecipe) -> None:
     assert all(any(part in name for part in inert) for name in still), still
 
 
+def test_the_clip_tower_leaves_the_device_when_new_orbits_are_encoded(
+    recipe: SVDRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It encodes on the training device, where the UNet needs the memory afterwards."""
+    task, places = make_task(recipe), []
+    assert isinstance(task, SVDTask)
+    monkeypatch.setattr(task.networks.image_encoder, "to", places.append)
+    task._load()
+    assert places[-1:] == ["cpu"]
+
+
 def test_unusable_settings_are_one_sentence(recipe: SVDRecipe, tmp_path: Path) -> None:
     with pytest.raises(V3DError, match="lower --accumulate"):
         make_task(replace(recipe, accumulate=4))

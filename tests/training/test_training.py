@@ -163,7 +163,7 @@ def test_guides_are_drawn_once_for_their_network(orbits: Path, nerf: Path, tmp_p
 
 
 def test_an_example_is_one_orbit_in_one_appearance(orbits: Path, nerf: Path) -> None:
-    """Photo, views and guide share colours and mirroring; a guide is what PixelNeRF draws of the photo."""
+    """Photo, views and guide share colours and mirroring; a guide is what PixelNeRF renders of the photo."""
     data, network = OrbitGuides(OrbitShards(orbits), load_pixelnerf(nerf), warps=1), load_pixelnerf(nerf)
     shards, turned = OrbitShards(orbits), 0
     for seed in range(8):
@@ -178,8 +178,8 @@ def test_an_example_is_one_orbit_in_one_appearance(orbits: Path, nerf: Path) -> 
     assert 0 < turned < 8
     generator = torch.Generator().manual_seed(0)
     plain = data.draw(2, 1, 18, generator)
-    drawn = render_guide(network, plain.photos, plain.cameras[0], plain.cameras[1:], 1)
-    assert float((plain.guide.images - drawn.images)[:, 3].abs().mean()) < 0.05
+    rendered = render_guide(network, plain.photos, plain.cameras[0], plain.cameras[1:], 1)
+    assert float((plain.guide.images - rendered.images)[:, 3].abs().mean()) < 0.05
 
 
 def test_another_appearance_is_what_rendering_would_give(meshes: Path) -> None:
@@ -231,8 +231,8 @@ def test_views_around_stay_in_one_world(tmp_path: Path) -> None:
         exact += torch.equal(clip.targets[int(away.argmin())], clip.sources[0])
     assert exact > 0
     task = PixelNeRFTask(replace(PixelNeRFRecipe.smoke(), data=tmp_path, validation=tmp_path))
-    told, _ = task.validate(task.network.eval())
-    assert set(told) == {"psnr", "psnr of repeating", "psnr reversed", "psnr around"}
+    measured, _ = task.validate(task.network.eval())
+    assert set(measured) == {"psnr", "psnr of repeating", "psnr reversed", "psnr around"}
 
 
 def test_orbits_of_another_kind_are_refused(meshes: Path, nerf: Path, tmp_path: Path) -> None:
@@ -249,6 +249,13 @@ def test_more_views_than_an_orbit_has_are_refused(tiny: VideoRecipe) -> None:
 def test_pixelnerf_refuses_views_of_another_size(orbits: Path) -> None:
     with pytest.raises(V3DError, match="say --size 64"):
         make_task(PixelNeRFRecipe(data=orbits))
+
+
+@pytest.mark.parametrize("crop", [0, 30, 72])
+def test_crops_that_do_not_fit_are_refused(orbits: Path, crop: int) -> None:
+    """They are a multiple of 8 pixels, as latents are 8 times smaller, and no larger than a view."""
+    with pytest.raises(V3DError, match=f"--crop is {crop}; .* at most the 64 pixels"):
+        make_task(replace(VAERecipe.smoke(), data=orbits, crop=crop))
 
 
 def test_the_reconstruction_loss_sees_hues() -> None:

@@ -1,7 +1,7 @@
 """One rendered orbit, and the three ways it lies on disk.
 
 - A safetensors shard, `orbits-00000.safetensors`, quickest to read: `views` uint8 [N, V, H, W, 4] (colour on
-  white, then alpha), `photo` uint8 [N, H, W, 4] (the same), `c2w` [N, V, 4, 4], `K` [N, V, 3, 3], optionally
+  white, then alpha), `photo` uint8 [N, H, W, 4] (alike), `c2w` [N, V, 4, 4], `K` [N, V, 3, 3], optionally
   `depth` float16 [N, V, H, W] and `normal` int8 [N, V, H, W, 3] (times 127); object names and licences in the
   metadata.
 - A WebDataset tar, `orbits-00000.tar`: per orbit `KEY.photo.png`, `KEY.000.png`, ... (RGBA, straight alpha),

@@ -21,6 +21,7 @@ from v3d.cameras import Cameras, cat_cameras, orbit
 from v3d.data.combining import combine
 from v3d.data.corpus import CorpusObject
 from v3d.data.jobs import counted, survey, worker_pool
+from v3d.data.random_numbers import uniform
 from v3d.data.records import OrbitRecord, save_folder, save_shard, save_tar
 from v3d.data.settings import RenderSettings
 from v3d.data.sources import Source
@@ -67,8 +68,7 @@ def render_meshes(
         licences, orbits, and orbits that failed.
 
     Raises:
-        V3DError: no mesh is there, none is of use, a number is too small, or `out` holds data of other
-            settings.
+        V3DError: no mesh is there, none is of use, a number is too small, or `out` holds other data.
     """
     if min(settings.rounds, settings.views, settings.size, settings.per_shard) < 1 or settings.around < 0:
         raise V3DError("--rounds, --views, --size and --per-shard are 1 or more, --around is 0 or more.")
@@ -106,7 +106,7 @@ def render_chunk(chunk: Chunk, *, out: Path, settings: RenderSettings) -> list[d
     for source, r in chunk.sources:
         try:
             item, licence = source.load(), source.licence
-            if float(torch.rand((), generator=generator)) < settings.combined:
+            if uniform(generator, 0, 1) < settings.combined:
                 item, licence = with_partner(item, licence, chunk, generator)
             record = render_record(item, licence, settings, generator)
         except V3DError as error:
@@ -182,7 +182,7 @@ def draw_cameras(settings: RenderSettings, generator: torch.Generator) -> Camera
     low, high = settings.elevation
 
     def elevation() -> float:
-        return low if low == high else low + (high - low) * float(torch.rand((), generator=generator))
+        return low if low == high else uniform(generator, low, high)
 
     if settings.cameras == "orbit":
         return orbit(settings.views, size=settings.size, elevation=elevation())

@@ -2,8 +2,7 @@
 
 A shard is `scenes-00000.safetensors`: `rgb` uint8 [N, V, H, W, 3], `c2w` [N, V, 4, 4], `K` [N, V, 3, 3],
 `depth` float16 [N, V, H/4, W/4] (camera z at the pixel centres of that size, 0 for sky); metadata `numbers`,
-`objects` and `licences` (JSON lists, one entry a scene). Scene k is a function of the seed, of k and of the
-objects alone.
+`objects` and `licences` (JSON lists, one entry a scene). Scene k depends on the seed, k and the objects only.
 """
 
 from __future__ import annotations
@@ -51,9 +50,11 @@ def render_scenes(
         licences, scenes, and scenes that failed.
 
     Raises:
-        V3DError: no mesh is there, none is of use, `size` does not fit, or `out` holds data of other
-            settings.
+        V3DError: no mesh is there, none is of use, a number is too small, `size` is no multiple of 4, or
+            `out` holds data of other settings.
     """
+    if min(settings.scenes, settings.views, settings.size, settings.per_shard) < 1:
+        raise V3DError("--scenes, --views, --size and --per-shard are 1 or more.")
     if settings.size % DEPTH_STEP:
         raise V3DError(f"Views of {settings.size} pixels: the side must be a multiple of {DEPTH_STEP}.")
     show = on_progress or (lambda stage, done, total: None)
@@ -111,6 +112,6 @@ def render_scene_shard(
 
 
 def choose(sources: Sequence[Source], generator: torch.Generator) -> list[Source]:
-    """Draw the objects of one scene: one to `MOST_OBJECTS`, all different."""
+    """The objects of one scene, chosen at random: one to `MOST_OBJECTS`, all different."""
     count = 1 + integer(generator, 0, MOST_OBJECTS)
     return [sources[i] for i in torch.randperm(len(sources), generator=generator)[:count].tolist()]

@@ -36,19 +36,10 @@ class SceneShards:
         """
         self.folder = Path(folder)
         self.skipped: list[Path] = []
-        self._opened: set[Path] = set()
-        self._files: list[Any] = []
-        self._index: list[tuple[int, int]] = []
+        self._index: list[tuple[Any, int]] = []  # the open shard of each scene, and its row there
         self._objects: list[list[str]] = []
-        if self.refresh() == 0:
-            raise V3DError(
-                f"{folder} holds no rendered scenes (scenes-*.safetensors); make some with v3d render-scenes."
-            )
-
-    def refresh(self) -> int:
-        """Open the shards that came since, after the others; returns how many scenes there are now."""
-        for path in sorted(set(self.folder.glob("scenes-*.safetensors")) - self._opened):
-            self._opened.add(path)
+        self._keys: list[str] = []
+        for path in sorted(self.folder.glob("scenes-*.safetensors")):
             try:
                 file: Any = safe_open(path, "pt")
                 objects = json.loads(file.metadata()["objects"])
@@ -57,21 +48,26 @@ class SceneShards:
                 log.warning("skipped %s: %s", path, error)
                 self.skipped.append(path)
                 continue
-            self._index += [(len(self._files), row) for row in range(count)]
+            self._index += [(file, row) for row in range(count)]
             self._objects += objects
-            self._files.append(file)
-        return len(self)
+            self._keys += [f"{path.stem}-{row:04d}" for row in range(count)]
+        if not self._index:
+            raise V3DError(
+                f"{folder} holds no rendered scenes (scenes-*.safetensors); make some with v3d render-scenes."
+            )
 
     def __len__(self) -> int:
         return len(self._index)
 
     def __getitem__(self, i: int) -> tuple[Tensor, Cameras, Tensor]:
-        number, row = self._index[i]
-        rgb, c2w, K, depth = (
-            self._files[number].get_slice(name)[row] for name in ("rgb", "c2w", "K", "depth")
-        )
+        file, row = self._index[i]
+        rgb, c2w, K, depth = (file.get_slice(name)[row] for name in ("rgb", "c2w", "K", "depth"))
         return rgb, Cameras(c2w, K, rgb.shape[2], rgb.shape[1]), depth
 
     def objects(self, i: int) -> list[str]:
         """Names of the objects of scene i."""
         return self._objects[i]
+
+    def key(self, i: int) -> str:
+        """A name of scene i, of its shard and its row there, which stays when other shards arrive."""
+        return self._keys[i]

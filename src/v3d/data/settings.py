@@ -14,7 +14,7 @@ class RenderSettings:
     Attributes:
         rounds: random variants of every object.
         views: images of an orbit; the orbit model trains on 18.
-        around: images more, from random directions above, below and beside: PixelNeRF learns tops and
+        around: further images, from random directions above, below and beside: PixelNeRF learns tops and
             undersides from them.
         elevation: lowest and highest elevation in degrees; drawn once an orbit.
         cameras: "orbit" stands them evenly on a circle, "random" puts all but the first anywhere around the

@@ -4,8 +4,7 @@ The framing law. A photo is framed so that its object's box is centred and the b
 BORDER_RATIO` of the image (`v3d.capture.photo`). Training orbits obey the same law: the object is turned to a
 front, centred, and scaled until view 0 *is* such a photo. Only where another view would then leave the image
 (a long object seen end-on) does the object shrink, until the widest view fills `MAX_FILL`; the photo that
-conditions the generator keeps the law even then, so a long object seen end-on still comes out with its true
-proportions.
+conditions the generator keeps the law even then, so the object still comes out in its true proportions.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ _STRETCH = 1.3  # an axis grows or shrinks by at most this factor
 
 @dataclass(frozen=True)
 class OrbitVariant:
-    """What a training orbit draws at random.
+    """The random choices of a training orbit.
 
     Attributes:
         front: azimuth of the photo in degrees.
@@ -50,7 +49,7 @@ class OrbitVariant:
 
 
 DEFAULT_LIGHT = Light(torch.tensor([1.0, 0.6, 1.2]), ambient=0.7)
-"""One mild light, for variants that draw none."""
+"""One mild light, for variants without one of their own."""
 
 
 def random_variant(generator: torch.Generator) -> OrbitVariant:

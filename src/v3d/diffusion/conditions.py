@@ -1,7 +1,7 @@
 """What SVD's UNet is conditioned on: a photo's CLIP embedding, its VAE latent, and three numbers.
 
 The sampler (`v3d.diffusion.svd`) and the training (`v3d.training.tasks.svd`) build their conditions from here
-and run the network through `run_unet`, so both mean the same by them.
+and run the network through `run_unet`, so that these are the same for both.
 """
 
 from __future__ import annotations

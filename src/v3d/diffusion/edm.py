@@ -43,6 +43,9 @@ class Preconditioning:
     """v-prediction in EDM form (paper sec. 3; EDM table 1): `D = c_skip x + c_out F(c_in x, c_noise)`.
 
     With sigma_data = 1 this is the scaling that SVD and V3D were trained with.
+
+    Attributes:
+        sigma_data: standard deviation of the data.
     """
 
     sigma_data: float = 1.0
@@ -57,28 +60,35 @@ class Preconditioning:
         return c_skip, c_out, c_in, c_noise
 
     def denoise(self, network: Network, x: Tensor, sigma: Tensor) -> Tensor:
-        """`D(x, sigma)` [B, ...] of a raw network F (EDM eq. 7), with coefficients in float32 or better.
+        """`D(x, sigma)` [B, ...] of a raw network F (EDM eq. 7).
 
         Args:
-            x: [B, ...] noisy data; sigma: [B].
+            network: F.
+            x: [B, ...] noisy data.
+            sigma: [B] noise levels; the coefficients are computed in their type, then take that of `x`.
         """
         c_skip, c_out, c_in, c_noise = (c.to(x) for c in self.coefficients(sigma))
         return expand(c_skip, x) * x + expand(c_out, x) * network(expand(c_in, x) * x, c_noise)
 
     def loss_weight(self, sigma: Tensor) -> Tensor:
-        """`lambda(sigma) = 1 / c_out^2` [B]: targets of F have unit variance at every noise level."""
+        """`lambda(sigma) = 1 / c_out^2` [B] (EDM table 1): targets of F have unit variance at any sigma."""
         return (sigma**2 + self.sigma_data**2) / (sigma * self.sigma_data) ** 2
 
 
 @dataclass(frozen=True)
-class NoiseLaw:
-    """Training noise, `ln sigma ~ N(P_mean, P_std^2)`, with the paper's values (sec. 3.1)."""
+class NoiseDistribution:
+    """Noise levels of training, `ln sigma ~ N(P_mean, P_std^2)` (EDM table 1).
+
+    Attributes:
+        P_mean: mean of ln sigma, by default the paper's (sec. 3.1).
+        P_std: standard deviation of ln sigma, by default the paper's.
+    """
 
     P_mean: float = 1.5
     P_std: float = 2.0
 
     def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
-        """[count] noise levels sigma."""
+        """[count] random noise levels sigma; without a generator, of torch's global one."""
         return (self.P_mean + self.P_std * torch.randn(count, generator=generator)).exp()
 
 
@@ -88,7 +98,11 @@ def edm_loss(
     """Weighted squared error per sample [B] (EDM eq. 2), averaged over all other axes.
 
     Args:
-        x0: [B, ...] data; sigma: [B] noise levels; noise: [B, ...] standard normal.
+        denoise: D.
+        x0: [B, ...] data.
+        sigma: [B] noise levels.
+        noise: [B, ...] standard normal.
+        preconditioning: whose `loss_weight` weighs the errors.
     """
     x = x0 + expand(sigma, x0) * noise
     error = (denoise(x, sigma) - x0).square().flatten(1).mean(1)
@@ -116,8 +130,13 @@ def euler(denoise: Denoiser, noise: Tensor, sigmas: Tensor, on_step: OnStep | No
     """Euler's method on dx/dsigma = (x - D(x, sigma)) / sigma; the paper's sampler.
 
     Args:
+        denoise: D.
         noise: [B, ...] standard normal.
         sigmas: [steps + 1] decreasing, ending in 0 (`karras_sigmas`).
+        on_step: called after every step.
+
+    Returns:
+        [B, ...] samples of the data.
     """
     x = noise * float(sigmas[0])
     for i in range(len(sigmas) - 1):
@@ -130,13 +149,18 @@ def euler(denoise: Denoiser, noise: Tensor, sigmas: Tensor, on_step: OnStep | No
 
 
 def heun(denoise: Denoiser, noise: Tensor, sigmas: Tensor, on_step: OnStep | None = None) -> Tensor:
-    """Heun's second-order method (EDM algorithm 1 without churn), two denoiser calls a step.
+    """Heun's second-order method (EDM algorithm 1), two denoiser calls a step.
 
     The last step, to sigma 0, is Euler's, with one call.
 
     Args:
+        denoise: D.
         noise: [B, ...] standard normal.
         sigmas: [steps + 1] decreasing, ending in 0 (`karras_sigmas`).
+        on_step: called after every step.
+
+    Returns:
+        [B, ...] samples of the data.
     """
     x = noise * float(sigmas[0])
     for i in range(len(sigmas) - 1):
@@ -160,8 +184,13 @@ def dpm_solver_2m(denoise: Denoiser, noise: Tensor, sigmas: Tensor, on_step: OnS
     extrapolates D linearly. Below a dozen steps it wants sigma_max near 80, not 700.
 
     Args:
+        denoise: D.
         noise: [B, ...] standard normal.
         sigmas: [steps + 1] decreasing, ending in 0 (`karras_sigmas`).
+        on_step: called after every step.
+
+    Returns:
+        [B, ...] samples of the data.
     """
     x = noise * float(sigmas[0])
     previous: Tensor | None = None

@@ -2,8 +2,7 @@
 
 PixelNeRF renders every new view, right in pose and blurred where the photos leave several answers. Its depth
 then says where each photo shows what a view sees, and the nearest photos are warped there: sharp wherever
-that depth is right. The paper joins PixelNeRF's features to the noisy latents; ours joins these images to the
-noisy pixels.
+that depth is right. The paper joins PixelNeRF's features to latents; here these images join noisy pixels.
 """
 
 from __future__ import annotations
@@ -182,8 +181,8 @@ def add_residual(guide: Tensor, residual: Tensor, *, opaque: bool) -> Tensor:
 def in_outlines(images: Tensor, guide: Tensor) -> Tensor:
     """The colours of `images` in the silhouettes of `guide`.
 
-    Silhouettes that are generated view by view belong to no solid; PixelNeRF's do. Colours are taken off the
-    white; where `images` are transparent the guide's colour stands.
+    Silhouettes that are generated view by view are not of one body; PixelNeRF's are. Colours are taken off
+    the white; where `images` are transparent the guide's colour stands.
 
     Args:
         images, guide: [..., 4, H, W] in [-1, 1], colour on white, then alpha.

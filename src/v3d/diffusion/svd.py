@@ -84,6 +84,8 @@ class SVDModel:
         """Load a folder that `v3d convert` wrote, a diffusers folder of SVD, or such a hub repository.
 
         Args:
+            source: the folder, or the hub id `owner/name`.
+            device: where the sampling runs.
             memory: see the class; "auto" is low on devices with less than 12 GB.
             dtype: of the weights; by default float16 on a GPU (as the original's autocast), bfloat16 on
                 CPUs that compute in it, else float32.
@@ -188,7 +190,11 @@ class SVDModel:
         """Sample orbits by classifier-free guidance.
 
         Args:
+            conditions: of the B photos.
             noise: [B, V, 4, h, w] standard normal.
+            steps: sampler steps from sigma 700 to 0.002, at least 1.
+            guidance: constant over frames; 1 for none.
+            on_step: called after every step.
 
         Returns:
             Latents [B, V, 4, h, w], scaled for the UNet; see `decode`.
@@ -213,8 +219,7 @@ class SVDModel:
 
     @torch.no_grad()
     def estimate_seconds(self, steps: int = STEPS) -> float:
-        """Seconds that one orbit will take here, from one measured pass of UNet and decoder on a part of its
-        frames.
+        """Seconds that one guided orbit will take here, by one pass of UNet and decoder over two frames.
 
         Almost all of the work is proportional to the number of frames.
         """
@@ -232,7 +237,7 @@ class SVDModel:
         return steps * step + (time.perf_counter() - start) * self.views
 
     def _guided(self, x: Tensor, c_noise: Tensor, conditions: Conditions, guidance: float) -> Tensor:
-        """Classifier-free guidance of the raw network F; that of D is the same, since D is affine in F."""
+        """Classifier-free guidance of the raw network F; it equals that of D, which is affine in F."""
         if guidance == 1:
             return run_unet(self.networks.unet, x, c_noise, conditions)
         dropped = conditions.dropped()
@@ -264,8 +269,9 @@ def _device_bytes(device: torch.device) -> float:
 
 
 def store_in_int8(unet: nn.Module) -> None:
-    """Keep every matrix of a UNet as 8-bit integers with a scale for each row, in place; arithmetic stays as
-    it was.
+    """Keep every matrix of a UNet as 8-bit integers with a scale for each row, in place.
+
+    The arithmetic keeps its precision.
 
     Raises:
         V3DError: torchao is missing.

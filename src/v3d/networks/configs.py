@@ -22,11 +22,10 @@ class PixelNeRFConfig:
         hidden: channels of the decoder.
         near: least camera depth that frusta and rays span (in log steps), in the world's units.
         far: largest camera depth that frusta and rays span.
-        samples: points on a ray that look where things are.
-        fine: points that then draw them.
-        texture: channels of what surrounds a photo's pixel, by which photos are compared; 0 compares colours
-            alone.
-        drawn: side of the images that guide the video model, in pixels.
+        samples: coarse samples of a ray, which find where things are.
+        fine: fine samples of a ray, placed by the coarse ones; these are rendered.
+        texture: features of what surrounds a photo's pixel, by which photos are compared; 0: by colour only.
+        drawn: side of the rendered images that guide the video model, in pixels.
         opaque: every ray ends on something (scenes); else what is left is the white ground (objects).
         imagenet: the encoder also sees what `v3d.networks.imagenet` recognises.
     """
@@ -54,7 +53,7 @@ class VAEConfig:
     """Sizes of the VAE.
 
     Attributes:
-        latent_channels: of the latents.
+        latent_channels: channels of a latent.
         widths: channels at 1/2, 1/4 and 1/8 of the image's size.
         blocks: residual blocks of a size.
     """

@@ -32,6 +32,7 @@ _READ = (4, 6)
 """Stages whose outputs are used: parts of things (cells of 16 pixels) and things (of 32)."""
 
 CHANNELS = sum(_STAGES[k][-1] for k in _READ)
+"""Features of a cell."""
 
 
 class EfficientNetLite0(nn.Module):
@@ -58,7 +59,7 @@ class EfficientNetLite0(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """Widen, convolve every channel alone, narrow (MobileNetV2)."""
+    """Widen, convolve every channel by itself, narrow (MobileNetV2)."""
 
     def __init__(self, channels: int, width: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()

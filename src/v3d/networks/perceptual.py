@@ -1,9 +1,8 @@
-"""The perceptual loss of Gaussian and texture fitting (section 2 of the method's reconstruction stage).
+"""The perceptual loss of Gaussian and texture fits, and LPIPS for measurements (Zhang et al. 2018).
 
 Generated views disagree in detail, so pixels are compared through a frozen network: unit-normalised features
-of several layers, squared differences, averaged over the image (LPIPS, Zhang et al. 2018). Fits use the
-encoder of V3D's own VAE, measurements LPIPS's AlexNet; both ship. VGG16 can be had where its weights are on
-disk.
+of several layers, squared differences, averaged over the image. Fits use the encoder of V3D's own VAE,
+measurements LPIPS's AlexNet; both ship. VGG16 takes weights that are on disk already.
 """
 
 from __future__ import annotations
@@ -55,6 +54,7 @@ class Perceptual:
         Args:
             kind: "vae" (V3D's own, a good loss), "lpips" (AlexNet: the published metric, a poor loss, see
                 docs/results.md) or "vgg" (LPIPS with VGG16).
+            device: where the network is put.
             vgg16: torchvision's VGG16 weights; else $V3D_VGG16; else torch hub's cache.
 
         Raises:
@@ -135,7 +135,7 @@ class LPIPSNetwork(nn.Module):
 
 
 def alexnet() -> LPIPSNetwork:
-    """2.5 million parameters; its first layer has a stride of 4."""
+    """AlexNet's convolutions with five taps, untrained: 2.5 million parameters, a first stride of 4."""
     layers: list[nn.Module] = [nn.Conv2d(3, 64, 11, stride=4, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2)]
     layers += [nn.Conv2d(64, 192, 5, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2)]
     for channels, width in ((192, 384), (384, 256), (256, 256)):
@@ -144,7 +144,7 @@ def alexnet() -> LPIPSNetwork:
 
 
 def vgg16() -> LPIPSNetwork:
-    """14.7 million parameters, and more than 20 times AlexNet's work."""
+    """VGG16's convolutions with five taps, untrained: 14.7 million parameters, 20 times AlexNet's work."""
     layers: list[nn.Module] = []
     channels = 3
     for width in (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512):

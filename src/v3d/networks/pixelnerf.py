@@ -57,6 +57,7 @@ class Frusta:
     """What the encoder made of `sources`.
 
     Attributes:
+        sources: the photos, with their cameras and weights.
         volumes: [B, N, channels, planes, grid, grid] features behind each photo, on planes in log depth.
         pixels: [B, N, 4 + texture, S, S] the photos, and features of what surrounds each of their pixels.
     """
@@ -101,6 +102,7 @@ class PixelNeRF(nn.Module):
         """New views of one set of sources (B = 1), one view at a time to save memory.
 
         Args:
+            sources: one set of posed photos, whose weights are for all views ([1, N, 1]) or for each of V.
             cameras: V of them; width and height are multiples of 4.
 
         Returns:

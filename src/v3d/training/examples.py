@@ -1,4 +1,4 @@
-"""What training reads: orbits or scenes, each opened, checked, drawn from and measured in its own way."""
+"""What training reads: orbits or scenes, each opened, checked, sampled and measured in its own way."""
 
 from __future__ import annotations
 
@@ -68,6 +68,9 @@ class Examples(Protocol):
             views: targets.
             generator: of all choices.
             any_front: also begin orbits at other views than the photo's.
+
+        Raises:
+            V3DError: the example has too few views.
         """
         ...
 
@@ -80,10 +83,10 @@ class Examples(Protocol):
         ...
 
     def guides(self, pixelnerf: PixelNeRF, warps: int, counts: Sequence[int], views: int) -> Guides:
-        """The data with PixelNeRF's views of them, which are drawn unless they are kept already.
+        """The data with PixelNeRF's views of them, which are rendered unless they are kept already.
 
         Args:
-            pixelnerf: draws the guides.
+            pixelnerf: renders the guides.
             warps: photos that are warped to every view.
             counts: numbers of photos that will be asked for.
             views: most views that will be asked for together.
@@ -183,8 +186,17 @@ class SceneExamples:
         return len(self._shards)
 
     def clip(self, i: int, sources: int, views: int, generator: torch.Generator, *, any_front: bool) -> Clip:
-        """`sources` random views of a scene as sources, `views` others as targets."""
+        """`sources` random views of a scene as sources, `views` others as targets.
+
+        Raises:
+            V3DError: the scene has too few views.
+        """
         rgb, cameras, depth = self._shards[i]
+        if len(rgb) < sources + views:
+            raise V3DError(
+                f"A scene in {self._shards.folder} has {len(rgb)} views, too few for {sources} photos and"
+                f" {views} others: lower --sources or --views, or render longer clips."
+            )
         chosen = torch.randperm(len(rgb), generator=generator)[: sources + views]
         x, new = _opaque(rgb[chosen]), chosen[sources:]
         return Clip(x[:sources], cameras[chosen[:sources]], x[sources:], cameras[new], depth[new].float())

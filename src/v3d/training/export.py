@@ -26,7 +26,7 @@ class Sampling:
     """Defaults of a mini model's sampler.
 
     Attributes:
-        steps: network evaluations.
+        steps: of the sampler; 0 leaves PixelNeRF's views as they are.
         guidance: strength of classifier-free guidance; 1 is none.
         sigma_min: noise level of the last step.
         sigma_max: noise level of the first step.

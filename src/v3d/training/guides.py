@@ -1,7 +1,7 @@
-"""What the video model learns from: views of orbits and scenes, and their guides, which are drawn once.
+"""What the video model learns from: views of orbits and scenes, and their guides, which are rendered once.
 
-PixelNeRF takes far longer to draw a view than the video model to learn from it, so its views are kept in
-files beside the data, named after the network's weights and the size it draws at. Recoloured and mirrored
+PixelNeRF takes far longer to render a view than the video model to learn from it, so its views are kept in
+files beside the data, named after the network's weights and the size of its images. Recoloured and mirrored
 copies are made of views and guides together, every time anew.
 """
 
@@ -61,7 +61,7 @@ class Guides(Protocol):
     def __len__(self) -> int: ...
 
     def draw(self, i: int, sources: int, views: int, generator: torch.Generator) -> GuidedViews:
-        """`views` views of example i with `sources` photos, in a random appearance."""
+        """`views` views of example i with `sources` photos, in a random appearance, and their guide."""
         ...
 
 
@@ -73,13 +73,13 @@ class OrbitGuides:
     """
 
     def __init__(self, shards: OrbitShards, pixelnerf: PixelNeRF, warps: int) -> None:
-        """Draw the guides that are not in the cache.
+        """Render the guides that are not in the cache.
 
         Shards whose images cannot be decoded are logged and skipped.
 
         Args:
             shards: orbits of 18 views at elevation 0.
-            pixelnerf: draws the guides.
+            pixelnerf: renders the guides.
             warps: photos that are warped to every view.
 
         Raises:
@@ -108,7 +108,7 @@ class OrbitGuides:
         for row in range(len(shard.ids)):
             photo, cameras = _images(shard.photo(row)[None]), orbit(ORBIT_VIEWS)
             shard.views(row)  # a damaged one shows itself here, not in the middle of the training
-            rows.append(draw_bytes(pixelnerf, photo, cameras[0], cameras))
+            rows.append(render_bytes(pixelnerf, photo, cameras[0], cameras))
         images, depth = (torch.stack(part) for part in zip(*rows, strict=True))
         return _keep(cache, {"images": images, "depth": depth})
 
@@ -144,11 +144,11 @@ class SceneGuides:
     def __init__(
         self, shards: SceneShards, pixelnerf: PixelNeRF, warps: int, counts: Sequence[int], views: int
     ) -> None:
-        """Draw the guides that are not in the cache.
+        """Render the guides that are not in the cache.
 
         Args:
             shards: the scenes.
-            pixelnerf: draws the guides.
+            pixelnerf: renders the guides.
             warps: photos that are warped to every view.
             counts: numbers of photos.
             views: of a choice.
@@ -166,7 +166,7 @@ class SceneGuides:
         version = "-".join(map(str, (weights_fingerprint(pixelnerf), pixelnerf.config.drawn, *counts, views)))
         self._choices: list[Any] = []
         for i in range(len(self._shards)):
-            cache = shards.folder / f".guides-{version}/{i:06d}.safetensors"
+            cache = shards.folder / f".guides-{version}/{shards.key(i)}.safetensors"
             self._choices.append(_open(cache) or self._make(cache, i, pixelnerf, counts, views))
         self.size = self._shards[0][0].shape[1]
 
@@ -176,7 +176,7 @@ class SceneGuides:
         tensors: dict[str, Tensor] = {}
         for n in counts:
             chosen = torch.randperm(len(rgb), generator=generator)[: n + views]
-            images, depth = draw_bytes(pixelnerf, x[chosen[:n]], cameras[chosen[:n]], cameras[chosen[n:]])
+            images, depth = render_bytes(pixelnerf, x[chosen[:n]], cameras[chosen[:n]], cameras[chosen[n:]])
             tensors |= {f"chosen{n}": chosen, f"images{n}": images[:, :3].contiguous(), f"depth{n}": depth}
         return _keep(cache, tensors)
 
@@ -202,10 +202,19 @@ class SceneGuides:
 
 
 @torch.no_grad()
-def draw_bytes(
+def render_bytes(
     pixelnerf: PixelNeRF, photos: Tensor, photo_cameras: Cameras, cameras: Cameras
 ) -> tuple[Tensor, Tensor]:
-    """PixelNeRF's views as uint8 [V, 4, S, S], and their depth as float16 [V, S, S], both on the CPU."""
+    """PixelNeRF's views as they are kept: uint8 [V, 4, S, S], and camera depth as float16 [V, h, w].
+
+    Args:
+        pixelnerf: the network, on any device.
+        photos: [N, 4, S, S] in [-1, 1], colour on white, then alpha.
+        photo_cameras, cameras: of the photos and of the V views, in one world.
+
+    Returns:
+        Images (127.5 (x + 1) of values in [-1, 1], rounded) and depth, both on the CPU.
+    """
     images, depth = render_views(pixelnerf, photos.to(pixelnerf.position.device), photo_cameras, cameras)
     return (images.add(1).mul(127.5).add(0.5).clamp(0, 255)).to(torch.uint8).cpu(), depth.half().cpu()
 

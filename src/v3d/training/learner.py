@@ -128,6 +128,12 @@ def make_optimizers(network: nn.Module, recipe: Recipe) -> list[torch.optim.Opti
 
 
 def schedule(recipe: Recipe, step: int, done: float) -> float:
-    """The learning rate over its largest value: rises, stands, falls linearly to 0.02."""
+    """The learning rate as a fraction of its largest: it rises, stands, and falls linearly to 0.02.
+
+    Args:
+        recipe: its `warmup` and `flat` say when.
+        step: number of the step, from 0.
+        done: in [0, 1] of the way.
+    """
     fall = 1.0 if done < recipe.flat else max(0.02, (1 - done) / (1 - recipe.flat))
     return min(1.0, (step + 1) / recipe.warmup) * fall

@@ -46,7 +46,7 @@ class Log:
         sums = torch.stack([*self._sums.values()]).tolist() if self._sums else []
         means = {name: total / count for name, (total, count) in zip(self._sums, sums, strict=True) if count}
         self._sums.clear()
-        record = {k: round(v, 5) if math.isfinite(v) else None for k, v in (means | values).items()}
+        record = {k: _rounded(v) if math.isfinite(v) else None for k, v in (means | values).items()}
         with self._path.open("a") as file:
             file.write(json.dumps({"step": step, **record}) + "\n")
         if self._board is not None:
@@ -55,6 +55,11 @@ class Log:
                     self._board.add_scalar(name, number, step)
             self._board.flush()
         return {"step": step, **{k: v for k, v in record.items() if v is not None}}
+
+
+def _rounded(value: float) -> float:
+    """Five decimals; of what is below 0.1, such as a learning rate, five digits."""
+    return round(value, 5) if abs(value) >= 0.1 else float(f"{value:.5g}")
 
 
 def _step(line: str) -> float:

@@ -2,8 +2,7 @@
 
 What keeps it exact: all randomness of a step is a function of the seed and of the step (and sample), so a
 resumed run repeats an uninterrupted one, and a batch can be cut into parts, over processes or one after the
-other, without changing what is drawn. Processes sum their gradients and agree on the clock in one message a
-step.
+other, without changing what is chosen. Processes sum their gradients and share a clock in one message a step.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from v3d.files import atomic
 from v3d.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from v3d.training.learner import Learner
 from v3d.training.log import Log
-from v3d.training.processes import ALONE, Processes
+from v3d.training.processes import SINGLE_PROCESS, Processes
 from v3d.training.recipe import Recipe
 from v3d.training.task import BatchShare, Task
 
@@ -41,7 +40,7 @@ def run(
     *,
     minutes: float | None = None,
     resume: bool = False,
-    processes: Processes = ALONE,
+    processes: Processes = SINGLE_PROCESS,
     on_line: OnLine | None = None,
 ) -> Progress:
     """Train until the recipe's steps are done, `minutes` are over, or a signal (Ctrl-C) asks to stop.

@@ -37,8 +37,7 @@ class Processes:
         """Join the other processes, if there are any.
 
         Raises:
-            V3DError: several processes were started but accelerate is not installed, or there is no such
-                device.
+            V3DError: several processes were started without accelerate, or there is no such device.
         """
         chosen = pick_device(device)
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
@@ -86,5 +85,5 @@ class Processes:
             self._accelerator.wait_for_everyone()
 
 
-ALONE = Processes()
+SINGLE_PROCESS = Processes()
 """A single process on the CPU."""

@@ -29,14 +29,12 @@ class Recipe:
     linearly to 2 %. The run's length is `steps`; where that is 0, it is the time given with `--minutes`.
 
     Attributes:
-        data: folder of rendered orbits (`v3d render`).
-        validation: folder of orbits of other objects, to be measured and shown; None leaves that out.
+        data: folder of rendered orbits (`v3d render`) or scenes (`v3d render-scenes`).
+        validation: folder of other orbits or scenes, to be measured and shown; None leaves that out.
         steps: length of the run in optimiser steps; 0 goes by the clock.
         batch: samples of a step, over all processes.
-        accumulate: parts into which each process cuts its share of a step, to fit in memory; changes no
-            result.
-        optimizer: "adamw", or "muon" (torch 2.9) for the matrices of transformer blocks and AdamW for the
-            rest.
+        accumulate: parts into which each process cuts its share of a step to fit in memory.
+        optimizer: "adamw", or "muon" (torch 2.9) for matrices of transformer blocks and AdamW for the rest.
         learning_rate: largest.
         beta2: of AdamW.
         weight_decay: of the weights, per step and learning rate.
@@ -44,8 +42,7 @@ class Recipe:
         warmup: steps over which the learning rate rises.
         flat: fraction of the run after which it falls.
         ema: largest decay of the averaged weights, which are the ones that are exported.
-        precision: of the arithmetic; the weights are float32. "auto" is bfloat16 where the machine does that
-            fast.
+        precision: of the arithmetic; weights are float32. "auto" is bfloat16 where the machine is fast at it.
         compile: run the network through torch.compile.
         seed: of every random choice.
         save_minutes: between checkpoints, each with validation and samples.
@@ -121,8 +118,8 @@ class PixelNeRFRecipe(Recipe):
         rays: random ones of each view.
         pixels: side to which views are reduced before rays are drawn.
         network: its sizes. `imagenet` is better for scenes; of objects it makes the network overfit.
-        depth_loss: weight of |ln(depth / true depth)|, where the data say the depth (scenes).
-        lpips: weight of the perceptual distance of a square of neighbouring pixels; 0 draws none. Squared
+        depth_loss: weight of |ln(depth / true depth)|, where the data have depth (scenes).
+        lpips: weight of the perceptual distance of a square of neighbouring pixels; 0 leaves it out. Squared
             errors alone ask for the mean of what may be there, which is a blur.
         square: side of that square, in pixels of the whole view; its area is a multiple of `rays`.
     """
@@ -181,17 +178,15 @@ class VideoRecipe(Recipe):
         examples: what the data are: "orbits" (`v3d render`) or "scenes" (`v3d render-scenes`).
         pixelnerf: folder of a trained PixelNeRF, whose views are the guide; None takes the one that ships.
         source_counts: numbers of photos, one chosen for each step.
-        views: generated together in most steps: random ones of an orbit, which is the cheapest way to learn
-            it.
+        views: generated together in most steps: random ones of an orbit, the cheapest way to learn it.
         all_views: generated together in the last steps, in smaller batches.
         all_views_after: fraction of the run after which these begin.
         network: its sizes; the views' own replaces its `size`.
         drop: how often the photos are withheld (classifier-free guidance; the paper's 0.2).
-        P_mean: of the noise law ln sigma ~ N(P_mean, P_std^2). The paper's is 1.5, for whole views; this is
-            for what the guide leaves open.
-        P_std: standard deviation in the noise law (the paper's is 2.0).
-        first_steps: share of the samples that take the sampler's first step, from pure noise, instead of the
-            noise law.
+        P_mean: of the noise distribution ln sigma ~ N(P_mean, P_std^2). The paper's is 1.5, for whole views;
+            this is for what the guide leaves open.
+        P_std: standard deviation in the noise distribution (the paper's is 2.0).
+        first_steps: share of the samples that take the sampler's first step, from pure noise.
         lpips: weight of the perceptual distance of what that step generates; 0 leaves it the mean, a blur.
         guidance: default strength of the exported model's guidance.
         sampler_steps: default number of the exported model's steps.
@@ -269,16 +264,15 @@ class SVDRecipe(Recipe):
         batch: orbits of a step, over all processes.
         accumulate: parts of each process's share; batch divided by the number of processes leaves one orbit
             at a time.
-        model: folder that `v3d convert` wrote, a diffusers folder of SVD, or such a hub id; where the tuning
-            starts.
+        model: where tuning starts: a folder that `v3d convert` wrote, a diffusers folder of SVD, or a hub id.
         size: pixels of a view's side; orbits of another size are resized.
         layers: that train: all as in the paper, or the temporal ones alone (43 % of the weights), which needs
             half the memory.
         checkpointing: compute activations again in the backward pass instead of keeping them.
         random_front: begin each orbit at a random one of its views.
         drop: how often the photo's latent is withheld, and, drawn separately, its CLIP embedding.
-        P_mean: of the noise law ln sigma ~ N(P_mean, P_std^2).
-        P_std: standard deviation in the noise law.
+        P_mean: of the noise distribution ln sigma ~ N(P_mean, P_std^2).
+        P_std: standard deviation in the noise distribution.
         augmentation_mean: of the noise s on the photo's latent, ln s ~ N(augmentation_mean,
             augmentation_std^2).
         augmentation_std: standard deviation in that law.

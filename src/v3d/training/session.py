@@ -16,7 +16,7 @@ from v3d.settings import Device
 from v3d.training import loop
 from v3d.training.checkpoint import FILE, Progress, read_recipe
 from v3d.training.loop import OnLine
-from v3d.training.processes import ALONE, Processes
+from v3d.training.processes import SINGLE_PROCESS, Processes
 from v3d.training.recipe import PixelNeRFRecipe, Recipe, SVDRecipe, VAERecipe, VideoRecipe
 from v3d.training.task import Task
 from v3d.training.tasks.pixelnerf import PixelNeRFTask
@@ -104,14 +104,13 @@ def resume_training(
         on_line: called with every line of the log.
 
     Raises:
-        V3DError: there is no usable checkpoint, data are missing, another process trains there, the disk is
-            full.
+        V3DError: the checkpoint or its data are missing, another process trains there, the disk is full.
     """
     recipe = read_recipe(out)
     return train(recipe, out, minutes=minutes, resume=True, device=device, threads=threads, on_line=on_line)
 
 
-def make_task(recipe: Recipe, processes: Processes = ALONE, init: Path | None = None) -> Task:
+def make_task(recipe: Recipe, processes: Processes = SINGLE_PROCESS, init: Path | None = None) -> Task:
     """Open the data and make the network that the recipe trains.
 
     Args:

@@ -1,8 +1,8 @@
 """The latent cache of SVD's tuning: every orbit as its frozen VAE and CLIP tower encode it, beside its shard.
 
 Kept are the posteriors' means and deviations, not samples of them, because the original draws new samples
-every step. An orbit may begin at any of its views (`OrbitLatents.from_front`), so every view has its CLIP
-embedding too.
+every step. An orbit may begin at any of its views (`OrbitLatents.from_front`), so each of them has its CLIP
+embedding, too.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class LatentCache:
                 file = safe_open(cache, "pt")
             self._rows += [(file, row) for row in range(len(shard.ids))]
         if not self._rows:
-            raise V3DError(f"None of the orbits in {shards.paths[0].parent} can be read.")
+            raise V3DError(f"None of the orbits in {shards.folder} can be read.")
 
     def __len__(self) -> int:
         return len(self._rows)

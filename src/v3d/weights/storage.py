@@ -80,7 +80,7 @@ def load_network(folder: Path, name: str, make: Callable[[dict[str, Any]], Netwo
 
 
 def weights_fingerprint(network: nn.Module) -> str:
-    """A name for a network's weights."""
+    """A name for a network's weights: 8 hexadecimal digits of the hash of all its tensors."""
     digest = hashlib.sha256()
     for tensor in network.state_dict().values():
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
@@ -90,4 +90,4 @@ def weights_fingerprint(network: nn.Module) -> str:
 def unusable_weights(folder: Path, error: Exception) -> str:
     """One sentence for weights that cannot be read."""
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return f"{folder} holds no usable mini weights ({reason}); reinstall the package or check the folder."
+    return f"{folder} holds no usable weights ({reason}); reinstall the package or check the folder."

@@ -1,4 +1,4 @@
-"""Training of PixelNeRF: draw rays of an object's or a scene's views from its source photos."""
+"""Training of PixelNeRF: render random rays of an object's or a scene's views from its source photos."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from v3d.errors import V3DError
+from v3d.metrics import decibels
 from v3d.networks.perceptual import Perceptual
 from v3d.networks.pixelnerf import PixelNeRF, load_pixelnerf
 from v3d.networks.sources import Sources, camera_similarity
@@ -18,7 +19,7 @@ from v3d.networks.volume_rendering import Rendered
 from v3d.training.examples import Clip, Examples, open_examples
 from v3d.training.export import export_pixelnerf
 from v3d.training.order import Order
-from v3d.training.processes import ALONE, Processes
+from v3d.training.processes import SINGLE_PROCESS, Processes
 from v3d.training.recipe import PixelNeRFRecipe
 from v3d.training.task import BatchShare
 
@@ -55,7 +56,7 @@ class PixelNeRFTask:
     data: Examples
 
     def __init__(
-        self, recipe: PixelNeRFRecipe, processes: Processes = ALONE, init: Path | None = None
+        self, recipe: PixelNeRFRecipe, processes: Processes = SINGLE_PROCESS, init: Path | None = None
     ) -> None:
         """Open the data and make the network.
 
@@ -67,14 +68,7 @@ class PixelNeRFTask:
         Raises:
             V3DError: data or weights are missing or do not fit, or the recipe's sizes do not.
         """
-        if recipe.lpips and recipe.square**2 % recipe.rays:
-            raise V3DError(
-                f"A square of {recipe.square} pixels a side is no multiple of {recipe.rays} rays; change one."
-            )
-        if min(recipe.network.samples, recipe.network.fine) < 1 or recipe.network.texture < 0:
-            raise V3DError(
-                "A ray has at least one sample, even and fine, and --texture is 0 or more channels."
-            )
+        check_sizes(recipe)
         self.recipe, self.processes = recipe, processes
         self.refresh()
         self._validation = None if recipe.validation is None else self._open(recipe.validation)
@@ -123,7 +117,7 @@ class PixelNeRFTask:
         depth_error = (ratio.log().abs() * has_depth).mean(1)
         values = {
             "loss": error.square().mean((1, 2)) + r.depth_loss * depth_error,
-            "psnr of rays": -10 * error[..., :3].square().mean((1, 2)).log10(),
+            "psnr of rays": decibels(error[..., :3].square().mean((1, 2))),
         }
         shape_errors = {"depth": depth_error, "alpha": error[..., 3].square().mean(1)}
         values |= {name: shape_errors[name] for name in self.data.metrics}
@@ -201,8 +195,33 @@ class PixelNeRFTask:
         return {name: float(torch.stack(v).mean()) for name, v in psnrs.items()}, torch.cat(rows)
 
 
+def check_sizes(recipe: PixelNeRFRecipe) -> None:
+    """Refuse a recipe whose sizes do not fit each other.
+
+    Raises:
+        V3DError: the square of the perceptual loss is no multiple of the rays; a ray has no sample; or the
+            sizes of views, patches, frusta, tokens and training rays do not divide each other.
+    """
+    c = recipe.network
+    if recipe.lpips and recipe.square**2 % recipe.rays:
+        raise V3DError(
+            f"A square of {recipe.square} pixels a side is no multiple of {recipe.rays} rays; change one."
+        )
+    if min(c.samples, c.fine) < 1 or c.texture < 0:
+        raise V3DError("A ray has at least one sample, even and fine, and --texture is 0 or more channels.")
+    if c.patch < 1 or c.size % c.patch or c.grid % (c.size // c.patch) or c.width % 64:
+        raise V3DError(
+            f"--size ({c.size}) must be a multiple of --patch ({c.patch}), --grid ({c.grid}) of their"
+            f" quotient, and --width ({c.width}) of 64."
+        )
+    if recipe.pixels < 1 or c.size % recipe.pixels:
+        raise V3DError(
+            f"--size ({c.size}) must be a multiple of --pixels ({recipe.pixels}), to which views are reduced."
+        )
+
+
 def _generated(network: PixelNeRF, clip: Clip) -> Tensor:
-    """The targets as the network draws them at half size: [V, 4, S/2, S/2] in [0, 1], on the CPU."""
+    """The targets as the network renders them at half size: [V, 4, S/2, S/2] in [0, 1], on the CPU."""
     half = clip.targets.shape[-1] // 2
     near = camera_similarity(clip.source_cameras, clip.target_cameras)
     sources = Sources.of(clip.sources * 2 - 1, clip.source_cameras, near)
@@ -214,13 +233,19 @@ def _generated(network: PixelNeRF, clip: Clip) -> Tensor:
 
 def _psnr(images: Tensor, true: Tensor) -> Tensor:
     """[V] of the colours of [V, 4, H, W] in [0, 1]."""
-    return -10 * (images - true)[:, :3].square().mean((1, 2, 3)).log10()
+    return decibels((images - true)[:, :3].square().mean((1, 2, 3)))
 
 
 def draw_rays(
     clip: Clip, pixels: int, rays: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Rays through random pixels of the targets, which are reduced to `pixels` a side first.
+
+    Args:
+        clip: its targets' side is a multiple of `pixels`.
+        pixels: side of the reduced targets.
+        rays: of each target.
+        generator: of the choice.
 
     Returns:
         origins and directions [V * rays, 3], what they show [V * rays, 4] (colour premultiplied by alpha),
@@ -240,6 +265,11 @@ def draw_rays(
 
 def draw_square(clip: Clip, side: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
     """A random square of neighbouring pixels of the first target.
+
+    Args:
+        clip: its targets are at least `side` pixels wide.
+        side: of the square, in pixels.
+        generator: of its place.
 
     Returns:
         origins and directions [side^2, 3], rows first, and what they show [side, side, 3] on white.

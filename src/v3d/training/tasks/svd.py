@@ -32,8 +32,9 @@ from v3d.diffusion.conditions import (
 from v3d.diffusion.official.networks import load_networks, official_folder, save_networks
 from v3d.diffusion.svd import SVDModel, use_single_token_attention
 from v3d.errors import V3DError
+from v3d.metrics import decibels
 from v3d.training.order import Order
-from v3d.training.processes import ALONE, Processes
+from v3d.training.processes import SINGLE_PROCESS, Processes
 from v3d.training.recipe import SVDRecipe
 from v3d.training.svd_latent_cache import LatentCache, OrbitLatents, pixels
 from v3d.training.task import BatchShare
@@ -57,7 +58,7 @@ class SVDTask:
 
     network: nn.Module
 
-    def __init__(self, recipe: SVDRecipe, processes: Processes = ALONE) -> None:
+    def __init__(self, recipe: SVDRecipe, processes: Processes = SINGLE_PROCESS) -> None:
         """Load the networks and encode the data.
 
         Args:
@@ -65,8 +66,7 @@ class SVDTask:
             processes: this process among those that train together.
 
         Raises:
-            V3DError: data or weights are missing or do not fit, or there are more parts than samples in a
-                step.
+            V3DError: data or weights are missing or do not fit, or a step has fewer samples than parts.
         """
         if recipe.batch < processes.size * recipe.accumulate:
             raise V3DError(
@@ -82,7 +82,6 @@ class SVDTask:
             self._validation_shards = OrbitShards(recipe.validation)
             self._validation = self._encode(self._validation_shards)
         self.networks.vae.to(processes.device)
-        self.networks.image_encoder.to("cpu")  # not needed any more
         # diffusers warns of any .to(dtype).
         logging.getLogger("diffusers.models.modeling_utils").setLevel(logging.ERROR)
         unet = self.networks.unet.to(processes.device)
@@ -92,7 +91,7 @@ class SVDTask:
         for name, p in unet.named_parameters():
             p.requires_grad_(recipe.layers == "all" or is_temporal(name))
         self.network = unet.train()
-        self.law = edm.NoiseLaw(recipe.P_mean, recipe.P_std)
+        self.noise_distribution = edm.NoiseDistribution(recipe.P_mean, recipe.P_std)
 
     def _encode(self, shards: OrbitShards) -> LatentCache:
         """The first process encodes what is not in the cache."""
@@ -100,6 +99,7 @@ class SVDTask:
         if not self.processes.main:
             self.processes.wait()
         cache = LatentCache(shards, n.vae, n.image_encoder, self.recipe.size, self.processes.device)
+        n.image_encoder.to("cpu")  # training itself does not need it
         if self.processes.main:
             self.processes.wait()
         return cache
@@ -120,7 +120,7 @@ class SVDTask:
     def losses(self, network: nn.Module, share: BatchShare) -> dict[str, Tensor]:
         """Per orbit [B]: the EDM loss, and the same value under the name of its range of sigma."""
         r, g = self.recipe, share.generator()
-        sigma = self.law.sample(share.batch, g)
+        sigma = self.noise_distribution.sample(share.batch, g)
         augmentation = (
             r.augmentation_mean + r.augmentation_std * torch.randn(share.batch, generator=g)
         ).exp()
@@ -247,4 +247,4 @@ def withheld(conditions: Conditions, *, embedding: bool, latent: bool) -> Condit
 
 
 def _psnr(mse: list[Tensor]) -> float:
-    return float((-10 * torch.stack(mse).clamp_min(1e-10).log10()).mean())
+    return float(decibels(torch.stack(mse)).mean())

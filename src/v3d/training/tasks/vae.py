@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from v3d.data.orbit_shards import OrbitShards
 from v3d.data.shards import UNREADABLE
 from v3d.errors import V3DError
+from v3d.metrics import decibels
 from v3d.networks.vae import VAE, load_vae
 from v3d.training.export import export_vae
 from v3d.training.order import Order
-from v3d.training.processes import ALONE, Processes
+from v3d.training.processes import SINGLE_PROCESS, Processes
 from v3d.training.recipe import VAERecipe
 from v3d.training.task import BatchShare
 
@@ -48,7 +49,9 @@ class VAETask:
 
     network: nn.Module
 
-    def __init__(self, recipe: VAERecipe, processes: Processes = ALONE, init: Path | None = None) -> None:
+    def __init__(
+        self, recipe: VAERecipe, processes: Processes = SINGLE_PROCESS, init: Path | None = None
+    ) -> None:
         """Open the data and make the network.
 
         Args:
@@ -70,6 +73,11 @@ class VAETask:
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._validation = None if recipe.validation is None else OrbitShards(recipe.validation)
         self.refresh()
+        side = min(self.data.photo(0).shape[:2])
+        if not 8 <= recipe.crop <= side or recipe.crop % 8:
+            raise V3DError(
+                f"--crop is {recipe.crop}; it must be a multiple of 8, at most the {side} pixels of a view."
+            )
 
     def refresh(self) -> None:
         """Open the data anew, with what has arrived."""
@@ -95,7 +103,7 @@ class VAETask:
         divergence = 0.5 * (mean**2 + logvar.exp() - 1 - logvar).flatten(1).mean(1)
         loss = reconstruction_loss(y, x) + r.kl * divergence * r.network.latent_channels * 16
         mse = (y - x).square().flatten(1).mean(1) / 4  # images are in [-1, 1]
-        return {"loss": loss, "kl": divergence.detach(), "psnr of crops": -10 * mse.detach().log10()}
+        return {"loss": loss, "kl": divergence.detach(), "psnr of crops": decibels(mse.detach())}
 
     def _crop(self, position: int, generator: torch.Generator) -> Tensor:
         """A random crop [S, S, 4] uint8 that touches the object; unreadable images are passed over."""
@@ -134,7 +142,7 @@ class VAETask:
         x = images.permute(0, 3, 1, 2).float().to(p.device) / 127.5 - 1
         y = vae.decoder(vae.moments(x.to(p.dtype))[0]).float().clamp(-1, 1)
         mse = (y - x).square().mean((2, 3)) / 4
-        colour, alpha = (-10 * mse.clamp_min(1e-10).log10()).split([3, 1], 1)
+        colour, alpha = decibels(mse).split([3, 1], 1)
         shown = torch.stack([x[:_SHOWN, :3], y[:_SHOWN, :3]]) / 2 + 0.5
         picture = shown.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
         return {"psnr": float(colour.mean()), "psnr of alpha": float(alpha.mean())}, picture

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from v3d.diffusion.dit import Geometry, OrbitDiT, load_dit
-from v3d.diffusion.edm import Denoiser, NoiseLaw, Preconditioning, expand
+from v3d.diffusion.edm import Denoiser, NoiseDistribution, Preconditioning, expand
 from v3d.diffusion.guide import Guide, add_residual
 from v3d.errors import V3DError
 from v3d.networks.perceptual import Perceptual
@@ -19,7 +19,7 @@ from v3d.training.examples import Examples, open_examples
 from v3d.training.export import Sampling, export_mini
 from v3d.training.guides import GuidedViews, Guides
 from v3d.training.order import Order
-from v3d.training.processes import ALONE, Processes
+from v3d.training.processes import SINGLE_PROCESS, Processes
 from v3d.training.recipe import VideoRecipe
 from v3d.training.task import BatchShare
 
@@ -72,8 +72,10 @@ class VideoTask:
     network: nn.Module
     data: Guides
 
-    def __init__(self, recipe: VideoRecipe, processes: Processes = ALONE, init: Path | None = None) -> None:
-        """Draw the guides of the data and make the network.
+    def __init__(
+        self, recipe: VideoRecipe, processes: Processes = SINGLE_PROCESS, init: Path | None = None
+    ) -> None:
+        """Render the guides of the data and make the network.
 
         Args:
             recipe: what is trained, and how.
@@ -111,7 +113,7 @@ class VideoTask:
         return examples.guides(self.pixelnerf, r.network.warps, r.source_counts, max(r.views, r.all_views))
 
     def _load(self, examples: Examples) -> None:
-        """Take the training data; the first process draws the guides that are not in the cache."""
+        """Take the training data; the first process renders the guides that are not in the cache."""
         if not self.processes.main:
             self.processes.wait()
         self.data = self._guides(examples)
@@ -120,7 +122,7 @@ class VideoTask:
         self.order = Order(len(self.data), self.recipe.seed)
 
     def refresh(self) -> None:
-        """Open the data anew, and draw the guides of what has arrived."""
+        """Open the data anew, and render the guides of what has arrived."""
         self._load(open_examples(self.recipe.examples, self.recipe.data))
 
     def views(self, done: float) -> int:
@@ -135,12 +137,12 @@ class VideoTask:
         """Per set of views [B]: the EDM loss, for some with LPIPS, and these apart.
 
         The first samples (the share `first_steps`) take the sampler's first step, from pure noise, and are
-        judged by LPIPS; the others follow the noise law.
+        judged by LPIPS; the others follow the noise distribution.
         """
         r, g = self.recipe, share.generator()
         count = r.source_counts[int(torch.randint(len(r.source_counts), (), generator=g))]
         keep = (torch.rand(share.batch, generator=g) >= r.drop)[share.samples].to(share.device)
-        sigma = NoiseLaw(r.P_mean, r.P_std).sample(share.batch, g)[share.samples].to(share.device)
+        sigma = NoiseDistribution(r.P_mean, r.P_std).sample(share.batch, g)[share.samples].to(share.device)
         n_first = sum(j < r.first_steps * share.batch for j in share.samples)  # they come first
         first = torch.arange(len(share.samples), device=share.device) < n_first
         sigma = torch.where(first, SIGMA_MAX, sigma)

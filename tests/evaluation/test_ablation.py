@@ -17,6 +17,7 @@ from v3d.diffusion.generator import Generator
 from v3d.errors import V3DError
 from v3d.evaluation.ablation import Bench, ObjectVariants, merge
 from v3d.evaluation.ablation_report import make_ablation_report
+from v3d.evaluation.evaluate import evaluate
 from v3d.evaluation.generation import OrbitGenerator, repeat_photo
 from v3d.evaluation.plot import Point, plot
 from v3d.evaluation.protocol import GENERATION, RECONSTRUCTION, ObjectProtocol
@@ -191,8 +192,9 @@ def test_the_command_resumes_and_measures_only_what_is_new(folder: Path, tmp_pat
         seen.clear()
         settings = AblationSettings(carving=tuple(carving), views=(18, 6), mesh=False, quality="draft")
         objects = ObjectSource(manifest=folder / "index.json", limit=limit)
-        report = EvaluateAblation(tmp_path / "out", objects, settings, size=32).run(
-            on_object=lambda *state: seen.append(state)
+        report = evaluate(
+            EvaluateAblation(tmp_path / "out", objects, settings, size=32),
+            on_object=lambda *state: seen.append(state),
         )
         assert "| base |" in markdown(report)
         means: dict[str, dict[str, float]] = report["summary"]["assets, all objects"]
@@ -208,11 +210,11 @@ def test_the_command_resumes_and_measures_only_what_is_new(folder: Path, tmp_pat
     assert all(p.stat().st_size == size for p, size in times.items())  # nothing was measured twice
     assert run(2, [True, False])["base"]["n"] == 2
     with pytest.raises(V3DError, match="Nothing is varied"):
-        EvaluateAblation(tmp_path / "out", ObjectSource(manifest=folder / "index.json")).run()
+        evaluate(EvaluateAblation(tmp_path / "out", ObjectSource(manifest=folder / "index.json")))
     for name in ("model", "views", "above", "photo", "carving"):
         settings = replace(AblationSettings(steps=(1, 2)), **{name: ()})
         with pytest.raises(V3DError, match=f"--{name} "):
-            EvaluateAblation(tmp_path / "out", settings=settings).run()
+            evaluate(EvaluateAblation(tmp_path / "out", settings=settings))
 
 
 def test_another_preset_of_hulls_is_another_header(monkeypatch: pytest.MonkeyPatch):
@@ -227,7 +229,7 @@ def test_another_preset_of_hulls_is_another_header(monkeypatch: pytest.MonkeyPat
 def test_guidance_and_steps_of_the_weights_that_ship(folder: Path, tmp_path: Path):
     settings = AblationSettings(guidance=(1.0, 8.0), steps=(2, 1), hull=False)
     objects = ObjectSource(manifest=folder / "index.json", limit=1)
-    report = EvaluateAblation(tmp_path, objects, settings, size=32).run()
+    report = evaluate(EvaluateAblation(tmp_path, objects, settings, size=32))
     means = report["summary"]["orbits, all objects"]
     assert list(means) == ["base", "guidance 8.0", "steps 1"]
     assert len({row["psnr"] for row in means.values()}) == 3
@@ -237,7 +239,7 @@ def test_guidance_and_steps_of_the_weights_that_ship(folder: Path, tmp_path: Pat
 def test_samplers_of_the_weights_that_ship(folder: Path, tmp_path: Path):
     settings = AblationSettings(sampler=("euler", "heun"), steps=(2,), hull=False)
     objects = ObjectSource(manifest=folder / "index.json", limit=1)
-    means = EvaluateAblation(tmp_path, objects, settings, size=32).run()["summary"]["orbits, all objects"]
+    means = evaluate(EvaluateAblation(tmp_path, objects, settings, size=32))["summary"]["orbits, all objects"]
     assert means["base"]["psnr"] != means["sampler heun"]["psnr"]
 
 

@@ -10,6 +10,7 @@ import torch
 from v3d.cli import main
 from v3d.diffusion.dit import OrbitDiT, OrbitDiTConfig
 from v3d.errors import V3DError
+from v3d.evaluation.evaluate import evaluate
 from v3d.evaluation.protocol import RECONSTRUCTION
 from v3d.evaluation.settings import (
     EvaluateAsset,
@@ -36,10 +37,10 @@ def test_generation_baselines_are_reported_and_resumed(folder: Path, packed: Pat
         size=32,
     )
     seen: list[tuple[str, int, int]] = []
-    command.run(on_object=lambda *state: seen.append(state))
+    evaluate(command, on_object=lambda *state: seen.append(state))
     assert seen == [("glb/ball", 1, 1)]
-    report = replace(command, objects=ObjectSource(corpus=folder)).run(
-        on_object=lambda *state: seen.append(state)
+    report = evaluate(
+        replace(command, objects=ObjectSource(corpus=folder)), on_object=lambda *state: seen.append(state)
     )
     assert seen[1:] == [("glb/pillar", 2, 2)]  # the first was not measured again
     methods = report["summary"]["all objects"]
@@ -49,7 +50,7 @@ def test_generation_baselines_are_reported_and_resumed(folder: Path, packed: Pat
     assert stored["provenance"]["protocol"]["version"] == "generation-1"
     assert "| repeat the photo | 2 |" in (tmp_path / "report.md").read_text()
     with pytest.raises(V3DError, match="other settings"):
-        replace(command, size=40).run()
+        evaluate(replace(command, size=40))
 
 
 def test_the_device_of_a_generator_is_chosen_as_everywhere(
@@ -89,17 +90,17 @@ def test_views_are_compared_with_views(meshes: dict[str, Mesh], tmp_path: Path):
     wrong = Views(truth.rgb.roll(1, 0), truth.alpha.roll(1, 0), truth.cameras)
     save_views(truth, tmp_path / "a")
     save_views(wrong, tmp_path / "b")
-    same = EvaluateViews(tmp_path / "a", tmp_path / "a", tmp_path / "out").run()
+    same = evaluate(EvaluateViews(tmp_path / "a", tmp_path / "a", tmp_path / "out"))
     assert same["objects"][0]["scores"]["mean"]["psnr"] == 100
     assert (tmp_path / "out" / "report.md").exists()
-    other = EvaluateViews(tmp_path / "b", tmp_path / "a").run()["objects"][0]["scores"]
+    other = evaluate(EvaluateViews(tmp_path / "b", tmp_path / "a"))["objects"][0]["scores"]
     assert len(other) == 5 and other["mean"]["psnr"] < 40
     save_views(truth[:3], tmp_path / "c")
     with pytest.raises(V3DError, match="3 views"):
-        EvaluateViews(tmp_path / "c", tmp_path / "a").run()
+        evaluate(EvaluateViews(tmp_path / "c", tmp_path / "a"))
     save_views(truth[[1, 0, 2, 3]], tmp_path / "d")
     with pytest.raises(V3DError, match="different places"):
-        EvaluateViews(tmp_path / "d", tmp_path / "a").run()
+        evaluate(EvaluateViews(tmp_path / "d", tmp_path / "a"))
 
 
 def test_views_of_other_lenses_are_not_compared(meshes: dict[str, Mesh], tmp_path: Path):
@@ -110,11 +111,11 @@ def test_views_of_other_lenses_are_not_compared(meshes: dict[str, Mesh], tmp_pat
     K[:, :2, :2] *= 1.1
     save_views(replace(truth, cameras=replace(truth.cameras, K=K)), tmp_path / "b")
     with pytest.raises(V3DError, match="different angles"):
-        EvaluateViews(tmp_path / "b", tmp_path / "a").run()
+        evaluate(EvaluateViews(tmp_path / "b", tmp_path / "a"))
     soft = truth.resized(8, 8).resized(32, 32)  # without edges, which resizing would blur
     save_views(soft, tmp_path / "a")
     save_views(soft.resized(64, 64), tmp_path / "c")  # larger images of these cameras are compared
-    same = EvaluateViews(tmp_path / "c", tmp_path / "a").run()
+    same = evaluate(EvaluateViews(tmp_path / "c", tmp_path / "a"))
     assert same["objects"][0]["scores"]["mean"]["psnr"] > 40
 
 
@@ -123,7 +124,7 @@ def test_assets_are_compared_with_assets(meshes: dict[str, Mesh], tmp_path: Path
     save_glb(ball, tmp_path / "a.glb")
     save_glb(replace(ball, vertices=2 * ball.vertices + torch.tensor([0.1, 0.0, 0.0])), tmp_path / "b.glb")
     command = EvaluateAsset(tmp_path / "b.glb", tmp_path / "a.glb", size=32)
-    apart = command.run()["objects"][0]["scores"]
+    apart = evaluate(command)["objects"][0]["scores"]
     assert apart["mesh"]["chamfer"] > 0.2 and apart["true mesh"]["chamfer"] < 1e-5
-    aligned = replace(command, alignment="ball").run()["objects"][0]["scores"]
+    aligned = evaluate(replace(command, alignment="ball"))["objects"][0]["scores"]
     assert aligned["mesh"]["chamfer"] < 1e-5 and aligned["mesh"]["between.psnr"] > 60

@@ -35,9 +35,10 @@ def evaluate(
     Raises:
         V3DError: data or weights are missing, or the folder holds results of other settings.
     """
+    from v3d.evaluation import evaluate as evaluation
     from v3d.evaluation.report import markdown
 
     def show(name: str, done: int, total: int) -> None:
         print(f"v3d: {done}/{total} {name}", file=sys.stderr, flush=True)
 
-    print(markdown(task.run(on_object=show)))
+    print(markdown(evaluation.evaluate(task, show)))

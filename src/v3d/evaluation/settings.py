@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from tyro.conf import Positional
 
@@ -139,12 +139,6 @@ class EvaluateReconstruction:
     perceptual_network: PerceptualNetwork = "vae"
     size: int | None = None
 
-    def run(self, on_object: OnObject | None = None) -> dict[str, Any]:
-        """Measure and return the report; see `v3d.evaluation.reconstruction.run`."""
-        from v3d.evaluation.reconstruction import run
-
-        return run(self, on_object)
-
 
 @dataclass(frozen=True)
 class EvaluateGeneration:
@@ -174,12 +168,6 @@ class EvaluateGeneration:
     size: int | None = None
     device: Device = "cpu"
 
-    def run(self, on_object: OnObject | None = None) -> dict[str, Any]:
-        """Measure and return the report; see `v3d.evaluation.generation.run`."""
-        from v3d.evaluation.generation import run
-
-        return run(self, on_object)
-
 
 @dataclass(frozen=True)
 class EvaluateAblation:
@@ -201,12 +189,6 @@ class EvaluateAblation:
     size: int | None = None
     device: Device = "cpu"
 
-    def run(self, on_object: OnObject | None = None) -> dict[str, Any]:
-        """Measure and return the report; see `v3d.evaluation.ablation.run`."""
-        from v3d.evaluation.ablation import run
-
-        return run(self, on_object)
-
 
 @dataclass(frozen=True)
 class EvaluateViews:
@@ -223,12 +205,6 @@ class EvaluateViews:
     truth: Path
     out: Path | None = None
     perceptual: PerceptualNetwork | None = "lpips"
-
-    def run(self, on_object: OnObject | None = None) -> dict[str, Any]:
-        """Measure and return the report; see `v3d.evaluation.views.run`."""
-        from v3d.evaluation.views import run
-
-        return run(self)
 
 
 @dataclass(frozen=True)
@@ -249,12 +225,6 @@ class EvaluateAsset:
     out: Path | None = None
     alignment: Literal["none", "ball"] = "none"
     size: int | None = None
-
-    def run(self, on_object: OnObject | None = None) -> dict[str, Any]:
-        """Measure and return the report; see `v3d.evaluation.asset.run`."""
-        from v3d.evaluation.asset import run
-
-        return run(self)
 
 
 @dataclass(frozen=True)
@@ -297,9 +267,3 @@ class EvaluateScenes:
     sources: tuple[int, ...] = (1, 3, 6)
     limit: int = 0
     device: Device = "cpu"
-
-    def run(self, on_object: OnObject | None = None) -> dict[str, Any]:
-        """Measure and return the report; see `v3d.evaluation.scenes.run`."""
-        from v3d.evaluation.scenes import run
-
-        return run(self, on_object)

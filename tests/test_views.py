@@ -10,21 +10,15 @@ import pytest
 import torch
 from PIL import Image
 
+from shapes import ball_views
 from v3d.cameras import Cameras, cat_cameras, intrinsics, look_at, orbit
 from v3d.capture.readers import load_views
 from v3d.errors import V3DError
 from v3d.views import Views, save_views, with_above
 
 
-def ball_views(count: int = 5, size: int = 48, radius: float = 0.6) -> Views:
-    """A ball at the origin: its outline is a circle of exactly known size in every view."""
-    cameras = orbit(count, size=size)
-    origins, directions = cameras.rays()
-    d = torch.nn.functional.normalize(directions, dim=-1)
-    closest = (origins - (origins * d).sum(-1, keepdim=True) * d).norm(dim=-1)
-    alpha = ((radius - closest) * size / 2.3 + 0.5).clamp(0, 1)
-    colour = torch.tensor([0.8, 0.3, 0.1]) * (0.7 + 0.3 * d)
-    return Views(colour.clamp(0, 1) * alpha[..., None] + 1 - alpha[..., None], alpha, cameras)
+def ball(count: int = 5, size: int = 48) -> Views:
+    return ball_views(orbit(count, size=size))
 
 
 def edit(folder: Path, **changes: object) -> None:
@@ -40,7 +34,7 @@ def edit_frame(folder: Path, index: int, **changes: object) -> None:
 
 
 def test_round_trip_is_exact_to_eight_bits(tmp_path: Path) -> None:
-    views = ball_views()
+    views = ball()
     save_views(views, tmp_path)
     loaded = load_views(tmp_path)
     assert (loaded.alpha - views.alpha).abs().max() <= 0.5001 / 255
@@ -50,7 +44,7 @@ def test_round_trip_is_exact_to_eight_bits(tmp_path: Path) -> None:
 
 
 def test_reduced_views_keep_their_aspect_and_square_pixels() -> None:
-    square = ball_views(2, size=48)
+    square = ball(2, size=48)
     cameras = square.cameras
     K = cameras.K.clone()
     K[:, 0, 2] = 36
@@ -66,7 +60,7 @@ def test_reduced_views_keep_their_aspect_and_square_pixels() -> None:
 
 
 def test_views_from_above_that_show_nothing_are_left_out() -> None:
-    views, above = ball_views(), ball_views()
+    views, above = ball(), ball()
     above.alpha[1] = 0.4
     seen = with_above(views, above)
     assert len(seen) == 2 * len(views) - 1 and with_above(views, None) is views
@@ -86,15 +80,15 @@ def test_saving_what_was_loaded_gives_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_fewer_views_leave_no_old_images(tmp_path: Path) -> None:
-    save_views(ball_views(5), tmp_path)
-    save_views(ball_views(3), tmp_path)
+    save_views(ball(5), tmp_path)
+    save_views(ball(3), tmp_path)
     assert len(list((tmp_path / "views").iterdir())) == 3
     assert len(load_views(tmp_path)) == 3
 
 
 def test_cameras_of_their_own(tmp_path: Path) -> None:
     a, b = orbit(1, size=48), orbit(1, size=48, fov=30.0, azimuth=90.0)
-    views = ball_views(2)
+    views = ball(2)
     views = Views(views.rgb, views.alpha, cat_cameras([a, b]))
     save_views(views, tmp_path)
     assert torch.equal(load_views(tmp_path).cameras.K, views.cameras.K)
@@ -102,7 +96,7 @@ def test_cameras_of_their_own(tmp_path: Path) -> None:
 
 def test_transforms_say_what_nerfstudio_expects(tmp_path: Path) -> None:
     """OpenGL camera-to-world: the camera looks along -z and its y axis points up."""
-    save_views(ball_views(4), tmp_path)
+    save_views(ball(4), tmp_path)
     meta = json.loads((tmp_path / "transforms.json").read_text())
     assert (meta["w"], meta["h"], meta["cx"], meta["cy"]) == (48, 48, 24.0, 24.0)
     assert meta["fl_x"] == pytest.approx(24 / math.tan(math.radians(30)))
@@ -116,7 +110,7 @@ def test_transforms_say_what_nerfstudio_expects(tmp_path: Path) -> None:
 
 def test_instant_ngp_folder(tmp_path: Path) -> None:
     """camera_angle_x, file names without a suffix, and the blender file name."""
-    views = ball_views(3)
+    views = ball(3)
     save_views(views, tmp_path)
     meta = json.loads((tmp_path / "transforms.json").read_text())
     frames = [f | {"file_path": "./" + f["file_path"].removesuffix(".png")} for f in meta["frames"]]
@@ -130,7 +124,7 @@ def test_instant_ngp_folder(tmp_path: Path) -> None:
 
 
 def test_opaque_images_on_a_plain_background_get_alpha(tmp_path: Path) -> None:
-    views = ball_views()
+    views = ball()
     save_views(views, tmp_path)
     for i, rgb in enumerate(views.rgb):
         Image.fromarray((rgb * 255).round().byte().numpy()).save(tmp_path / f"views/{i:03d}.png")
@@ -140,7 +134,7 @@ def test_opaque_images_on_a_plain_background_get_alpha(tmp_path: Path) -> None:
 
 
 def test_opaque_images_of_a_scene_stay_opaque(tmp_path: Path) -> None:
-    save_views(ball_views(2), tmp_path)
+    save_views(ball(2), tmp_path)
     rng = np.random.default_rng(0)
     for i in range(2):
         noise = rng.integers(0, 255, (48, 48, 3), np.uint8)
@@ -151,7 +145,7 @@ def test_opaque_images_of_a_scene_stay_opaque(tmp_path: Path) -> None:
 
 
 def test_mask_files(tmp_path: Path) -> None:
-    views = ball_views(2)
+    views = ball(2)
     save_views(views, tmp_path)
     for i in range(2):
         Image.fromarray((views.rgb[i] * 255).round().byte().numpy()).save(tmp_path / f"views/{i:03d}.png")
@@ -161,7 +155,7 @@ def test_mask_files(tmp_path: Path) -> None:
 
 
 def test_reading_at_a_smaller_size(tmp_path: Path) -> None:
-    views = ball_views(2, size=64)
+    views = ball(2, size=64)
     save_views(views, tmp_path)
     small = load_views(tmp_path, max_size=32)
     assert small.rgb.shape == (2, 32, 32, 3)
@@ -216,14 +210,14 @@ def test_unreadable_transforms(tmp_path: Path, text: str) -> None:
 
 
 def test_missing_image(tmp_path: Path) -> None:
-    save_views(ball_views(3), tmp_path)
+    save_views(ball(3), tmp_path)
     (tmp_path / "views/001.png").unlink()
     with pytest.raises(V3DError, match=r"views/001\.png.*does not exist"):
         load_views(tmp_path)
 
 
 def test_broken_image(tmp_path: Path) -> None:
-    save_views(ball_views(3), tmp_path)
+    save_views(ball(3), tmp_path)
     path = tmp_path / "views/001.png"
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(V3DError, match=r"001\.png is damaged"):
@@ -231,7 +225,7 @@ def test_broken_image(tmp_path: Path) -> None:
 
 
 def test_stated_size_is_wrong(tmp_path: Path) -> None:
-    save_views(ball_views(2), tmp_path)
+    save_views(ball(2), tmp_path)
     edit(tmp_path, w=100)
     with pytest.raises(V3DError, match="48 x 48 pixels"):
         load_views(tmp_path)
@@ -239,7 +233,7 @@ def test_stated_size_is_wrong(tmp_path: Path) -> None:
 
 def test_images_differ_in_size(tmp_path: Path) -> None:
     """Other sizes come to the smallest one with their cameras; other shapes cannot."""
-    views = ball_views(2)
+    views = ball(2)
     save_views(views, tmp_path)
     edit(tmp_path, w=None, h=None, cx=None, cy=None, fl_x=None, fl_y=None, camera_angle_x=math.radians(60))
     Image.open(tmp_path / "views/001.png").resize((40, 40)).save(tmp_path / "views/001.png")
@@ -264,7 +258,7 @@ def test_images_differ_in_size(tmp_path: Path) -> None:
     ],
 )
 def test_poses_that_are_none(tmp_path: Path, pose: object) -> None:
-    save_views(ball_views(2), tmp_path)
+    save_views(ball(2), tmp_path)
     edit_frame(tmp_path, 1, transform_matrix=pose)
     with pytest.raises(V3DError, match="transform_matrix"):
         load_views(tmp_path)
@@ -272,7 +266,7 @@ def test_poses_that_are_none(tmp_path: Path, pose: object) -> None:
 
 @pytest.mark.parametrize("change", [{"fl_x": None}, {"fl_x": 0}, {"fl_x": "wide"}, {"cx": float("nan")}])
 def test_unusable_intrinsics(tmp_path: Path, change: dict[str, object]) -> None:
-    save_views(ball_views(2), tmp_path)
+    save_views(ball(2), tmp_path)
     edit(tmp_path, **change)
     with pytest.raises(V3DError, match="no usable camera"):
         load_views(tmp_path)
@@ -282,6 +276,6 @@ def test_any_pose_survives_the_change_of_axes(tmp_path: Path) -> None:
     torch.manual_seed(1)
     centers = torch.randn(4, 3) * 3
     cameras = Cameras(look_at(centers, (0.1, 0.2, 0.3)), intrinsics(45.0, 48, 48).repeat(4, 1, 1), 48, 48)
-    views = ball_views(4)
+    views = ball(4)
     save_views(Views(views.rgb, views.alpha, cameras), tmp_path)
     assert torch.equal(load_views(tmp_path).cameras.c2w, cameras.c2w)

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from shapes import box_mesh
 from v3d.cameras import orbit
 from v3d.evaluation import comparison
 from v3d.meshes.mesh import Mesh
@@ -17,12 +18,6 @@ def images(seed: int = 0, views: int = 3, size: int = 40) -> tuple[torch.Tensor,
     g = torch.Generator().manual_seed(seed)
     a = torch.rand(views, size, size + 5, 3, generator=g)
     return a, (a + 0.2 * torch.randn(a.shape, generator=g)).clamp(0, 1)
-
-
-def cube(half: float = 0.5) -> Mesh:
-    trimesh = pytest.importorskip("trimesh")
-    box = trimesh.creation.box(extents=[2 * half] * 3)
-    return Mesh(torch.tensor(box.vertices, dtype=torch.float32), torch.tensor(box.faces))
 
 
 def orbit_of(mesh: Mesh, size: int = 64, views: int = 18) -> Views:
@@ -104,7 +99,7 @@ def test_foreground_psnr_does_not_depend_on_the_amount_of_ground():
 
 
 def test_consistency_is_high_for_true_views_and_falls_when_views_are_shuffled():
-    mesh = cube(0.4)
+    mesh = box_mesh(0.8, 0.8, 0.8)
     views = orbit_of(mesh, size=96)
     wrong = Views(views.rgb.roll(2, 0), views.alpha.roll(2, 0), views.cameras)  # 40 degrees off
     assert comparison.silhouette_consistency(views, mesh).min() > 0.96
@@ -115,7 +110,7 @@ def test_consistency_is_high_for_true_views_and_falls_when_views_are_shuffled():
 
 
 def test_compare_views_names_every_metric():
-    views = orbit_of(cube(), size=32, views=4)
+    views = orbit_of(box_mesh(1.0, 1.0, 1.0), size=32, views=4)
     scores = comparison.compare_views(views, views)
     assert set(scores) == {"psnr", "ssim", "foreground_psnr", "mask_iou"}
     assert all(v.shape == (4,) for v in scores.values())

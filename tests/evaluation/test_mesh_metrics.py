@@ -9,26 +9,12 @@ import torch
 import trimesh
 from scipy.spatial import cKDTree
 
+from shapes import box_mesh, sphere_mesh
 from v3d.evaluation import mesh_metrics
 from v3d.meshes.mesh import Mesh
 
 compare = partial(mesh_metrics.compare_meshes, samples=3000, directions=9)  # less than the tables use
 volume_iou = partial(mesh_metrics.volume_iou, points=2**14, directions=24, size=128)
-
-
-def to_mesh(source: trimesh.Trimesh) -> Mesh:
-    return Mesh(
-        torch.tensor(np.asarray(source.vertices), dtype=torch.float32),
-        torch.tensor(np.asarray(source.faces), dtype=torch.int64),
-    )
-
-
-def sphere(radius: float = 0.5, subdivisions: int = 3) -> Mesh:
-    return to_mesh(trimesh.creation.icosphere(subdivisions=subdivisions, radius=radius))
-
-
-def box(*extents: float) -> Mesh:
-    return to_mesh(trimesh.creation.box(extents=extents))
 
 
 def moved(mesh: Mesh, seed: int = 0) -> Mesh:
@@ -43,7 +29,7 @@ def moved(mesh: Mesh, seed: int = 0) -> Mesh:
 
 
 def test_points_are_uniform_over_the_area():
-    mesh = box(1.0, 2.0, 3.0)
+    mesh = box_mesh(1.0, 2.0, 3.0)
     points, face = mesh_metrics.sample_surface(mesh, 8000)
     share = torch.bincount(face, minlength=12) / 8000
     area = torch.tensor([math.prod(e) / 2 for e in ((2, 3), (1, 3), (1, 2))])
@@ -71,7 +57,7 @@ def test_distance_to_a_triangle_without_area_is_that_to_a_segment():
 
 
 def test_surface_distance_agrees_with_trimesh_and_with_a_dense_cloud():
-    source, target = box(0.9, 0.7, 0.5), moved(sphere(0.4, 2))
+    source, target = box_mesh(0.9, 0.7, 0.5), moved(sphere_mesh(0.4, 2))
     result = mesh_metrics.surface_distance(source, target, samples=400)
     points, _ = mesh_metrics.sample_surface(source, 400)
     reference = trimesh.Trimesh(target.vertices.numpy(), target.faces.numpy(), process=False)
@@ -84,16 +70,16 @@ def test_surface_distance_agrees_with_trimesh_and_with_a_dense_cloud():
 
 
 def test_concentric_spheres_have_their_known_scores():
-    scores = mesh_metrics.compare_meshes(sphere(0.5, 3), sphere(0.55, 3), tau=0.06)
+    scores = mesh_metrics.compare_meshes(sphere_mesh(0.5, 3), sphere_mesh(0.55, 3), tau=0.06)
     assert scores["chamfer"] == pytest.approx(0.05, abs=1e-3)
     assert scores["f_score"] == 1
     assert scores["normal_consistency"] > 0.999
     assert scores["iou"] == pytest.approx((0.5 / 0.55) ** 3, abs=0.01)
-    assert compare(sphere(0.5), sphere(0.55), tau=0.02)["f_score"] == 0
+    assert compare(sphere_mesh(0.5), sphere_mesh(0.55), tau=0.02)["f_score"] == 0
 
 
 def test_equal_meshes_are_at_distance_zero():
-    mesh = sphere(0.5, 3)
+    mesh = sphere_mesh(0.5, 3)
     scores = mesh_metrics.compare_meshes(mesh, mesh, samples=2000)
     assert scores["chamfer"] < 1e-6
     assert scores["f_score"] == scores["iou"] == 1
@@ -101,7 +87,7 @@ def test_equal_meshes_are_at_distance_zero():
 
 
 def test_scores_do_not_change_when_both_meshes_move_or_are_reordered():
-    a, b = box(0.8, 0.6, 0.5), sphere(0.4, 3)
+    a, b = box_mesh(0.8, 0.6, 0.5), sphere_mesh(0.4, 3)
     here, there = compare(a, b), compare(moved(a), moved(b))
     assert there["chamfer"] == pytest.approx(here["chamfer"], rel=0.03)
     assert there["normal_consistency"] == pytest.approx(here["normal_consistency"], abs=0.01)
@@ -110,27 +96,27 @@ def test_scores_do_not_change_when_both_meshes_move_or_are_reordered():
 
 
 def test_the_two_arguments_are_symmetric():
-    a, b = box(0.8, 0.6, 0.5), sphere(0.4, 3)
+    a, b = box_mesh(0.8, 0.6, 0.5), sphere_mesh(0.4, 3)
     forward, backward = compare(a, b), compare(b, a)
     assert forward["chamfer"] == pytest.approx(backward["chamfer"], rel=1e-6)
     assert forward["iou"] == backward["iou"]
 
 
 def test_f_score_falls_with_a_tighter_tau():
-    there = mesh_metrics.surface_distance(box(0.8, 0.8, 0.8), sphere(0.45), 2000)
-    back = mesh_metrics.surface_distance(sphere(0.45), box(0.8, 0.8, 0.8), 2000)
+    there = mesh_metrics.surface_distance(box_mesh(0.8, 0.8, 0.8), sphere_mesh(0.45), 2000)
+    back = mesh_metrics.surface_distance(sphere_mesh(0.45), box_mesh(0.8, 0.8, 0.8), 2000)
     scores = [mesh_metrics.f_score(there, back, tau) for tau in (0.2, 0.1, 0.05, 0.01)]
     assert scores == sorted(scores, reverse=True) and scores[0] > scores[-1]
 
 
 def test_a_box_without_bottom_is_still_solid_and_the_room_under_a_table_is_not():
     x = torch.rand(10_000, 3, generator=torch.Generator().manual_seed(0)) - 0.5
-    whole = box(0.6, 0.5, 0.4)
+    whole = box_mesh(0.6, 0.5, 0.4)
     bottom = (whole.vertices[whole.faces][..., 2] < 0).all(1)
     inside = mesh_metrics.visible_solid(Mesh(whole.vertices, whole.faces[~bottom]), x, size=128)
     expected = (x.abs() < torch.tensor([0.3, 0.25, 0.2])).all(-1)
     assert (inside != expected).float().mean() < 0.005
-    top, leg = box(0.8, 0.8, 0.1), box(0.1, 0.1, 0.7)
+    top, leg = box_mesh(0.8, 0.8, 0.1), box_mesh(0.1, 0.1, 0.7)
     table = Mesh(
         torch.cat([top.vertices + torch.tensor([0.0, 0, 0.4]), leg.vertices]),
         torch.cat([top.faces, leg.faces + len(top.vertices)]),
@@ -141,21 +127,21 @@ def test_a_box_without_bottom_is_still_solid_and_the_room_under_a_table_is_not()
 
 def test_the_solid_of_a_box_is_its_volume():
     x = torch.rand(20_000, 3, generator=torch.Generator().manual_seed(0)) - 0.5
-    inside = mesh_metrics.visible_solid(box(0.6, 0.5, 0.4), x)
+    inside = mesh_metrics.visible_solid(box_mesh(0.6, 0.5, 0.4), x)
     expected = (x.abs() < torch.tensor([0.3, 0.25, 0.2])).all(-1)
     assert (inside != expected).float().mean() < 0.003
 
 
 @pytest.mark.parametrize("damage", ["inverted", "mixed", "inner wall", "no bottom"])
 def test_the_solid_survives_bad_ground_truth(damage: str):
-    whole = sphere(0.5, 3)
+    whole = sphere_mesh(0.5, 3)
     faces = whole.faces
     if damage == "inverted":
         broken = Mesh(whole.vertices, faces.flip(1))
     elif damage == "mixed":
         broken = Mesh(whole.vertices, torch.cat([faces[::2].flip(1), faces[1::2]]))
     elif damage == "inner wall":
-        inner = sphere(0.3, 2)
+        inner = sphere_mesh(0.3, 2)
         broken = Mesh(
             torch.cat([whole.vertices, inner.vertices]), torch.cat([faces, inner.faces + len(whole.vertices)])
         )
@@ -165,7 +151,7 @@ def test_the_solid_survives_bad_ground_truth(damage: str):
 
 
 def test_disjoint_solids_share_nothing():
-    a = box(0.4, 0.4, 0.4)
+    a = box_mesh(0.4, 0.4, 0.4)
     assert volume_iou(a, Mesh(a.vertices + 1, a.faces)) == 0
 
 
@@ -173,12 +159,12 @@ def test_meshes_without_area_score_worst():
     empty = Mesh(torch.zeros(0, 3), torch.zeros(0, 3, dtype=torch.int64))
     flat = Mesh(torch.tensor([[0.0, 0, 0], [1, 0, 0], [2, 0, 0]]), torch.tensor([[0, 1, 2]]))
     for bad in (empty, flat):
-        scores = compare(bad, sphere())
+        scores = compare(bad, sphere_mesh())
         assert scores["chamfer"] == math.inf and scores["iou"] == 0 and scores["f_score"] == 0
 
 
 def test_faces_without_area_change_nothing():
-    mesh = sphere(0.5, 2)
+    mesh = sphere_mesh(0.5, 2)
     extra = torch.cat([mesh.faces, torch.tensor([[0, 0, 1], [2, 2, 2]])])
     scores = mesh_metrics.compare_meshes(Mesh(mesh.vertices, extra), mesh, samples=2000)
     assert scores["chamfer"] < 1e-5 and scores["normal_consistency"] > 0.999

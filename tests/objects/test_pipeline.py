@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
+from shapes import ball_views
 from v3d.cameras import Cameras, above_and_below, orbit
 from v3d.capture.readers import load_views
 from v3d.errors import V3DError
@@ -28,20 +30,16 @@ SIZE = 48
 RADIUS = 0.6
 
 
-def ball_views(cameras: Cameras, scale: float = 1.0, centre: tuple[float, float, float] = (0, 0, 0)) -> Views:
-    """A ball, red in front and blue behind, seen exactly."""
-    c = torch.tensor(centre)
-    origins, directions = cameras.rays()
-    d = torch.nn.functional.normalize(directions, dim=-1)
-    to_centre = c - origins
-    along = (to_centre * d).sum(-1, keepdim=True)
-    closest = (to_centre - along * d).norm(dim=-1)
-    pixel = along[..., 0] * (directions.norm(dim=-1) / cameras.K[0, 0, 0])
-    alpha = ((RADIUS * scale - closest) / pixel + 0.5).clamp(0, 1)
-    hit = origins + (along - ((RADIUS * scale) ** 2 - closest**2).clamp_min(0).sqrt()[..., None]) * d - c
-    front = (hit[..., :1] > 0).float()
-    rgb = front * torch.tensor([0.8, 0.2, 0.1]) + (1 - front) * torch.tensor([0.1, 0.3, 0.8])
-    return Views(rgb * alpha[..., None] + 1 - alpha[..., None], alpha, cameras)
+def red_and_blue(normal: Tensor) -> Tensor:
+    """Red in front, blue behind."""
+    front = (normal[..., :1] > 0).float()
+    return front * torch.tensor([0.8, 0.2, 0.1]) + (1 - front) * torch.tensor([0.1, 0.3, 0.8])
+
+
+def two_coloured(
+    cameras: Cameras, scale: float = 1.0, centre: tuple[float, float, float] = (0.0, 0.0, 0.0)
+) -> Views:
+    return ball_views(cameras, RADIUS * scale, centre, red_and_blue)
 
 
 @pytest.fixture(autouse=True)
@@ -73,7 +71,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("input") / "ball"
-    save_views(ball_views(orbit(size=SIZE)), folder)
+    save_views(two_coloured(orbit(size=SIZE)), folder)
     return folder
 
 
@@ -170,7 +168,7 @@ def test_views_of_another_world_are_placed(tmp_path: Path) -> None:
     c2w[:, :3, 3] = c2w[:, :3, 3] * 4 + centre
     moved = Cameras(c2w, cameras.K, SIZE, SIZE)
     asset = pipeline.reconstruct(
-        ball_views(moved, 4.0, (3.0, -1.0, 7.0)), tmp_path / "run", ReconstructSettings(until="views")
+        two_coloured(moved, 4.0, (3.0, -1.0, 7.0)), tmp_path / "run", ReconstructSettings(until="views")
     )
     placement = asset.report["stages"]["views"]["placement"]
     assert placement["scale"] == pytest.approx(0.25)
@@ -193,7 +191,7 @@ def test_views_need_not_be_square(tmp_path: Path) -> None:
     K = square.K.clone()
     K[:, 0, 2] = 20.0
     cameras = Cameras(square.c2w, K, 40, SIZE)
-    asset = pipeline.reconstruct(ball_views(cameras), tmp_path, ReconstructSettings(seed=1))
+    asset = pipeline.reconstruct(two_coloured(cameras), tmp_path, ReconstructSettings(seed=1))
     assert asset.mesh is not None
     assert asset.views.rgb.shape == (12, SIZE, 40, 3)
     radius = asset.mesh.vertices.norm(dim=-1) / asset.report["stages"]["views"]["placement"]["scale"]
@@ -229,7 +227,7 @@ def test_results_never_replace_their_input(folder: Path) -> None:
 
 def test_the_photo_sharpens_the_texture(folder: Path, tmp_path: Path) -> None:
     """A photo with a fine pattern that the small views do not show."""
-    large = ball_views(orbit(1, size=192))
+    large = two_coloured(orbit(1, size=192))
     columns = (torch.arange(192) // 4 % 2).float()[None, :, None]
     rgb = torch.where(large.rgb[0] < 0.99, large.rgb[0] * (0.5 + 0.5 * columns), large.rgb[0])
     rgba = torch.cat([rgb, large.alpha[0][..., None]], -1)

@@ -8,6 +8,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
+from shapes import ball_views, box_mesh
 from v3d.cameras import Cameras, cat_cameras, orbit
 from v3d.errors import V3DError
 from v3d.meshes.mesh import Mesh
@@ -19,40 +20,13 @@ from v3d.surface.silhouette import fill_silhouette, pixel_distance, silhouette_d
 from v3d.views import Views
 
 
-def sphere_views(cameras: Cameras, radius: float, center: tuple[float, float, float] = (0, 0, 0)) -> Views:
-    """A sphere with the colour of its normal; alpha is antialiased by the ray's distance to the sphere."""
-    origin, direction = cameras.rays()
-    direction = torch.nn.functional.normalize(direction, dim=-1)
-    to_center = torch.tensor(center, dtype=torch.float32) - origin
-    along = (to_center * direction).sum(-1, keepdim=True)
-    miss = (to_center - along * direction).norm(dim=-1)
-    pixel = along[..., 0] / cameras.K[0, 0, 0]
-    alpha = ((radius - miss) / pixel + 0.5).clamp(0, 1)
-    half_chord = (radius**2 - miss**2).clamp_min(0).sqrt()[..., None]
-    normal = (direction * (along - half_chord) - to_center) / radius
-    rgb = (normal * 0.5 + 0.5).clamp(0, 1) * alpha[..., None] + 1 - alpha[..., None]
-    return Views(rgb, alpha, cameras)
-
-
-def box_mesh(half: tuple[float, float, float]) -> Mesh:
-    corners = torch.tensor([[x, y, z] for x in (-1.0, 1) for y in (-1.0, 1) for z in (-1.0, 1)])
-    faces = [
-        [0, 1, 3],
-        [0, 3, 2],
-        [4, 6, 7],
-        [4, 7, 5],
-        [0, 4, 5],
-        [0, 5, 1],
-        [2, 3, 7],
-        [2, 7, 6],
-        [0, 2, 6],
-    ]
-    faces += [[0, 6, 4], [1, 5, 7], [1, 7, 3]]
-    return Mesh(corners * torch.tensor(half), torch.tensor(faces))
+def half_box(half: tuple[float, float, float]) -> Mesh:
+    """A box from -half to half."""
+    return box_mesh(*(2 * side for side in half))
 
 
 def box_views(half: tuple[float, float, float], cameras: Cameras) -> Views:
-    out = render(box_mesh(half), cameras, supersample=3)
+    out = render(half_box(half), cameras, supersample=3)
     return Views(out.rgb, out.alpha, cameras)
 
 
@@ -69,7 +43,7 @@ def around(size: int = 128) -> Cameras:
 
 
 def test_hull_of_a_sphere_is_the_sphere() -> None:
-    hull = carve(sphere_views(around(), 0.6), resolution=64)
+    hull = carve(ball_views(around(), 0.6), resolution=64)
     surface = extract_mesh(hull)
     radius = surface.vertices.norm(dim=-1)
     assert float(radius.min()) > 0.595
@@ -79,7 +53,7 @@ def test_hull_of_a_sphere_is_the_sphere() -> None:
 
 
 def test_distances_are_metric_near_the_surface() -> None:
-    hull = carve(sphere_views(orbit(24, size=256), 0.5), resolution=64)
+    hull = carve(ball_views(orbit(24, size=256), 0.5), resolution=64)
     angle = torch.linspace(0, 6.28, 50)
     for radius in (0.46, 0.5, 0.54):
         ring = torch.stack([radius * angle.cos(), radius * angle.sin(), 0 * angle], -1)
@@ -121,7 +95,7 @@ def test_outside_all_images_is_empty() -> None:
 
 
 def test_given_bounds_are_used() -> None:
-    views = sphere_views(orbit(8, size=64), 0.4)
+    views = ball_views(orbit(8, size=64), 0.4)
     low, high = torch.tensor([-0.5, -0.6, -0.5]), torch.tensor([0.5, 0.6, 0.5])
     hull = carve(views, resolution=33, bounds=(low, high))
     torch.testing.assert_close(hull.bounds[0], low)
@@ -130,7 +104,7 @@ def test_given_bounds_are_used() -> None:
 
 def test_a_small_object_off_the_centre_is_found() -> None:
     center = (0.5, -0.3, 0.4)
-    hull = carve(sphere_views(around(), 0.06, center), resolution=48)
+    hull = carve(ball_views(around(), 0.06, center), resolution=48)
     torch.testing.assert_close(marching_cubes(hull).vertices.mean(0), torch.tensor(center), atol=0.01, rtol=0)
 
 
@@ -143,8 +117,8 @@ def test_masks_without_information_are_refused(alpha: float, message: str) -> No
 
 
 def test_masks_that_contradict_each_other_are_refused() -> None:
-    views = sphere_views(orbit(4, size=64), 0.1, (0.0, 0.0, 0.5))
-    other = sphere_views(orbit(4, size=64), 0.1, (0.0, 0.0, -0.5))
+    views = ball_views(orbit(4, size=64), 0.1, (0.0, 0.0, 0.5))
+    other = ball_views(orbit(4, size=64), 0.1, (0.0, 0.0, -0.5))
     mixed = Views(views.rgb, torch.cat([views.alpha[:2], other.alpha[2:]]), views.cameras)
     with pytest.raises(V3DError, match="no point in common"):
         carve(mixed)
@@ -175,7 +149,7 @@ def _crossing(x: Tensor, y: Tensor) -> float:
 
 
 def test_first_splats_lie_on_the_surface_and_carry_its_colours() -> None:
-    views = sphere_views(around(), 0.6)
+    views = ball_views(around(), 0.6)
     hull = carve(views, resolution=64)
     splats = initial_splats(hull, views, 3000, seed=1)
     radius = splats.means.norm(dim=-1)
@@ -197,7 +171,7 @@ def test_first_splats_lie_on_the_surface_and_carry_its_colours() -> None:
 def test_hidden_points_are_not_coloured_by_what_hides_them() -> None:
     # A green box in front of a red one: the red one's hidden side must stay red.
     cameras = orbit(1, size=64)
-    near, far = box_mesh((0.02, 0.3, 0.3)), box_mesh((0.02, 0.6, 0.6))
+    near, far = half_box((0.02, 0.3, 0.3)), half_box((0.02, 0.6, 0.6))
     vertices = torch.cat([near.vertices + torch.tensor([0.5, 0, 0]), far.vertices])
     mesh = Mesh(vertices, torch.cat([near.faces, far.faces + 8]))
     out = render(mesh, cameras, supersample=1)
@@ -214,10 +188,10 @@ def test_hidden_points_are_not_coloured_by_what_hides_them() -> None:
 
 
 def test_random_splats_are_a_grey_blob() -> None:
-    splats = random_splats(sphere_views(orbit(4, size=32), 0.5), 2000, seed=3)
+    splats = random_splats(ball_views(orbit(4, size=32), 0.5), 2000, seed=3)
     assert float(splats.means.std()) == pytest.approx(2 / 16, rel=0.05)
     assert (splats.rgb == 0.5).all()
-    assert len(random_splats(sphere_views(orbit(4, size=32), 0.5), 1)) == 1
+    assert len(random_splats(ball_views(orbit(4, size=32), 0.5), 1)) == 1
 
 
 # Covering the outline of one view
@@ -225,7 +199,7 @@ def test_random_splats_are_a_grey_blob() -> None:
 
 def bar_mesh() -> Mesh:
     """A thin upright bar on a block: 0.05 wide, 1 long."""
-    bar, block = box_mesh((0.025, 0.025, 0.5)), box_mesh((0.25, 0.25, 0.15))
+    bar, block = half_box((0.025, 0.025, 0.5)), half_box((0.25, 0.25, 0.15))
     vertices = torch.cat(
         [bar.vertices + torch.tensor([0.0, 0.0, 0.15]), block.vertices - torch.tensor([0.0, 0.0, 0.5])]
     )
@@ -309,7 +283,7 @@ def test_a_part_that_stands_alone_in_the_outline_is_kept_too() -> None:
 
 
 def test_covering_adds_nothing_where_views_agree_and_takes_nothing_away() -> None:
-    views = sphere_views(around(), 0.6)
+    views = ball_views(around(), 0.6)
     hull = carve(views, resolution=64)
     for view in (0, 13):
         covered = fill_silhouette(hull, views[view])
@@ -332,8 +306,8 @@ def test_covering_changes_the_field_only_near_what_is_added() -> None:
 
 def test_what_is_merely_rounded_stays_so_unless_a_hull_fills_it() -> None:
     cameras = around()
-    small, large = (carve(sphere_views(cameras, radius), resolution=64) for radius in (0.5, 0.53))
-    view = sphere_views(cameras, 0.53)[0]  # two pixels wider than the small sphere
+    small, large = (carve(ball_views(cameras, radius), resolution=64) for radius in (0.5, 0.53))
+    view = ball_views(cameras, 0.53)[0]  # two pixels wider than the small sphere
     assert torch.equal(fill_silhouette(small, view).values, small.values)
     filled = fill_silhouette(small, view, hull=large)
     assert outline(marching_cubes(small), view)[0] < 0.92 < 0.98 < outline(marching_cubes(filled), view)[0]

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from shapes import ball_views
 from v3d.cameras import Cameras, orbit
 from v3d.surface import regularize
 from v3d.surface.carving import carve
@@ -25,15 +26,12 @@ def ball_grid(radius: float = 0.5, voxel: float = 0.05) -> Grid:
     return replace(grid, values=grid.points().norm(dim=-1) - radius)
 
 
-def ball_views(cameras: Cameras, radius: float = 0.5) -> Views:
-    origin, direction = cameras.rays()
-    direction = torch.nn.functional.normalize(direction, dim=-1)
-    along = -(origin * direction).sum(-1, keepdim=True)
-    miss = (origin + along * direction).norm(dim=-1)
-    alpha = ((radius - miss) * cameras.K[0, 0, 0] / along[..., 0] + 0.5).clamp(0, 1)
-    point = origin + direction * (along - (radius**2 - miss**2).clamp_min(0).sqrt()[..., None])
-    rgb = 0.5 + 0.4 * torch.sin(8 * point)
-    return Views(rgb * alpha[..., None] + 1 - alpha[..., None], alpha, cameras)
+def waves(normal: Tensor) -> Tensor:
+    return 0.5 + 0.4 * torch.sin(4 * normal)
+
+
+def wavy_ball(cameras: Cameras) -> Views:
+    return ball_views(cameras, 0.5, colour=waves)
 
 
 def test_weights_are_a_distribution_of_at_most_one() -> None:
@@ -130,7 +128,7 @@ def test_sobolev_is_repeated_box_filtering() -> None:
 
 
 def test_fit_is_deterministic_by_seed_and_reports_its_steps() -> None:
-    views = ball_views(orbit(6, size=48))
+    views = wavy_ball(orbit(6, size=48))
     hull = carve(views, resolution=32)
     steps: list[tuple[int, int]] = []
     first = fit_surface(views, hull, QUICK, on_step=lambda *s: steps.append(s), seed=5)
@@ -142,7 +140,7 @@ def test_fit_is_deterministic_by_seed_and_reports_its_steps() -> None:
 
 
 def test_fit_stays_on_a_surface_that_already_explains_the_views() -> None:
-    views = ball_views(orbit(12, size=48))
+    views = wavy_ball(orbit(12, size=48))
     fitted = fit_surface(views, ball_grid(), replace(QUICK, levels=(Level(1.0, 100, (0.8, 0.35)),)))
     angle = torch.linspace(0, 6.28, 40)
     equator = 0.5 * torch.stack([angle.cos(), angle.sin(), 0 * angle], -1)
@@ -165,7 +163,7 @@ def test_wide_views_are_not_squashed_and_fit_as_well_as_square_ones(monkeypatch:
     equator = 0.5 * torch.stack([angle.cos(), angle.sin(), 0 * angle], -1)
     errors = []
     for cameras, size in ((square, 48), (wide, 72)):  # the same pixels on the ball
-        views = ball_views(cameras)
+        views = wavy_ball(cameras)
         settings = replace(QUICK, levels=(Level(1.0, 100, (0.8, 0.35)),), image_size=size)
         fitted = fit_surface(views, carve(views, resolution=32), settings)
         errors.append(float(fitted.sample(equator).abs().mean()) / fitted.voxel)
@@ -177,7 +175,7 @@ def test_wide_views_are_not_squashed_and_fit_as_well_as_square_ones(monkeypatch:
 def test_small_objects_are_fitted_at_a_finer_scale_within_the_same_lattice() -> None:
     voxels = []
     for radius in (0.3, 0.6):
-        views = ball_views(orbit(6, size=96), radius)
+        views = wavy_ball(orbit(6, size=96), radius)
         settings = replace(QUICK, levels=(Level(1.0, 1, (0.8, 0.35)),), image_size=96, nodes=20_000)
         sdf = fit_surface(views, carve(views, resolution=48), settings)
         assert 10_000 < sdf.values.numel() <= 20_000
@@ -187,7 +185,7 @@ def test_small_objects_are_fitted_at_a_finer_scale_within_the_same_lattice() -> 
 
 def test_a_coarse_level_does_not_lose_what_is_thinner_than_its_voxels() -> None:
     cameras = orbit(6, size=96)
-    views = ball_views(cameras, 0.4)
+    views = wavy_ball(cameras, 0.4)
     grid = empty_grid([97, 97, 97], torch.full((3,), -0.8), 1.6 / 96)
     x = grid.points()
     mast = torch.maximum(x[..., :2].norm(dim=-1) - 0.022, (x[..., 2] - 0.5).abs() - 0.2)
@@ -199,7 +197,7 @@ def test_a_coarse_level_does_not_lose_what_is_thinner_than_its_voxels() -> None:
 
 def test_normals_turn_the_surface() -> None:
     # Textureless views of a ball; the normals say that it is one, the faceted hull of 4 views is not.
-    views = ball_views(orbit(4, size=48))
+    views = wavy_ball(orbit(4, size=48))
     views = replace(views, rgb=(1 - 0.5 * views.alpha)[..., None].expand(-1, -1, -1, 3))
     origin, direction = views.cameras.rays()
     direction = torch.nn.functional.normalize(direction, dim=-1)

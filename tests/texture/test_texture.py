@@ -11,6 +11,7 @@ import torch.nn.functional as F
 import trimesh
 from torch.overrides import TorchFunctionMode
 
+from shapes import sphere_mesh
 from v3d.cameras import Cameras, orbit
 from v3d.meshes.mesh import Mesh
 from v3d.meshes.rendering import interpolate, rasterize_uv, render
@@ -51,10 +52,7 @@ def psnr(mesh: Mesh, views: Views) -> float:
 
 @pytest.fixture(scope="module")
 def ball() -> Mesh:
-    sphere = trimesh.creation.icosphere(subdivisions=3, radius=0.6)
-    return unwrap(
-        Mesh(torch.tensor(sphere.vertices, dtype=torch.float32), torch.tensor(sphere.faces)), size=SIZE
-    )
+    return unwrap(sphere_mesh(0.6), size=SIZE)
 
 
 @pytest.fixture(scope="module")

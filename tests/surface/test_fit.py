@@ -26,12 +26,9 @@ def ball_grid(radius: float = 0.5, voxel: float = 0.05) -> Grid:
     return replace(grid, values=grid.points().norm(dim=-1) - radius)
 
 
-def waves(normal: Tensor) -> Tensor:
-    return 0.5 + 0.4 * torch.sin(4 * normal)
-
-
-def wavy_ball(cameras: Cameras) -> Views:
-    return ball_views(cameras, 0.5, colour=waves)
+def wavy_ball(cameras: Cameras, radius: float = 0.5) -> Views:
+    """A ball whose colours are waves of the place in the world."""
+    return ball_views(cameras, radius, colour=lambda normal: 0.5 + 0.4 * torch.sin(8 * radius * normal))
 
 
 def test_weights_are_a_distribution_of_at_most_one() -> None:

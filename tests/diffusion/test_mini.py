@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -232,6 +233,11 @@ def test_weights_trained_again_in_their_folder_are_loaded_again(tiny_weights: Pa
     export_mini(PixelNeRF(TINY_NERF), OrbitDiT(TINY), tiny_weights, Sampling(steps=2, guidance=1.5))
     again = load_generator(str(tiny_weights), "cpu")
     assert again.hash != first.hash and load_generator(str(tiny_weights), "cpu") is again
+    config = tiny_weights / "config.json"
+    settings = json.loads(config.read_text())
+    settings["sampling"]["steps"] += 1
+    config.write_text(json.dumps(settings))
+    assert load_generator(str(tiny_weights), "cpu").hash != again.hash  # other defaults draw other views
     (tiny_weights / "dit.safetensors").unlink()
     with pytest.raises(V3DError):
         load_generator(str(tiny_weights), "cpu")

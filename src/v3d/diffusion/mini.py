@@ -62,7 +62,7 @@ class MiniModel:
         pixelnerf, dit: networks in evaluation mode.
         steps, guidance: sampling defaults.
         sigma_min, sigma_max: ends of the Karras grid (`edm.karras_sigmas`).
-        hash: fingerprint of the weight files, for reports.
+        hash: fingerprint of the weight files and their configuration, for reports and stage keys.
         sampler: a function of `v3d.diffusion.edm`.
     """
 
@@ -88,10 +88,11 @@ class MiniModel:
         pixelnerf = load_pixelnerf(folder, device)
         dit = load_dit(folder).requires_grad_(False).eval().to(device, fast_dtype(device))
         try:
-            config = json.loads((folder / "config.json").read_text())
-            files = [(folder / f"{name}.safetensors").read_bytes() for name in ("pixelnerf", "dit")]
-            names = ("steps", "guidance", "sigma_min", "sigma_max")
-            sampling = {k: config["sampling"][k] for k in names}
+            names = ("config.json", "pixelnerf.safetensors", "dit.safetensors")
+            files = [(folder / name).read_bytes() for name in names]
+            config = json.loads(files[0])
+            defaults = ("steps", "guidance", "sigma_min", "sigma_max")
+            sampling = {k: config["sampling"][k] for k in defaults}
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise V3DError(unusable_weights(folder, error)) from error
         return MiniModel(

@@ -10,6 +10,7 @@ import torch
 import trimesh
 
 from shapes import textured
+from suite import pytest_collection_modifyitems, pytest_report_teststatus, pytest_sessionstart  # noqa: F401
 from v3d.data.render_orbits import render_meshes
 from v3d.data.settings import RenderSettings
 from v3d.meshes.glb import save_glb

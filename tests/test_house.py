@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import house
+from suite import slow_tests
 
 
 def write(path: Path, text: str) -> Path:
@@ -105,3 +106,14 @@ def test_the_exit_code_says_whether_a_limit_is_broken(monkeypatch: pytest.Monkey
     assert house.main() == 1
     checks.pop()
     assert house.main() == 0
+
+
+def test_slow_tests_are_marked_so_that_make_quick_leaves_them_out(request: pytest.FixtureRequest) -> None:
+    names = slow_tests()
+    for item in request.session.items:
+        if item.nodeid.partition("[")[0] in names:
+            assert item.get_closest_marker("slow") is not None, item.nodeid
+    for name in names:
+        file, _, function = name.partition("::")
+        text = (house.ROOT / file).read_text(encoding="utf-8")
+        assert f"def {function.rpartition('::')[2]}(" in text, f"{name} of tests/slow.txt is no test"

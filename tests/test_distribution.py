@@ -35,8 +35,20 @@ def test_nobody_is_sent_to_the_other_project() -> None:
         )
 
 
-def test_hints_are_commands() -> None:
-    assert install_hint("official") == f'pip install "{DISTRIBUTION}[official]"'
+def test_hints_name_the_packages_and_not_a_name_that_could_be_a_stranger_s(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for extra in ("official", "cuda", "matting", "int8", "colmap"):
+        line = re.search(rf"^{extra} = \[(.+)\]$", PROJECT, re.MULTILINE)
+        assert line is not None
+        named = re.findall(r'"([^"]+)"', install_hint(extra))
+        assert sorted(named) == sorted(re.findall(r'"([^"]+)"', line[1]))
+
+    def absent(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "requires", absent)
+    assert install_hint("colmap") == 'pip install ".[colmap]" (in a checkout)'
 
 
 def test_the_version_is_that_of_the_installed_package(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ import torch
 
 from v3d import cli, doctor
 from v3d.capture import matting
+from v3d.distribution import install_hint
 
 
 def finding(diagnosis: doctor.Diagnosis, part: str) -> doctor.Finding:
@@ -45,7 +46,7 @@ def test_missing_packages_get_their_command(monkeypatch):
     one = finding(doctor.diagnose(), "official weights")
     assert one.state == "could be better"
     assert "diffusers" in one.uses
-    assert one.advice == 'pip install "openv3d[official]"'
+    assert one.advice == install_hint("official")
 
 
 @pytest.mark.skipif(torch.version.cuda is not None, reason="needs a CPU build of PyTorch")
@@ -72,7 +73,7 @@ def test_matting_weights_are_named_with_file_and_folder(tmp_path, monkeypatch):
     file = re.search(r"put (\S+\.onnx) ", without.advice).group(1)
     folder = Path(re.search(r"into (.+)$", without.advice).group(1))
     if find_spec("rembg") is None:
-        assert 'pip install "openv3d[matting]"' in without.advice
+        assert install_hint("matting") in without.advice
     monkeypatch.setattr(doctor, "find_spec", lambda name: object())
     monkeypatch.setattr(matting, "find_spec", lambda name: object())
     assert "pip install" not in finding(doctor.diagnose(), "cut-outs").advice

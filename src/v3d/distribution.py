@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import importlib.metadata
+import re
 
 DISTRIBUTION = "openv3d"
 
 
 def install_hint(extra: str) -> str:
-    """The command that adds the packages of one extra, such as "official", to this installation."""
-    return f'pip install "{DISTRIBUTION}[{extra}]"'
+    """The command that adds the packages of one extra, such as "official", to this installation.
+
+    It names the packages themselves: the distribution is not on PyPI yet, where anyone could take its name.
+    """
+    try:
+        requirements = importlib.metadata.requires(DISTRIBUTION) or []
+    except importlib.metadata.PackageNotFoundError:
+        requirements = []
+    wanted = [r.partition(";")[0].strip() for r in requirements if re.search(rf"extra == .{extra}.$", r)]
+    packages = " ".join(f'"{package}"' for package in wanted)
+    return f"pip install {packages}" if packages else f'pip install ".[{extra}]" (in a checkout)'
 
 
 def own_version() -> str | None:

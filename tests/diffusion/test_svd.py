@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from dataclasses import replace
 from itertools import pairwise
@@ -20,6 +21,7 @@ from v3d.diffusion.generator import Generator
 from v3d.diffusion.official.convert import convert
 from v3d.diffusion.official.networks import load_networks
 from v3d.diffusion.svd import SVDModel, clip_pixels, use_single_token_attention
+from v3d.distribution import install_hint
 from v3d.errors import V3DError
 
 VIEWS, SIZE, LATENT = 4, 32, 16
@@ -199,7 +201,7 @@ def test_8_bit_matrices_change_little_and_take_half(folder, model):
 
 def test_8_bit_weights_without_torchao_are_one_sentence(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchao.quantization", None)
-    with pytest.raises(V3DError, match=r"v3d\[int8\]"):
+    with pytest.raises(V3DError, match=re.escape(install_hint("int8"))):
         SVDModel.load(folder, int8=True)
 
 
@@ -230,5 +232,5 @@ def test_no_cuda_is_one_sentence(folder):
 
 def test_missing_packages_are_one_sentence(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "diffusers", None)
-    with pytest.raises(V3DError, match=r"pip install \"openv3d\[official\]\""):
+    with pytest.raises(V3DError, match=re.escape(install_hint("official"))):
         SVDModel.load(folder)

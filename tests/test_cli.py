@@ -24,6 +24,7 @@ from rich.console import Console
 
 from v3d import cli
 from v3d.cameras import orbit
+from v3d.commands.generate import sides_of
 from v3d.objects.presets import PRESETS
 from v3d.progress import ProgressDisplay
 from v3d.views import Views, save_views
@@ -160,6 +161,38 @@ def test_other_photos_go_on_when_one_fails(tmp_path: Path, capsys: pytest.Captur
     assert "bad.png is not an image" in shown
     assert "1 of 2 photos failed" in shown
     assert (tmp_path / "out/good/views/017.png").is_file()
+
+
+def test_photos_of_other_sides_have_an_azimuth() -> None:
+    sides = sides_of(Path("l.png"), None, Path("r.png"), ("a@b.png@45", "c.png@-10", "d.png@180"))
+    assert sides == {
+        90.0: Path("l.png"),
+        270.0: Path("r.png"),
+        45.0: Path("a@b.png"),
+        350.0: Path("c.png"),
+        180.0: Path("d.png"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--photo", "side.png"], "write PHOTO@AZIMUTH"),
+        (["--photo", "side.png@left"], "write PHOTO@AZIMUTH"),
+        (["--photo", "@45"], "write PHOTO@AZIMUTH"),
+        (["--left", "l.png", "--photo", "m.png@90"], "same side"),
+        (["--photo", "f.png@360"], "same side"),
+        (["two.png", "--back", "b.png"], "one object, but 2 front photos"),
+        (["--back", "none.png"], "no photo none.png"),
+    ],
+)
+def test_photos_of_one_object_that_cannot_be(
+    options: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("RGBA", (40, 40), (200, 0, 0, 255)).save(tmp_path / "front.png")
+    assert cli.main(["generate", str(tmp_path / "front.png"), *options, "-o", str(tmp_path / "out")]) == 2
+    assert says in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_two_photos_of_one_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

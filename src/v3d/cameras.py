@@ -97,6 +97,14 @@ class Cameras:
         turn[:2, :2] = torch.tensor([[math.cos(a), -math.sin(a)], [math.sin(a), math.cos(a)]])
         return Cameras(turn @ self.c2w, self.K, self.width, self.height)
 
+    def tilted(self, degrees: float) -> Cameras:
+        """The cameras carried around the y axis: one that sees the front from its level rises."""
+        a = math.radians(degrees)
+        tilt = torch.eye(4).to(self.c2w)
+        tilt[0, 0] = tilt[2, 2] = math.cos(a)
+        tilt[2, 0], tilt[0, 2] = math.sin(a), -math.sin(a)
+        return Cameras(tilt @ self.c2w, self.K, self.width, self.height)
+
     def mirrored(self) -> Cameras:
         """The cameras that see a world mirrored at y = 0 as these see the world, left and right exchanged.
 
@@ -217,13 +225,34 @@ def orbit(
         fov: full field of view in degrees.
         azimuth: of camera 0, in degrees, counter-clockwise from +x seen from above.
     """
-    phi = torch.deg2rad(azimuth + torch.arange(views, dtype=torch.float64) * 360.0 / views)
+    azimuths = azimuth + torch.arange(views, dtype=torch.float64) * 360.0 / views
+    return around(azimuths.tolist(), size=size, radius=radius, elevation=elevation, fov=fov)
+
+
+def around(
+    azimuths: Sequence[float],
+    *,
+    size: int = 256,
+    radius: float = ORBIT_RADIUS,
+    elevation: float = 0.0,
+    fov: float = ORBIT_FOV,
+) -> Cameras:
+    """Cameras at given places of a horizontal circle around the origin, all looking at it.
+
+    Args:
+        azimuths: of the cameras, in degrees, counter-clockwise from +x seen from above.
+        size: image width and height in pixels.
+        radius: distance to the origin.
+        elevation: degrees above the horizon, in (-90, 90).
+        fov: full field of view in degrees.
+    """
+    phi = torch.deg2rad(torch.tensor(list(azimuths), dtype=torch.float64))
     theta = math.radians(elevation)
     centers = radius * torch.stack(
         [math.cos(theta) * phi.cos(), math.cos(theta) * phi.sin(), torch.full_like(phi, math.sin(theta))],
         dim=-1,
     )
-    K = intrinsics(fov, size, size).repeat(views, 1, 1)
+    K = intrinsics(fov, size, size).repeat(len(phi), 1, 1)
     return Cameras(look_at(centers).float(), K, size, size)
 
 

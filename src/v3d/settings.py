@@ -40,20 +40,24 @@ class ReconstructSettings:
 
 @dataclass(frozen=True)
 class GenerateSettings(ReconstructSettings):
-    """How a photo becomes an orbit of views, and those splats and a mesh.
+    """How photos become an orbit of views, and those splats and a mesh.
 
     Attributes:
         model: mini (ships in the package), a folder of weights, or a hub id.
         steps: of the sampler; by default the model's own number.
         guidance: of classifier-free guidance: how closely the views follow the photo, 1 for none; by default
             the model's own.
-        recentre: frame the object as the model expects; off keeps the photo's own framing.
+        recentre: frame the object as the model expects, several photos at one scale; off keeps the framing of
+            the files.
+        elevation: degrees above the object's horizon that the photos were taken from; product photos are
+            often taken from 10 to 30. The asset stands upright.
     """
 
     model: str = "mini"
     steps: int | None = None
     guidance: float | None = None
     recentre: bool = True
+    elevation: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -142,3 +142,29 @@ def test_samplers_report_steps_and_take_one() -> None:
 def test_a_sampler_without_steps_is_refused_in_one_sentence(steps: int) -> None:
     with pytest.raises(V3DError, match="1 or more"):
         edm.karras_sigmas(steps)
+
+
+@pytest.mark.parametrize("sampler", [edm.euler, edm.heun, edm.dpm_solver_2m])
+def test_held_frames_end_in_their_data_and_draw_the_others_with_them(sampler: edm.Sampler) -> None:
+    """Two frames with correlation 0.9: the free one goes where the held one says, about half of the way."""
+    cov = torch.tensor([[1.0, 0.9], [0.9, 1.0]], dtype=torch.float64)
+    seen: list[tuple[float, Tensor]] = []
+
+    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+        s2 = float(sigma[0]) ** 2
+        seen.append((float(sigma[0]), x[:, 1].clone()))
+        return x @ torch.linalg.solve(cov + s2 * torch.eye(2, dtype=torch.float64), cov)
+
+    x0 = torch.tensor(1.5, dtype=torch.float64)
+    noise = torch.randn(4000, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    sigmas = edm.karras_sigmas(40, 0.002, 80.0)
+    samples = sampler(edm.hold(denoise, {1: x0}), noise, sigmas)
+    torch.testing.assert_close(samples[:, 1], x0.expand(4000))
+    n = (seen[0][1] - x0) / seen[0][0]
+    for sigma, frame in seen:  # the network sees the data with noise of the step's level
+        torch.testing.assert_close(frame, x0 + sigma * n)
+    free = sampler(denoise, noise, sigmas)
+    assert abs(float(free[:, 0].mean())) < 0.1
+    assert 0.4 * 0.9 * 1.5 < float(samples[:, 0].mean()) < 0.9 * 1.5
+    assert float(samples[:, 0].std()) < 0.75 * float(free[:, 0].std())
+    assert edm.hold(denoise, {}) is denoise

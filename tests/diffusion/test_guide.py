@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from v3d.cameras import Cameras, intrinsics, look_at, orbit
-from v3d.diffusion.guide import MAX_SOURCES, firm_alpha, in_outlines, render_guide, render_views, warp_nearest
+from v3d.diffusion.guide import firm_alpha, in_outlines, render_guide, render_views, warp_nearest
 from v3d.networks.pixelnerf import PixelNeRF, PixelNeRFConfig
 from v3d.networks.sources import camera_similarity
 
@@ -32,7 +32,7 @@ def test_a_view_is_drawn_from_the_nearest_photos(pixelnerf: PixelNeRF) -> None:
     images = photos(9)
     guide = render_guide(pixelnerf, images, around, new, 2)
     for v in range(5):
-        near = camera_similarity(around, new[v])[:, 0].argsort(descending=True)[:MAX_SOURCES]
+        near = camera_similarity(around, new[v])[:, 0].argsort(descending=True)[: pixelnerf.config.sources]
         others = images.flip(3)
         others[near] = images[near]
         alone = render_guide(pixelnerf, others, around, new[v], 2)

@@ -16,7 +16,8 @@ from v3d.diffusion import edm
 from v3d.diffusion.dit import Block, Frames, Geometry, OrbitDiT, OrbitDiTConfig
 from v3d.diffusion.generator import Generator, load_generator
 from v3d.diffusion.guide import OUTLINE, Guide, firm_alpha, in_outlines, render_guide
-from v3d.diffusion.mini import MiniModel, to_image
+from v3d.diffusion.mini import MiniModel, as_images
+from v3d.diffusion.photos import OrbitPhotos
 from v3d.errors import V3DError
 from v3d.networks.pixelnerf import PixelNeRF, PixelNeRFConfig
 from v3d.training.export import Sampling, export_mini
@@ -187,10 +188,10 @@ def test_a_fresh_network_points_at_the_photos_that_show_a_view() -> None:
     assert float(net(**nowhere, geometry=geometry).detach().abs().max()) < 1e-6
 
 
-def test_to_image_composites_without_bleeding() -> None:
+def test_photos_are_composited_before_they_are_resized() -> None:
     rgba = torch.zeros(8, 8, 4)
     rgba[:4, :, :] = torch.tensor([1.0, 0.0, 0.0, 1.0])  # below: black, but fully transparent
-    image = to_image(rgba, 4)
+    image = as_images(OrbitPhotos((rgba,)).as_views(4))[0]
     torch.testing.assert_close(image[:, 0, 0], torch.tensor([1.0, -1.0, -1.0, 1.0]))
     torch.testing.assert_close(image[:, 3, 0], torch.tensor([1.0, 1.0, 1.0, -1.0]))
 
@@ -199,8 +200,8 @@ def test_generator_is_deterministic_by_seed_and_reports_steps(tiny_weights: Path
     generator = Generator.from_pretrained(str(tiny_weights))
     rgba = torch.rand(40, 40, 4, generator=torch.Generator().manual_seed(0))
     seen: list[tuple[int, int]] = []
-    a = generator(rgba, seed=3, on_step=lambda i, n: seen.append((i, n)))
-    b, c = generator(rgba, seed=3), generator(rgba, seed=4)
+    a = generator(OrbitPhotos((rgba,)), seed=3, on_step=lambda i, n: seen.append((i, n)))
+    b, c = generator(OrbitPhotos((rgba,)), seed=3), generator(OrbitPhotos((rgba,)), seed=4)
     assert a.rgb.shape == (18, 16, 16, 3) and a.alpha.shape == (18, 16, 16)
     assert torch.equal(a.rgb, b.rgb) and not torch.equal(a.rgb, c.rgb)
     assert seen == [(1, 2), (2, 2)]
@@ -211,19 +212,21 @@ def test_generator_is_deterministic_by_seed_and_reports_steps(tiny_weights: Path
 def test_guidance_one_equals_the_conditional_model(tiny_weights: Path) -> None:
     model = MiniModel.load(tiny_weights)
     rgba = torch.rand(32, 32, 4, generator=torch.Generator().manual_seed(0))
-    assert not torch.equal(model(rgba, guidance=1.0).rgb, model(rgba, guidance=3.0).rgb)
+    assert not torch.equal(
+        model(OrbitPhotos((rgba,)), guidance=1.0).rgb, model(OrbitPhotos((rgba,)), guidance=3.0).rgb
+    )
 
 
 @pytest.mark.parametrize("guidance", [float("nan"), float("inf")])
 def test_guidance_is_a_number(tiny_weights: Path, guidance: float) -> None:
     with pytest.raises(V3DError, match="guidance is"):
-        Generator.from_pretrained(str(tiny_weights))(torch.rand(16, 16, 4), guidance=guidance)
+        Generator.from_pretrained(str(tiny_weights))(OrbitPhotos((torch.rand(16, 16, 4),)), guidance=guidance)
 
 
 @pytest.mark.parametrize("steps", [-1, -20])
 def test_steps_are_not_negative(tiny_weights: Path, steps: int) -> None:
     with pytest.raises(V3DError, match=r"cannot take .* steps; give 1 or more"):
-        Generator.from_pretrained(str(tiny_weights))(torch.rand(16, 16, 4), steps=steps)
+        Generator.from_pretrained(str(tiny_weights))(OrbitPhotos((torch.rand(16, 16, 4),)), steps=steps)
 
 
 def test_weights_trained_again_in_their_folder_are_loaded_again(tiny_weights: Path) -> None:
@@ -315,11 +318,11 @@ def test_views_from_above_are_what_pixelnerf_draws_there(tiny_weights: Path) -> 
     """Drawn one by one from the photo at the front, with the orbit's firm outlines, on white."""
     generator = Generator.from_pretrained(str(tiny_weights))
     rgba = torch.rand(24, 24, 4, generator=torch.Generator().manual_seed(0))
-    above, cameras = generator.above(rgba), above_and_below(16)
+    above, cameras = generator.above(OrbitPhotos((rgba,))), above_and_below(16)
     assert above is not None and torch.equal(above.cameras.c2w, cameras.c2w) and above.cameras.width == 16
     model = generator.model
     assert isinstance(model, MiniModel)
-    photo = to_image(rgba, 16)[None]
+    photo = as_images(OrbitPhotos((rgba,)).as_views(16))
     for k in (0, 7, 11):
         guide = render_guide(model.pixelnerf, photo, orbit(1, size=16), cameras[k], 1).images[0] / 2 + 0.5
         torch.testing.assert_close(above.alpha[k], guide[3])

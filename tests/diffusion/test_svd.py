@@ -20,6 +20,7 @@ from v3d.cameras import orbit
 from v3d.diffusion.generator import Generator
 from v3d.diffusion.official.convert import convert
 from v3d.diffusion.official.networks import load_networks
+from v3d.diffusion.photos import OrbitPhotos
 from v3d.diffusion.svd import SVDModel, clip_pixels, use_single_token_attention
 from v3d.distribution import install_hint
 from v3d.errors import V3DError
@@ -142,7 +143,9 @@ def test_conditions_follow_the_original(model):
 def test_views_of_a_photo(model, photo, caplog):
     steps = []
     with caplog.at_level(logging.WARNING):
-        views = model(photo, seed=1, steps=3, on_step=lambda done, of: steps.append((done, of)))
+        views = model(
+            OrbitPhotos((photo,)), seed=1, steps=3, on_step=lambda done, of: steps.append((done, of))
+        )
     assert "minutes on this CPU" in caplog.text
     assert steps == [(1, 3), (2, 3), (3, 3)]
     assert views.rgb.shape == (VIEWS, SIZE, SIZE, 3)
@@ -151,16 +154,46 @@ def test_views_of_a_photo(model, photo, caplog):
     assert views.rgb.max() <= 1
     assert torch.equal(views.cameras.c2w, orbit(VIEWS, size=SIZE).c2w)
     assert torch.isfinite(views.rgb).all()
-    again = model(photo, seed=1, steps=3)
-    other = model(photo, seed=2, steps=3)
+    again = model(OrbitPhotos((photo,)), seed=1, steps=3)
+    other = model(OrbitPhotos((photo,)), seed=2, steps=3)
     assert torch.equal(again.rgb, views.rgb)
     assert not torch.equal(other.rgb, views.rgb)
+
+
+def test_further_photos_hold_their_views(model, photo):
+    """They are what their views show, and the views beside them are generated to fit."""
+    back = torch.cat([1 - photo[..., :3], photo[..., 3:]], -1)
+    half = VIEWS // 2
+    azimuth = 360.0 * half / VIEWS
+    alone = model(OrbitPhotos((photo,)), seed=1, steps=3)
+    views = model(OrbitPhotos((photo, back), (0.0, azimuth)), seed=1, steps=3)
+    given = OrbitPhotos((photo, back), (0.0, azimuth)).as_views(SIZE)
+    assert len(views) == VIEWS and torch.equal(views.rgb[half], given.rgb[1])
+    assert not torch.equal(views.rgb[half - 1], alone.rgb[half - 1])
+    latent = model.encode(model._on_white(back))
+    noise = torch.randn(1, VIEWS, *latent.shape, generator=torch.Generator().manual_seed(2))
+    conditions = model.condition(model._on_white(photo), torch.Generator().manual_seed(1))
+    latents = model.sample(conditions, noise, 3, known={half: latent})
+    torch.testing.assert_close(latents[0, half], latent, atol=1e-4, rtol=0)
+
+
+def test_photos_between_the_views_are_refused_in_one_sentence(model, photo):
+    between = OrbitPhotos((photo, photo.flip(0)), (0.0, 180.0 / VIEWS))
+    with pytest.raises(V3DError, match="degrees from it"):
+        model(between, steps=3)
+
+
+def test_an_orbit_of_a_photo_from_above_stands_upright(model, photo):
+    """The model turns around the tilted object; the cameras say how it is tilted."""
+    views = model(OrbitPhotos((photo,), elevation=20.0), steps=1)
+    assert torch.allclose(views.cameras.c2w[0], orbit(1, elevation=20.0).c2w[0], atol=1e-5)
+    assert torch.allclose(views.cameras.c2w, orbit(VIEWS).tilted(20.0).c2w, atol=1e-5)
 
 
 @pytest.mark.parametrize("steps", [0, -2])
 def test_the_official_weights_take_at_least_one_step(model, photo, steps):
     with pytest.raises(V3DError, match="give 1 or more, or leave steps out"):
-        Generator(model, "official")(photo, steps=steps)
+        Generator(model, "official")(OrbitPhotos((photo,)), steps=steps)
 
 
 def test_half_precision_follows_float32(folder, model):
@@ -209,7 +242,7 @@ def test_the_time_estimate_is_near_the_truth(model, photo):
     import time
 
     start = time.perf_counter()
-    model(photo, steps=6)
+    model(OrbitPhotos((photo,)), steps=6)
     took = time.perf_counter() - start
     assert (
         0.1 < model.estimate_seconds(6) / took < 10

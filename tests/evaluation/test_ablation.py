@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 import trimesh
 from made import Made
 from PIL import Image
@@ -14,6 +13,7 @@ from PIL import Image
 from shapes import textured
 from v3d.cameras import above_and_below
 from v3d.diffusion.generator import Generator
+from v3d.diffusion.photos import OrbitPhotos
 from v3d.errors import V3DError
 from v3d.evaluation.ablation import Bench, ObjectVariants, merge
 from v3d.evaluation.ablation_report import make_ablation_report
@@ -51,8 +51,8 @@ def blurring(item: TestObject) -> OrbitGenerator:
     """A generator whose guidance is how much of the truth it knows; the rest is the photo repeated."""
     truth = SMALL.true_orbit(item)
 
-    def generate(rgba: torch.Tensor, *, seed: int, steps: int | None, guidance: float | None) -> Views:
-        repeated = repeat_photo(rgba, truth)
+    def generate(photos: OrbitPhotos, *, seed: int, steps: int | None, guidance: float | None) -> Views:
+        repeated = repeat_photo(photos.images[0], truth)
         mix = 0.5 if guidance is None else guidance
         rgb = mix * truth.rgb + (1 - mix) * repeated.rgb
         return Views(rgb, mix * truth.alpha + (1 - mix) * repeated.alpha, truth.cameras)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from made import Made
 
+from v3d.diffusion.photos import OrbitPhotos
 from v3d.errors import V3DError
 from v3d.evaluation.generation import evaluate_generation, orbit_scores, repeat_photo
 from v3d.evaluation.nearest import NearestObject
@@ -30,9 +31,9 @@ def test_every_table_has_true_views_and_both_baselines(pillar: TestObject, packe
     truth = SMALL.true_orbit(pillar)
     asked: list[torch.Tensor] = []
 
-    def backwards(rgba: torch.Tensor, *, seed: int, steps: int | None, guidance: float | None) -> Views:
+    def backwards(photos: OrbitPhotos, *, seed: int, steps: int | None, guidance: float | None) -> Views:
         """A generator that knows the object but turns it the wrong way."""
-        asked.append(rgba)
+        asked.append(photos.images[0])
         order = [-i % 18 for i in range(18)]
         return Views(truth.rgb[order], truth.alpha[order], truth.cameras)
 
@@ -92,7 +93,7 @@ def test_the_nearest_object_of_a_training_photo_is_itself(
 
 
 def test_views_of_no_solid_have_no_mesh(pillar: TestObject):
-    def nothing(rgba: torch.Tensor, *, seed: int, steps: int | None, guidance: float | None) -> Views:
+    def nothing(photos: OrbitPhotos, *, seed: int, steps: int | None, guidance: float | None) -> Views:
         truth = SMALL.true_orbit(pillar)
         return Views(torch.ones_like(truth.rgb), torch.zeros_like(truth.alpha), truth.cameras)
 

@@ -13,12 +13,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from shapes import ball_views
-from v3d.cameras import Cameras, above_and_below, orbit
+from shapes import ball_views, box_mesh
+from v3d.cameras import Cameras, above_and_below, around, orbit
 from v3d.capture.readers import load_views
+from v3d.diffusion.photos import OrbitPhotos
 from v3d.errors import V3DError
 from v3d.files import write_json
-from v3d.meshes.rendering import render
+from v3d.meshes.rendering import Light, render
+from v3d.metrics import mask_iou
 from v3d.objects import pipeline, stages
 from v3d.objects.presets import PRESETS, preset_of
 from v3d.placement import place
@@ -274,12 +276,73 @@ def test_a_photo_becomes_an_orbit(photo: Path, tmp_path: Path) -> None:
     framed = np.asarray(Image.open(asset.folder / "photo.png"))
     rows = np.nonzero(framed[..., 3].max(1) > 127)[0]
     assert (rows[-1] + 1 - rows[0]) / len(framed) == pytest.approx(0.7, abs=0.02)
-    assert asset.report["stages"]["photo"]["foreground"] == "alpha of the file"
+    assert asset.report["stages"]["photo"]["foreground"] == {"photo.png": "alpha of the file"}
     assert asset.report["stages"]["views"]["model"]["name"] == "mini"
     again = pipeline.generate(photo, tmp_path / "out", settings)
     assert all(reused(again).values())
     other = pipeline.generate(photo, tmp_path / "out", replace(settings, seed=4))
     assert reused(other) == {"photo": True, "views": False, "preview": False}
+
+
+@pytest.fixture
+def four_photos(tmp_path: Path) -> dict[float, Path]:
+    """The sides of a box in four colours, each photographed on its own: other scales, other places."""
+    mesh = box_mesh(0.3, 0.5, 0.6)
+    sides = around((0, 90, 180, 270), size=160)
+    views = render(mesh, sides, light=Light(torch.tensor([1.0, 0.6, 1.2]), 0.7))
+    paths = {}
+    for i, name in enumerate(("front", "left", "back", "right")):
+        colour = 0.5 + 0.5 * torch.rand(3, generator=torch.Generator().manual_seed(i))
+        rgba = torch.cat([views.rgb[i] * colour, views.alpha[i, ..., None]], -1)
+        side = 100 + 20 * i
+        image = Image.fromarray((rgba * 255).round().to(torch.uint8).numpy()).resize((side, side))
+        canvas = Image.new("RGBA", (240, 220))
+        canvas.paste(image, (10 * i, 5 * i))
+        paths[90.0 * i] = tmp_path / f"{name}.png"
+        canvas.save(paths[90.0 * i])
+    return paths
+
+
+def test_four_photos_are_what_their_views_show(four_photos: dict[float, Path], tmp_path: Path) -> None:
+    settings = GenerateSettings(until="views", steps=0, elevation=0.0)
+    asset = pipeline.generate(dict(reversed(four_photos.items())), tmp_path / "out", settings)
+    assert asset.folder == tmp_path / "out/front"
+    expected = sorted([20.0 * i for i in range(18)] + [90.0, 270.0])
+    assert torch.allclose(asset.views.cameras.c2w, around(expected).c2w, atol=1e-5)
+    for azimuth, name in zip(four_photos, ("photo", "photo_90", "photo_180", "photo_270"), strict=True):
+        framed = torch.from_numpy(np.array(Image.open(asset.folder / f"{name}.png"))) / 255
+        v = expected.index(azimuth)
+        given = OrbitPhotos((framed,)).as_views(asset.views.cameras.width)
+        assert float((asset.views.rgb[v] - given.rgb[0]).abs().max()) < 0.01
+        tall = (given.alpha[0] > 0.5).any(1).sum() / given.alpha.shape[-1]
+        assert float(tall) == pytest.approx(0.7, abs=0.03)  # the box is as high from every side
+    assert not asset.report["warnings"]
+    again = pipeline.generate(four_photos, tmp_path / "out", settings)
+    assert all(reused(again).values())
+    three = pipeline.generate({a: p for a, p in four_photos.items() if a < 200}, tmp_path / "out", settings)
+    assert not reused(three)["photo"] and not reused(three)["views"] and len(three.views) == 19
+
+
+def test_four_photos_shape_and_colour_the_asset(four_photos: dict[float, Path], tmp_path: Path) -> None:
+    asset = pipeline.generate(four_photos, tmp_path / "out", GenerateSettings(steps=0))
+    assert asset.mesh is not None
+    views = load_views(asset.folder)
+    for azimuth in four_photos:
+        v = int(torch.cdist(views.cameras.centers, around((azimuth,)).centers).argmin())
+        seen = render(asset.mesh, views.cameras[v])
+        assert float(mask_iou(seen.alpha > 0.5, views.alpha[[v]] > 0.5)) > 0.85
+        inside = (views.alpha[v] > 0.99) & (seen.alpha[0] > 0.99)
+        error = (seen.rgb[0] - views.rgb[v])[inside].abs().mean()
+        assert float(error) < 0.06, azimuth
+
+
+def test_a_photo_from_above_gives_an_upright_orbit_at_its_height(photo: Path, tmp_path: Path) -> None:
+    settings = GenerateSettings(until="views", steps=0, elevation=20.0)
+    asset = pipeline.generate(photo, tmp_path / "out", settings)
+    assert torch.allclose(asset.views.cameras.c2w, orbit(18, elevation=20.0).c2w, atol=1e-5)
+    with pytest.raises(V3DError, match="elevation is 90"):
+        pipeline.generate(photo, tmp_path / "other", replace(settings, elevation=90.0))
+    assert not (tmp_path / "other").exists()
 
 
 def test_views_of_the_mini_model_shape_the_asset_by_their_outlines_alone(photo: Path, tmp_path: Path) -> None:

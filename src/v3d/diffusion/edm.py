@@ -6,7 +6,7 @@ Everything that knows about networks hides behind that one function.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -73,6 +73,30 @@ class Preconditioning:
     def loss_weight(self, sigma: Tensor) -> Tensor:
         """`lambda(sigma) = 1 / c_out^2` [B] (EDM table 1): targets of F have unit variance at any sigma."""
         return (sigma**2 + self.sigma_data**2) / (sigma * self.sigma_data) ** 2
+
+
+def hold(denoise: Denoiser, known: Mapping[int, Tensor]) -> Denoiser:
+    """A denoiser that holds frames that are known, so that the others are sampled to fit them.
+
+    D of a held frame is its data x0. Every solver of dx/dsigma = (x - D) / sigma then keeps it at x0 + sigma
+    n with a fixed n (its first noise less x0 over the first sigma), as the network has to see it, and ends
+    in x0. The others follow, though less than they would given x0 exactly (Ho et al. 2022, arXiv 2204.03458,
+    sec. 3.1): two Gaussian frames with correlation 0.9 go half of the way.
+
+    Args:
+        denoise: D of x [B, V, ...] and sigma [B].
+        known: number of a frame -> its x0 [...].
+    """
+    if not known:
+        return denoise
+
+    def held(x: Tensor, sigma: Tensor) -> Tensor:
+        D_x = denoise(x, sigma).clone()
+        for v, x0 in known.items():
+            D_x[:, v] = x0.to(D_x)
+        return D_x
+
+    return held
 
 
 @dataclass(frozen=True)

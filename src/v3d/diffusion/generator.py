@@ -1,4 +1,4 @@
-"""`Generator`: one photo -> an orbit of views, whichever model generates it."""
+"""`Generator`: photos -> an orbit of views, whichever model generates it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import ClassVar, Literal, Protocol
 
 import torch
-from torch import Tensor
 
 from v3d.callbacks import OnStep
 from v3d.diffusion.mini import MiniModel
+from v3d.diffusion.photos import OrbitPhotos
 from v3d.errors import V3DError
 from v3d.views import Views
 from v3d.weights import MINI, weights_folder
@@ -32,8 +32,8 @@ class OrbitModel(Protocol):
     agrees_in_colour: ClassVar[bool]
 
     @property
-    def above(self) -> Callable[[Tensor], Views] | None:
-        """Framed photo [S, S, 4] -> 12 views from above and below the orbit; None where the model has none.
+    def above(self) -> Callable[[OrbitPhotos], Views] | None:
+        """Photos -> 12 views from above and below the orbit; None where the model has none.
 
         Splats are fitted to these views, too.
         """
@@ -41,22 +41,22 @@ class OrbitModel(Protocol):
 
     def __call__(
         self,
-        rgba: Tensor,
+        photos: OrbitPhotos,
         *,
         seed: int = 0,
         steps: int | None = None,
         guidance: float | None = None,
         on_step: OnStep | None = None,
     ) -> Views:
-        """Framed photo [S, S, 4], straight alpha in [0, 1] -> the 18 views of its orbit."""
+        """Photos -> the 18 views of their orbit, with the photos in their places (`with_photos`)."""
         ...
 
 
 class Generator:
-    """Turns a framed photo into the 18 views of its orbit.
+    """Turns photos of an object into the 18 views of its orbit.
 
     >>> generator = Generator.from_pretrained("mini")
-    >>> views = generator(photo.rgba, seed=0)
+    >>> views = generator(OrbitPhotos((photo.rgba,)), seed=0)
     """
 
     def __init__(self, model: OrbitModel, name: str) -> None:
@@ -101,28 +101,28 @@ class Generator:
 
     def __call__(
         self,
-        rgba: Tensor,
+        photos: OrbitPhotos,
         *,
         seed: int = 0,
         steps: int | None = None,
         guidance: float | None = None,
         on_step: OnStep | None = None,
     ) -> Views:
-        """Generate the orbit of a photo.
+        """Generate the orbit of photos.
 
         Args:
-            rgba: [S, S, 4] straight-alpha photo in [0, 1], framed by `v3d.capture.photo`.
+            photos: one or more, see `v3d.diffusion.photos.OrbitPhotos`.
             seed: of all noise; the same seed gives the same views on the same machine.
             steps: of the sampler, by default the model's own number; 0 gives a mini model's PixelNeRF views.
             guidance: of classifier-free guidance, 1 for none; by default the model's own.
             on_step: called after every step.
 
         Returns:
-            Views [18, H, W].
+            Views [V, H, W]: the 18 of the orbit and, by azimuth, photos that were taken between them.
 
         Raises:
-            V3DError: the guidance is not finite, there are fewer steps than the model can take, or the
-                device's memory is too small.
+            V3DError: the model cannot use these photos, the guidance is not finite, there are fewer steps
+                than the model can take, or the device's memory is too small.
         """
         if steps is not None and steps < 0:
             raise V3DError(
@@ -131,18 +131,18 @@ class Generator:
             )
         if guidance is not None and not math.isfinite(guidance):
             raise V3DError(f"The guidance is {guidance}; give a number, 1 for none.")
-        return self.model(rgba, seed=seed, steps=steps, guidance=guidance, on_step=on_step)
+        return self.model(photos, seed=seed, steps=steps, guidance=guidance, on_step=on_step)
 
-    def above(self, rgba: Tensor) -> Views | None:
+    def above(self, photos: OrbitPhotos) -> Views | None:
         """Views [12, H, W] from above and below the orbit (`v3d.cameras.above_and_below`).
 
         Args:
-            rgba: [S, S, 4] straight-alpha photo in [0, 1], framed by `v3d.capture.photo`.
+            photos: those of the orbit.
 
         Returns:
             The views, or None where the model generates orbits alone.
         """
-        return None if self.model.above is None else self.model.above(rgba)
+        return None if self.model.above is None else self.model.above(photos)
 
 
 def load_generator(model: str, device: str) -> Generator:

@@ -17,13 +17,6 @@ from v3d.cameras import Cameras
 from v3d.networks.pixelnerf import PixelNeRF
 from v3d.networks.sources import Sources, camera_similarity
 
-MAX_SOURCES = 3
-"""PixelNeRF renders a view from so many photos, the nearest; and the nearer, the more they count.
-
-Far photos blur what near ones show: views of validation scenes are 0.4 dB (three photos) and 0.6 dB (six)
-better than with all photos alike, and those of a real capture 1.8 and 2.4 dB (docs/scenes.md).
-"""
-
 GUIDE_WEIGHT = 0.2
 """Weight of the guide's colour beside the video model's where that is half transparent (`in_outlines`)."""
 
@@ -107,7 +100,7 @@ def make_guide(
 def render_views(
     pixelnerf: PixelNeRF, photos: Tensor, photo_cameras: Cameras, cameras: Cameras
 ) -> tuple[Tensor, Tensor]:
-    """PixelNeRF's part: each view from the `MAX_SOURCES` photos nearest to it.
+    """PixelNeRF's part: each view from the `pixelnerf.config.sources` photos nearest to it.
 
     Args:
         photos: [N, 4, S, S] in [-1, 1], colour on white, then alpha.
@@ -121,7 +114,7 @@ def render_views(
     images_in = F.interpolate(photos, (side, side), mode="bilinear", antialias=True, align_corners=False)
     weights = camera_similarity(photo_cameras, cameras)
     views_of: dict[tuple[int, ...], list[int]] = {}  # views that are rendered from the same photos
-    for v, nearest in enumerate(weights.T.argsort(descending=True)[:, :MAX_SOURCES].tolist()):
+    for v, nearest in enumerate(weights.T.argsort(descending=True)[:, : pixelnerf.config.sources].tolist()):
         views_of.setdefault(tuple(sorted(nearest)), []).append(v)
     images = photos.new_empty(len(cameras), 4, rendered, rendered)
     depth = photos.new_empty(len(cameras), rendered, rendered)

@@ -18,16 +18,14 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from v3d.callbacks import OnStep
 from v3d.cameras import ORBIT_VIEWS, Cameras, above_and_below, cat_cameras, orbit
-from v3d.compositing import over_white
 from v3d.diffusion import edm
 from v3d.diffusion.dit import Geometry, OrbitDiT, load_dit
-from v3d.diffusion.front import photo_as_front
 from v3d.diffusion.guide import Guide, add_residual, firm_alpha, render_guide, render_views
+from v3d.diffusion.photos import OrbitPhotos, with_photos
 from v3d.errors import V3DError
 from v3d.networks.pixelnerf import PixelNeRF, load_pixelnerf
 from v3d.networks.sources import camera_similarity
@@ -110,48 +108,56 @@ class MiniModel:
     @torch.no_grad()
     def __call__(
         self,
-        rgba: Tensor,
+        photos: OrbitPhotos,
         *,
         seed: int = 0,
         steps: int | None = None,
         guidance: float | None = None,
         on_step: OnStep | None = None,
     ) -> Views:
-        """One framed photo -> the 18 views of its orbit.
+        """Photos -> the 18 views of their orbit, at their height, and the photos themselves.
 
         Args:
-            rgba: [S, S, 4] straight-alpha photo in [0, 1], framed by `v3d.capture.photo`.
+            photos: one to eight.
             seed: of the initial noise; the same seed gives the same views on the same machine.
             steps: sampler steps; 0 leaves the guide as it is.
             guidance: of classifier-free guidance (1: none).
             on_step: called after every step.
 
         Returns:
-            Views [18, size, size] with the generated alpha; view 0 is the photo itself wherever the model
-            kept its framing (see `v3d.data.variants` for when it does not).
+            Views [18 and more, size, size] with the generated alpha, see `v3d.diffusion.photos.with_photos`.
         """
-        photo = to_image(rgba, self.size)
-        cameras = orbit(ORBIT_VIEWS, size=self.size)
+        given = photos.as_views(self.size)
+        cameras = orbit(ORBIT_VIEWS, size=self.size, elevation=photos.elevation)
         generated = self.generate(
-            photo[None], cameras[0], cameras, seed=seed, steps=steps, guidance=guidance, on_step=on_step
+            as_images(given),
+            given.cameras,
+            cameras,
+            seed=seed,
+            steps=steps,
+            guidance=guidance,
+            on_step=on_step,
         )
-        return photo_as_front(as_views(generated.images, cameras), (photo * 0.5 + 0.5).permute(1, 2, 0))
+        return with_photos(as_views(generated.images, cameras), photos)
 
     @torch.no_grad()
-    def above(self, rgba: Tensor) -> Views:
-        """One framed photo -> 12 views from above and below its orbit, see `v3d.cameras.above_and_below`.
+    def above(self, photos: OrbitPhotos) -> Views:
+        """Photos -> 12 views from above and below the orbit, see `v3d.cameras.above_and_below`.
 
         They are PixelNeRF's alone: the video model was trained on orbits only.
 
         Args:
-            rgba: [S, S, 4] straight-alpha photo in [0, 1], framed by `v3d.capture.photo`.
+            photos: one to eight.
 
         Returns:
             Views [12, size, size]; some may be empty.
         """
-        photo, cameras = to_image(rgba, self.size)[None], above_and_below(self.size)
+        given, cameras = photos.as_views(self.size), above_and_below(self.size)
         images, _ = render_views(
-            self.pixelnerf, photo.to(self.dit.position.device), orbit(1, size=self.size), cameras
+            self.pixelnerf,
+            as_images(given).to(self.dit.position.device),
+            given.cameras,
+            cameras,
         )
         return as_views(firm_alpha(images).cpu(), cameras)
 
@@ -239,9 +245,6 @@ def as_views(images: Tensor, cameras: Cameras) -> Views:
     return Views(x[..., :3].contiguous(), x[..., 3].contiguous(), cameras)
 
 
-def to_image(rgba: Tensor, size: int) -> Tensor:
-    """Straight-alpha photo [S, S, 4] in [0, 1] -> [4, size, size] in [-1, 1], colour on white, then alpha."""
-    alpha = rgba[..., 3]
-    image = torch.cat([over_white(rgba[..., :3], alpha), alpha[..., None]], -1).permute(2, 0, 1)[None]
-    image = F.interpolate(image, (size, size), mode="bilinear", antialias=True, align_corners=False)
-    return image[0] * 2 - 1
+def as_images(views: Views) -> Tensor:
+    """`Views` -> images [V, 4, H, W] in [-1, 1], colour on white, then alpha; the inverse of `as_views`."""
+    return torch.cat([views.rgb, views.alpha[..., None]], -1).permute(0, 3, 1, 2) * 2 - 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,8 +33,8 @@ from v3d.diffusion.conditions import (
     clip_pixels,
     run_unet,
 )
-from v3d.diffusion.front import photo_as_front
 from v3d.diffusion.official.networks import OfficialNetworks, load_networks
+from v3d.diffusion.photos import OrbitPhotos, with_photos
 from v3d.distribution import install_hint
 from v3d.errors import V3DError
 from v3d.runtime import has_fast_bfloat16
@@ -116,17 +116,20 @@ class SVDModel:
     @torch.no_grad()
     def __call__(
         self,
-        rgba: Tensor,
+        photos: OrbitPhotos,
         *,
         seed: int = 0,
         steps: int | None = None,
         guidance: float | None = None,
         on_step: OnStep | None = None,
     ) -> Views:
-        """One framed photo -> the views of its orbit.
+        """Photos -> the views of their orbit.
+
+        The front is the model's condition. Further photos hold their views in the sampler (`edm.hold`), so
+        that the views between them are generated to fit.
 
         Args:
-            rgba: [S, S, 4] straight-alpha photo in [0, 1], framed by `v3d.capture.photo`.
+            photos: the front, and others that the orbit has a view of.
             seed: of all noise, drawn on the CPU, so that every device starts from the same.
             steps: sampler steps from sigma 700 to 0.002, at least 1.
             guidance: constant over frames, 3.5 to 4.5 in the paper.
@@ -136,7 +139,7 @@ class SVDModel:
             Views [views, size, size]; view 0 is the photo itself wherever the model kept its framing.
 
         Raises:
-            V3DError: there is not one step, or the device's memory is too small.
+            V3DError: there is not one step, a photo is of no view, or the device's memory is too small.
         """
         steps = STEPS if steps is None else steps
         guidance = GUIDANCE if guidance is None else guidance
@@ -145,21 +148,41 @@ class SVDModel:
                 f"The official weights cannot take {steps} steps; give 1 or more, or leave steps out for"
                 f" {STEPS}."
             )
+        # The model saw level photos only: it turns around the object as the front shows it, tilted or not.
+        cameras = orbit(self.views, size=self.size).tilted(photos.elevation)
+        held = photos.among(cameras)
+        if len(held) < len(photos):
+            raise V3DError(
+                f"With the official weights photos can be of the front or every {360 / self.views:g} degrees"
+                " from it, at elevation 0 if there are several: the model generates these views only."
+            )
         if self.device.type == "cpu":
             minutes = self.estimate_seconds(steps) / 60
             _log.warning("The official weights will take about %.0f minutes on this CPU.", math.ceil(minutes))
-        photo = resize_rgba(rgba.float().cpu(), self.size, self.size)
-        image = over_white(photo[..., :3], photo[..., 3]).permute(2, 0, 1)[None] * 2 - 1
+        images = {v: self._on_white(image) for v, image in held.items()}
         generator = torch.Generator().manual_seed(seed)
         with _clear_device_errors(self.device):
-            conditions = self.condition(image, generator)
+            conditions = self.condition(images.pop(0), generator)
             noise = torch.randn(1, self.views, *conditions.latent.shape[1:], generator=generator)
-            latents = self.sample(conditions, noise.to(self.device), steps, guidance, on_step)
+            known = {v: self.encode(image) for v, image in images.items()}
+            latents = self.sample(conditions, noise.to(self.device), steps, guidance, on_step, known=known)
             frames = self.decode(latents[0])
         rgb = (frames * 0.5 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).cpu()
         alpha = torch.from_numpy(np.stack([soft_alpha(frame) for frame in rgb.numpy()]))
-        true = torch.cat([image[0].permute(1, 2, 0) * 0.5 + 0.5, photo[..., 3:]], -1)
-        return photo_as_front(Views(rgb, alpha, orbit(self.views, size=self.size)), true)
+        return with_photos(Views(rgb, alpha, cameras), photos)
+
+    def _on_white(self, rgba: Tensor) -> Tensor:
+        """A photo [S, S, 4], straight alpha -> [1, 3, size, size] in [-1, 1]."""
+        photo = resize_rgba(rgba.float().cpu(), self.size, self.size)
+        return over_white(photo[..., :3], photo[..., 3]).permute(2, 0, 1)[None] * 2 - 1
+
+    def encode(self, image: Tensor) -> Tensor:
+        """Latent [4, h, w] of an image [1, 3, S, S] in [-1, 1], scaled as the UNet denoises it."""
+        vae = self.networks.vae
+        with self._resident(vae):
+            pixels = image.to(self.device, vae.quant_conv.weight.dtype)
+            latent: Tensor = vae.encode(pixels).latent_dist.mean[0].float() * vae.config.scaling_factor
+        return latent
 
     def condition(self, image: Tensor, generator: torch.Generator) -> Conditions:
         """Conditions of photos [B, 3, S, S] in [-1, 1] (paper sec. 3.1).
@@ -186,6 +209,8 @@ class SVDModel:
         steps: int = STEPS,
         guidance: float = GUIDANCE,
         on_step: OnStep | None = None,
+        *,
+        known: Mapping[int, Tensor] | None = None,
     ) -> Tensor:
         """Sample orbits by classifier-free guidance.
 
@@ -195,6 +220,7 @@ class SVDModel:
             steps: sampler steps from sigma 700 to 0.002, at least 1.
             guidance: constant over frames; 1 for none.
             on_step: called after every step.
+            known: number of a view -> its latent [4, h, w] (see `encode`), which the sampler holds.
 
         Returns:
             Latents [B, V, 4, h, w], scaled for the UNet; see `decode`.
@@ -207,7 +233,7 @@ class SVDModel:
             return edm.Preconditioning().denoise(network, x, sigma)
 
         with self._resident(self.networks.unet):
-            return self.sampler(denoise, noise, edm.karras_sigmas(steps), on_step)
+            return self.sampler(edm.hold(denoise, known or {}), noise, edm.karras_sigmas(steps), on_step)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Frames [V, 3, S, S], about [-1, 1], of one orbit's latents [V, 4, h, w] (see `sample`)."""

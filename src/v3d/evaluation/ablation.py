@@ -11,6 +11,7 @@ from typing import Any
 from v3d.cameras import ORBIT_VIEWS
 from v3d.diffusion import edm
 from v3d.diffusion.generator import Generator
+from v3d.diffusion.photos import OrbitPhotos
 from v3d.errors import V3DError
 from v3d.evaluation.ablation_report import make_ablation_report
 from v3d.evaluation.assets import MeasuredBuild, Metrics, Truth
@@ -215,7 +216,9 @@ class ObjectVariants:
         def generate() -> tuple[Views, float]:
             photo, generator, size = self._photo(), self.bench.generator(choice), self.bench.orbits.size
             start = time.process_time()
-            views = generator(photo, seed=choice.seed, steps=choice.steps, guidance=choice.guidance)
+            views = generator(
+                OrbitPhotos((photo,)), seed=choice.seed, steps=choice.steps, guidance=choice.guidance
+            )
             return views.resized(size, size), time.process_time() - start
 
         made: tuple[Views, float] = self._once(choice, generate)
@@ -225,7 +228,7 @@ class ObjectVariants:
         """The base generator's views from above and below, at the size of the orbit."""
 
         def generate() -> Views | None:
-            above, size = self._base_generator().above(self._photo()), self.bench.orbits.size
+            above, size = self._base_generator().above(OrbitPhotos((self._photo(),))), self.bench.orbits.size
             return None if above is None else above.resized(size, size)
 
         made: Views | None = self._once("above", generate)

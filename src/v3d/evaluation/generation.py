@@ -13,6 +13,7 @@ from torch import Tensor
 
 from v3d.compositing import over_white
 from v3d.diffusion.generator import Generator
+from v3d.diffusion.photos import OrbitPhotos
 from v3d.errors import V3DError
 from v3d.evaluation.assets import MeasuredBuild, Metrics
 from v3d.evaluation.comparison import compare_views, silhouette_consistency, warp_consistency
@@ -43,12 +44,12 @@ class OrbitGenerator(Protocol):
         """Whether the colours of its views may shape a surface."""
         ...
 
-    def __call__(self, rgba: Tensor, *, seed: int, steps: int | None, guidance: float | None) -> Views:
-        """The orbit of a framed photo [S, S, 4], straight alpha."""
+    def __call__(self, photos: OrbitPhotos, *, seed: int, steps: int | None, guidance: float | None) -> Views:
+        """The orbit of photos."""
         ...
 
-    def above(self, rgba: Tensor) -> Views | None:
-        """Views from above and below of the same photo; None where the model generates none."""
+    def above(self, photos: OrbitPhotos) -> Views | None:
+        """Views from above and below of the same photos; None where the model generates none."""
         ...
 
 
@@ -135,7 +136,7 @@ def evaluate_generation(
         methods["nearest training object"] = lambda: nearest(photo, protocol)
     if generator is not None:
         methods["generated"] = lambda: generator(
-            photo, seed=settings.seed, steps=settings.steps, guidance=settings.guidance
+            OrbitPhotos((photo,)), seed=settings.seed, steps=settings.steps, guidance=settings.guidance
         ).resized(protocol.size, protocol.size)
     result = ObjectResult(item.id, item.hash, item.real_scan, {}, {})
     for method, make in methods.items():
@@ -222,7 +223,9 @@ def _draw_sheet(
         for item in load_objects(command.objects, ids):
             truth = protocol.true_orbit(item)
             photo = photo_of(truth)
-            views = generator(photo, seed=settings.seed, steps=settings.steps, guidance=settings.guidance)
+            views = generator(
+                OrbitPhotos((photo,)), seed=settings.seed, steps=settings.steps, guidance=settings.guidance
+            )
             rows.append(SheetRow(f"{item.id}   {psnr[item.id]:.2f} dB", photo, views, truth))
         columns.append((title, rows))
     with atomic(command.out / "contact_sheet.jpg") as temporary:

@@ -1,11 +1,13 @@
-"""One photo -> an asset, stage by stage as in the paper.
+"""Photos -> an asset, stage by stage as in the paper.
 
-photo -> orbit views (video diffusion) -> hull (space carving) -> splats (3D Gaussians) -> surface (NeuS-style
-distance field) -> textured mesh -> files. Finished stages are kept in the run's folder, see `v3d.run`.
+photos -> orbit views (video diffusion) -> hull (space carving) -> splats (3D Gaussians) -> surface
+(NeuS-style distance field) -> textured mesh -> files. Finished stages are kept in the run's folder, see
+`v3d.run`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from v3d.capture.images import existing
 from v3d.capture.readers import find_photos, read_object_views
 from v3d.capture.video import views_from_video
 from v3d.diffusion.generator import load_generator
+from v3d.diffusion.photos import check_sides
 from v3d.meshes.mesh import Mesh
 from v3d.objects.build import BuildInputs
 from v3d.objects.presets import Preset, preset_of, silhouettes_only
@@ -59,33 +62,36 @@ class Asset:
 
 
 def generate(
-    photo: str | Path,
+    photos: str | Path | Mapping[float, str | Path],
     out: str | Path,
     settings: GenerateSettings | None = None,
     *,
     force: bool = False,
     on_progress: OnProgress | None = None,
 ) -> Asset:
-    """Make an asset from one photo, in the folder `out/<name of the photo>`.
+    """Make an asset from photos of one object, in the folder `out/<name of the front photo>`.
 
     Args:
-        photo: an image file of one object.
+        photos: an image file of the object, seen from the front; or several by their azimuth in degrees,
+            counter-clockwise seen from above: `{0: front, 90: left, 180: back, 270: right}`, where left is
+            the object's own left side. Any azimuths will do; the front is needed.
         out: the folder that gets the run's folder.
         settings: those of `GenerateSettings()` where none are given.
         force: compute finished stages anew.
         on_progress: called as the stages go on, see `v3d.callbacks.OnProgress`.
 
     Raises:
-        V3DError: the photo, the weights or the folder cannot be used.
+        V3DError: a photo, the weights or the folder cannot be used.
     """
     settings = settings or GenerateSettings()
-    photo = existing(photo)
+    sides = _sides(photos, settings.elevation)
+    front = sides[0.0]
     device = pick_device(settings.device)
     tune_malloc()
-    folder = other_than(photo.parent, Path(out) / photo.stem)
+    folder = other_than(front.parent, Path(out) / front.stem)
     generator = load_generator(settings.model, device)  # before anything is written: the name may be wrong
     run = RunFolder(folder, settings, force=force, on_progress=on_progress)
-    framed, key = photo_stage(run, photo, recentre=settings.recentre)
+    framed, key = photo_stage(run, sides, elevation=settings.elevation, recentre=settings.recentre)
     views, views_key = generate_stage(run, generator, framed, key, settings)
     preset = preset_of(settings)
     if not generator.agrees_in_colour:
@@ -93,8 +99,21 @@ def generate(
     above, above_key = None, views_key
     if settings.until != "views":
         above, above_key = above_stage(run, generator, framed, key)
-    inputs = BuildInputs(views, above, {0: framed})
+    inputs = BuildInputs(views, above, framed.among(views.cameras))
     return _build(run, inputs, views_key, above_key, preset, settings, device)
+
+
+def _sides(photos: str | Path | Mapping[float, str | Path], elevation: float) -> dict[float, Path]:
+    """Azimuth in [0, 360) -> photo, the front first, then counter-clockwise.
+
+    Raises:
+        V3DError: a file is missing, there is no front, or two photos are of one side.
+    """
+    given = {0.0: photos} if isinstance(photos, (str, Path)) else photos
+    azimuths = tuple(sorted(float(azimuth) % 360 for azimuth in given))
+    check_sides(azimuths, elevation)
+    sides = {float(azimuth) % 360: existing(path) for azimuth, path in given.items()}
+    return {azimuth: sides[azimuth] for azimuth in azimuths}
 
 
 def reconstruct(
@@ -140,7 +159,7 @@ def reconstruct(
             capture = find_photos(views)
             notes, posed = capture.notes, read_object_views(capture.photos, max_size=MAX_VIEW_SIZE)
     run = RunFolder(folder, settings, warnings=notes, force=force, on_progress=on_progress)
-    photos = {} if photo is None else {0: photo_stage(run, photo, recentre=True)[0]}
+    photos = {} if photo is None else {0: photo_stage(run, {0.0: photo})[0].images[0]}
     placed, key = views_stage(run, posed)
     return _build(run, BuildInputs(placed, None, photos), key, key, preset_of(settings), settings, device)
 

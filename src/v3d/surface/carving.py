@@ -43,7 +43,8 @@ def carve(
         half_extent: the object is sought in the cube [-half_extent, half_extent]^3.
         bounds: low and high corners [3] of the box to carve, in place of the search.
         trusted_views: numbers of views to believe where generated ones disagree: the hull fills their
-            silhouettes, one after another (see `v3d.surface.silhouette.fill_silhouette`).
+            silhouettes, one after another, each within the hull of all trusted views (see
+            `v3d.surface.silhouette.fill_silhouette`).
 
     Raises:
         V3DError: a mask is empty, all masks are full, or the silhouettes have no point in common while no
@@ -62,8 +63,7 @@ def carve(
     if bounds is None:
         cube = torch.full((3,), half_extent, device=views.alpha.device)
         coarse = _hull(silhouettes, views.cameras, -cube, cube, COARSE)
-        for v in trusted_views:
-            coarse = fill_silhouette(coarse, views[v])
+        coarse = _filled(coarse, views, silhouettes, trusted_views)
         # Distances are good to the obliquity of the rays, so a thin part may hide a voxel's diagonal away.
         near = (coarse.values < 1.25 * coarse.voxel).nonzero()
         if len(near) == 0:
@@ -73,10 +73,20 @@ def carve(
         high = (coarse.origin + coarse.voxel * near.amax(0) + margin).clamp_max(half_extent)
         bounds = low, high
     hull = _hull(silhouettes, views.cameras, *bounds, resolution)
-    for v in trusted_views:
-        hull = fill_silhouette(hull, views[v])
+    hull = _filled(hull, views, silhouettes, trusted_views)
     if not bool((hull.values < 0).any()):
         raise _no_overlap()
+    return hull
+
+
+def _filled(hull: Grid, views: Views, silhouettes: Tensor, trusted_views: Sequence[int]) -> Grid:
+    """The hull with the silhouettes of trusted views filled, each as far as the others allow."""
+    within = None
+    if len(trusted_views) > 1:
+        trusted = list(trusted_views)
+        within = _hull_on(hull, silhouettes[trusted], views.cameras[trusted])
+    for v in trusted_views:
+        hull = fill_silhouette(hull, views[v], within=within)
     return hull
 
 
@@ -89,13 +99,18 @@ def _hull(silhouettes: Tensor, cameras: Cameras, low: Tensor, high: Tensor, reso
     extent = (high - low).float()
     voxel = float(extent.max()) / (resolution - 1)
     shape = (extent / voxel - 1e-4).ceil().long().clamp_min(1) + 1
-    grid = empty_grid(shape.tolist(), low.float(), voxel)
+    return _hull_on(empty_grid(shape.tolist(), low.float(), voxel), silhouettes, cameras)
+
+
+def _hull_on(grid: Grid, silhouettes: Tensor, cameras: Cameras) -> Grid:
+    """The hull on the nodes of a grid."""
     axes = grid.axes()
     projection = cameras.K @ cameras.w2c[:, :3]
     focal = (cameras.K[:, 0, 0] * cameras.K[:, 1, 1]).sqrt()
     width, height = cameras.width, cameras.height
 
-    far = float(extent.norm())
+    low, high = grid.bounds
+    far = float((high - low).norm())
     carved = torch.full_like(grid.values, -far)
     visible = torch.full_like(grid.values, far)
     for P, f, silhouette in zip(projection, focal, silhouettes, strict=True):
@@ -118,4 +133,4 @@ def _hull(silhouettes: Tensor, cameras: Cameras, low: Tensor, high: Tensor, reso
         scale = depth / f
         carved = torch.maximum(carved, torch.minimum(distance, -outside) * scale)
         visible = torch.minimum(visible, torch.maximum(distance, outside) * scale)
-    return Grid(torch.maximum(carved, visible), grid.origin, voxel)
+    return Grid(torch.maximum(carved, visible), grid.origin, grid.voxel)

@@ -22,6 +22,7 @@ from v3d.views import Views
 _THICKEST = 4  # voxels, radius of the balls that are added
 _FILLET = 6  # voxels, width of the fillets between the solid and the balls
 _ROUNDING = 0.02  # of the image's side: a corner that was rounded by less stays so
+_OUTSIDE = 10.0  # factor on the distance to a solid that nothing may be added outside of
 _STRAIGHT = 0.5  # how much lower the field must be, per distance, for a ball to lie off its neighbours' depth
 
 
@@ -54,7 +55,7 @@ def pixel_distance(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     return distance
 
 
-def fill_silhouette(sdf: Grid, view: Views, *, hull: Grid | None = None) -> Grid:
+def fill_silhouette(sdf: Grid, view: Views, *, hull: Grid | None = None, within: Grid | None = None) -> Grid:
     """Add to a solid as much as it needs to fill the silhouette of one view.
 
     Generated silhouettes of a thin part seldom have a point in common, so carving removes it even where the
@@ -68,6 +69,7 @@ def fill_silhouette(sdf: Grid, view: Views, *, hull: Grid | None = None) -> Grid
         view: a batch of one, on the field's device.
         hull: fill the silhouette as far as this solid does, rounded corners or not: for a surface fitted to a
             hull that fills it.
+        within: add nothing outside this solid, on the same nodes: the hull of several trusted views.
 
     Returns:
         The field of the larger solid, on the same nodes.
@@ -85,6 +87,11 @@ def fill_silhouette(sdf: Grid, view: Views, *, hull: Grid | None = None) -> Grid
     # Half a pixel is what silhouettes disagree by anyway.
     missing = target & (value > (0.5 + distance.clamp_min(-0.5)) * pixel)
     depth, ring = _depths(sdf, view.cameras, missing, target, depth, value, pixel)
+    if within is not None:
+        # Inside it the lowest field says where, whatever the neighbours' depth: rays cross it but briefly.
+        penalty = _OUTSIDE * within.values.clamp_min(0)
+        depth[target] = closest_pass(Grid(sdf.values + penalty, sdf.origin, sdf.voxel), rays)
+        missing[target] &= within.sample(rays.at(depth[target][:, None])[:, 0]) < 0.5 * sdf.voxel
     if hull is None:
         added = missing & (_largest_in_part(missing, ring) > _ROUNDING * view.cameras.width)
     else:
@@ -93,7 +100,11 @@ def fill_silhouette(sdf: Grid, view: Views, *, hull: Grid | None = None) -> Grid
         added = missing & filled
     origin, direction = _unit_rays(view.cameras)
     centers = origin[added] + direction[added] * depth[added][:, None]
-    return _joined(sdf, _balls(sdf, centers, -distance[added] * pixel), view.cameras, distance)
+    filled_sdf = _joined(sdf, _balls(sdf, centers, -distance[added] * pixel), view.cameras, distance)
+    if within is None:
+        return filled_sdf
+    # Up to half a voxel outside, or parts as thin as a voxel would be lost.
+    return Grid(torch.maximum(filled_sdf.values, within.values - 0.5 * sdf.voxel), sdf.origin, sdf.voxel)
 
 
 def _unit_rays(camera: Cameras) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Linear interpolation in images and volumes: `torch.nn.functional.grid_sample`, and a faster way on a CPU."""
+"""Linear interpolation in images and volumes: `torch.nn.functional.grid_sample`, or faster on a CPU."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _interpolate_volumes(volumes: Tensor, grid: Tensor) -> Tensor:
     index = torch.empty(cells.numel(), 8, dtype=torch.int32)
     weights = table.new_empty(cells.numel(), 8)
     for corner in range(8):
-        x, y, z = (corner >> axis & 1 for axis in range(3))
-        torch.add(cells.flatten(), x + strides[1] * y + strides[2] * z, out=index[:, corner])
-        torch.mul(parts[0][x] * parts[1][y], parts[2][z], out=weights[:, corner])
+        i, j, k = (corner >> axis & 1 for axis in range(3))
+        torch.add(cells.flatten(), i + strides[1] * j + strides[2] * k, out=index[:, corner])
+        torch.mul(parts[0][i] * parts[1][j], parts[2][k], out=weights[:, corner])
     return F.embedding_bag(index, table, mode="sum", per_sample_weights=weights).view(B, -1, C)

@@ -1,4 +1,4 @@
-"""Weights on disk: what 8 and 4 bits cost, that files of other makers load, and that damage is one sentence."""
+"""Weights on disk: what 8 and 4 bits cost, that other makers' files load, that damage is one sentence."""
 
 from __future__ import annotations
 

@@ -115,6 +115,8 @@ class PixelNeRF(nn.Module):
         images, depths = [], []
         with torch.autocast(device.type, torch.bfloat16, enabled=fast_dtype(device) == torch.bfloat16):
             frusta = self.encode(sources.to(device))
+            if not self.config.opaque:
+                frusta = replace(frusta, volumes=without_lattice(frusta.volumes, self.cells))
             for v in range(len(cameras)):
                 if weights.shape[-1] > 1:
                     weighted = replace(frusta.sources, weights=weights[..., v : v + 1])
@@ -264,6 +266,29 @@ class PixelNeRF(nn.Module):
         pooled = torch.cat([mean, (variance + 1e-4).sqrt() - 1e-2, visible.mean(1)[..., None]], -1)
         out: Tensor = layer(pooled.to(layer.weight.dtype))
         return out
+
+
+def without_lattice(volumes: Tensor, cells: int) -> Tensor:
+    """Volumes smoothed by a centred box as wide as a token, which takes out the lattice of its cells.
+
+    A token writes its `cells` x `cells` cells with weights of their own, so whatever these have wrong repeats
+    from token to token: from the front a screen door, from the side ragged outlines. The box has its zeros at
+    that period and all its harmonics, and passes straight slopes as they are.
+
+    Args:
+        volumes: [..., grid, grid].
+        cells: of a token's side, odd or even; 1 changes nothing.
+    """
+    if cells == 1:
+        return volumes
+    taps = torch.ones(cells + 1 - cells % 2, device=volumes.device)
+    if cells % 2 == 0:
+        taps[[0, -1]] = 0.5
+    box, reach = taps / cells, len(taps) // 2
+    x = volumes.float().flatten(0, -3)[:, None]
+    x = F.pad(x, (reach,) * 4, mode="replicate")
+    x = F.conv2d(F.conv2d(x, box[None, None, None]), box[None, None, :, None])
+    return x.view(volumes.shape).to(volumes.dtype)
 
 
 def texture_network(channels: int) -> nn.Module:

@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from v3d.callbacks import OnStep
+from v3d.cameras import Cameras, above_and_below, cat_cameras
 from v3d.meshes.mesh import Mesh
+from v3d.meshes.rendering import render
 from v3d.networks.perceptual import Perceptual
 from v3d.objects.presets import Preset
 from v3d.splats.fit import fit
@@ -97,6 +99,47 @@ def splats(
     return fitted.to("cpu")
 
 
+def splats_of_mesh(
+    inputs: BuildInputs,
+    hull: Grid,
+    mesh: Mesh,
+    preset: Preset,
+    *,
+    seed: int = 0,
+    perceptual: Perceptual | None = None,
+    device: str = "cpu",
+    on_step: OnStep | None = None,
+) -> Splats:
+    """3D Gaussians fitted to renders of the textured mesh, and to the photos from where they were taken.
+
+    For views that disagree: Gaussians fitted to them directly are as blurred as their disagreement, while the
+    mesh has settled it, and looks like itself from above and below as well. Views from above
+    (`BuildInputs.above`) are not used.
+
+    Args:
+        inputs: the cameras of the views, and the photos that fit (`registered_photos`).
+        hull: the Gaussians start on its surface.
+        mesh: with its texture, as `textured` returns it.
+        preset: size of the renders, number of Gaussians, settings of the fit.
+        seed: of the Gaussians at the start and of the order of the views.
+        perceptual: the network of the perceptual term, on `device`; None leaves the term out.
+        device: where the fit runs.
+        on_step: called with the iterations done and the iterations in all.
+
+    Raises:
+        V3DError: the hull is empty.
+    """
+    size = preset.view_size
+    photos = {v: photo for v, photo in registered_photos(inputs).items() if photo is not None}
+    rendered = [v for v in range(len(inputs.views)) if v not in photos]
+    around = inputs.views.cameras[rendered].resized(size, size)
+    views = rendered_views(mesh, cat_cameras([around, above_and_below(size)]))
+    start = initial_splats(hull, views, preset.gaussians, seed=seed)
+    targets = [views, *(photo.reduced(size) for photo in photos.values())]
+    fitted = fit(targets, start.to(device), preset.splats, perceptual=perceptual, on_step=on_step, seed=seed)
+    return fitted.to("cpu")
+
+
 def surface(
     inputs: BuildInputs,
     hull: Grid,
@@ -166,6 +209,12 @@ def textured(
     if preset.refine is not None:
         mesh = refine_texture(mesh, views, preset.refine, photos=photos, on_step=on_step)
     return mesh.to("cpu")
+
+
+def rendered_views(mesh: Mesh, cameras: Cameras) -> Views:
+    """The unlit mesh as V cameras see it."""
+    image = render(mesh, cameras)
+    return Views(image.rgb, image.alpha, cameras)
 
 
 def registered_photos(inputs: BuildInputs) -> dict[int, Views | None]:

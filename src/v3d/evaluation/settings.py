@@ -91,7 +91,6 @@ class AblationSettings:
         orbit: what is reconstructed: the "true" views, "perturbed" ones that disagree as generated views do,
             or the "generated" ones of the base.
         views: so many views of the orbit, evenly spaced: 18, 9, 6, 3 or 2.
-        above: fit splats of generated orbits also to the model's views from above and below.
         photo: the photo of a generated orbit is trusted: the hull fills its silhouette, and it textures what
             it sees.
         carving: first Gaussians on the visual hull, or (False) a blob of random ones.
@@ -110,7 +109,6 @@ class AblationSettings:
     sampler: tuple[SamplerName, ...] = ()
     orbit: Literal["true", "perturbed", "generated"] = "true"
     views: tuple[int, ...] = (18,)
-    above: tuple[bool, ...] = (True,)
     photo: tuple[bool, ...] = (True,)
     carving: tuple[bool, ...] = (True,)
     perceptual: tuple[bool, ...] = ()

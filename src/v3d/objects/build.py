@@ -30,7 +30,7 @@ from v3d.surface.silhouette import fill_silhouette
 from v3d.texture.project import project_views, register_photo
 from v3d.texture.refine import refine_texture
 from v3d.texture.unwrap import unwrap
-from v3d.views import Views, with_above
+from v3d.views import Views
 
 
 @dataclass(frozen=True)
@@ -39,17 +39,17 @@ class BuildInputs:
 
     Attributes:
         views: the orbit, or posed views from all round the object.
-        above: guessed views from above and below, or None. Only the Gaussians are fitted to them: carving
-            with them would take too much away, and texture from them smears; Gaussians, which nothing else
-            holds there, need them.
         photos: number of a view -> the photo [H, W, 4] (straight alpha, in [0, 1]) that this view shows. Such
             a view is trusted where others are guessed: the hull fills its silhouette, and the photo textures
             what it sees at its own resolution.
+        agree_in_colour: whether the views show the same details. Where one is sharp and others are blurred
+            means of many answers, a fit to colours would dent the surface and blur the Gaussians: then the
+            hull is the surface, and the Gaussians are made of the mesh (`splats_of_mesh`).
     """
 
     views: Views
-    above: Views | None = None
     photos: Mapping[int, Tensor] = field(default_factory=dict)
+    agree_in_colour: bool = True
 
     @property
     def trusted_views(self) -> tuple[int, ...]:
@@ -76,10 +76,10 @@ def splats(
     device: str = "cpu",
     on_step: OnStep | None = None,
 ) -> Splats:
-    """3D Gaussians fitted to the views and to those from above.
+    """3D Gaussians fitted to the views.
 
     Args:
-        inputs: the views, and those from above.
+        inputs: the views.
         hull: the Gaussians start on its surface; without one, as a grey blob (the paper's release).
         preset: size of the views, number of Gaussians, settings of the fit.
         seed: of the Gaussians at the start and of the order of the views.
@@ -90,9 +90,9 @@ def splats(
     Raises:
         V3DError: the hull is empty.
     """
-    views = with_above(inputs.views, inputs.above).reduced(preset.view_size)
+    views = inputs.views.reduced(preset.view_size)
     if hull is None:
-        initial = random_splats(views[: len(inputs.views)], preset.gaussians, seed=seed)
+        initial = random_splats(views, preset.gaussians, seed=seed)
     else:
         initial = initial_splats(hull, views, preset.gaussians, seed=seed)
     fitted = fit(views, initial.to(device), preset.splats, perceptual=perceptual, on_step=on_step, seed=seed)
@@ -113,8 +113,7 @@ def splats_of_mesh(
     """3D Gaussians fitted to renders of the textured mesh, and to the photos from where they were taken.
 
     For views that disagree: Gaussians fitted to them directly are as blurred as their disagreement, while the
-    mesh has settled it, and looks like itself from above and below as well. Views from above
-    (`BuildInputs.above`) are not used.
+    mesh has settled it, and looks like itself from above and below as well.
 
     Args:
         inputs: the cameras of the views, and the photos that fit (`registered_photos`).
@@ -153,10 +152,10 @@ def surface(
     """The signed distance field (NeuS), fitted from the hull on to the views and to the Gaussians' normals.
 
     The fit weighs all views alike, so the silhouettes of trusted ones are filled again, as far as the hull
-    goes. Where the preset asks for no fit, the hull is the surface.
+    goes. Where the preset asks for no fit, or the views do not agree in colour, the hull is the surface.
 
     Args:
-        inputs: the views; guessed ones from above are left out.
+        inputs: the views.
         hull: where the fit starts.
         splats: give the normals; None fits without them.
         preset: settings of the fit.
@@ -164,7 +163,7 @@ def surface(
         device: where the fit runs.
         on_step: called with the steps done and the steps in all.
     """
-    if preset.surface is None:
+    if preset.surface is None or not inputs.agree_in_colour:
         return hull
     normals = None if splats is None else normal_images(splats.to(device), inputs.views.cameras)
     views, start = inputs.views.to(device), hull.to(device)

@@ -105,14 +105,14 @@ def test_gaussians_of_a_mesh_follow_the_mesh(views: Views, preset: Preset) -> No
     inputs = BuildInputs(views, photos={0: photo_of(views)})
     hull = build.hull(inputs, flat)
     mesh = build.textured(inputs, build.shape(inputs, hull, flat), flat)
-    splats = build.splats_of_mesh(inputs, hull, mesh, flat, seed=1)
+    splats = build.splats_of_mesh(inputs, mesh, flat, seed=1)
     cameras = cat_cameras([views.cameras, orbit(3, size=SIZE, azimuth=10.0, elevation=50.0)])
     truth = build.rendered_views(mesh, cameras)
     error = (splat_renderer(splats)(cameras) - truth.rgb).abs().mean((1, 2, 3))
     assert float(error.max()) < 0.03  # from above as well, where no view is
 
     fog = replace(views, rgb=torch.where(views.alpha[..., None] > 0.5, 0.5, views.rgb))
-    again = build.splats_of_mesh(BuildInputs(fog, fog, inputs.photos), hull, mesh, flat, seed=1)
+    again = build.splats_of_mesh(BuildInputs(fog, fog, inputs.photos), mesh, flat, seed=1)
     assert torch.equal(again.means, splats.means) and torch.equal(again.rgb, splats.rgb)
 
 
@@ -130,7 +130,7 @@ def test_gaussians_of_a_mesh_see_each_side_once(
         return initial
 
     monkeypatch.setattr(build, "fit", fit)
-    assert len(build.splats_of_mesh(inputs, hull, mesh, preset)) == preset.gaussians
+    assert len(build.splats_of_mesh(inputs, mesh, preset)) == preset.gaussians
     rendered, photo = fitted
     others = [v for v in range(len(views)) if v != 3]
     expected = cat_cameras([views.cameras[others], above_and_below(SIZE)])

@@ -20,7 +20,7 @@ from v3d.networks.perceptual import Perceptual
 from v3d.objects.presets import Preset
 from v3d.splats.fit import fit
 from v3d.splats.gaussians import Splats
-from v3d.splats.initial import initial_splats, random_splats
+from v3d.splats.initial import initial_splats, random_splats, splats_on
 from v3d.splats.rasterize import normal_images
 from v3d.surface.carving import carve
 from v3d.surface.extract import extract_mesh
@@ -101,7 +101,6 @@ def splats(
 
 def splats_of_mesh(
     inputs: BuildInputs,
-    hull: Grid,
     mesh: Mesh,
     preset: Preset,
     *,
@@ -117,23 +116,19 @@ def splats_of_mesh(
 
     Args:
         inputs: the cameras of the views, and the photos that fit (`registered_photos`).
-        hull: the Gaussians start on its surface.
-        mesh: with its texture, as `textured` returns it.
+        mesh: with its texture, as `textured` returns it; the Gaussians start on it.
         preset: size of the renders, number of Gaussians, settings of the fit.
         seed: of the Gaussians at the start and of the order of the views.
         perceptual: the network of the perceptual term, on `device`; None leaves the term out.
         device: where the fit runs.
         on_step: called with the iterations done and the iterations in all.
-
-    Raises:
-        V3DError: the hull is empty.
     """
     size = preset.view_size
     photos = {v: photo for v, photo in registered_photos(inputs).items() if photo is not None}
     rendered = [v for v in range(len(inputs.views)) if v not in photos]
     around = inputs.views.cameras[rendered].resized(size, size)
     views = rendered_views(mesh, cat_cameras([around, above_and_below(size)]))
-    start = initial_splats(hull, views, preset.gaussians, seed=seed)
+    start = splats_on(mesh, views, preset.gaussians, seed=seed)
     targets = [views, *(photo.reduced(size) for photo in photos.values())]
     fitted = fit(targets, start.to(device), preset.splats, perceptual=perceptual, on_step=on_step, seed=seed)
     return fitted.to("cpu")

@@ -334,8 +334,15 @@ class EncoderBlock(nn.Module):
         return x + mlp
 
 
-def load_pixelnerf(folder: str | Path = MINI, device: torch.device | str = "cpu") -> PixelNeRF:
+def load_pixelnerf(
+    folder: str | Path = MINI, device: torch.device | str = "cpu", *, name: str = "pixelnerf"
+) -> PixelNeRF:
     """The frozen network of a folder of weights; by default the one in the package.
+
+    Args:
+        folder: with `config.json` and the weights.
+        device: where the network goes.
+        name: of its part of `config.json` and of its file.
 
     Raises:
         V3DError: a file is missing, damaged or does not fit its configuration.
@@ -344,4 +351,4 @@ def load_pixelnerf(folder: str | Path = MINI, device: torch.device | str = "cpu"
     def make(config: dict[str, Any]) -> PixelNeRF:
         return PixelNeRF(PixelNeRFConfig(**config))
 
-    return load_network(Path(folder), "pixelnerf", make).requires_grad_(False).eval().to(device)
+    return load_network(Path(folder), name, make).requires_grad_(False).eval().to(device)

@@ -37,9 +37,8 @@ _COARSE = 28  # depths along a ray at first
 _NOISE = 0.005  # of an image's side: how well an outline is known, half a pixel of SIDE
 _OUTLIER = 2.0  # noises; what exceeds them counts linearly (Huber)
 _OPPOSITE = 15.0  # degrees from 180 at which outlines still are mirror images
-# Mirror images differ by perspective, so they count little where other photos see the object from the side.
-_MIRROR, _MIRROR_ALONE = 0.03, 0.3
-_SPREAD = (0.5, 0.01, 0.03, 0.2)  # of a similarity's numbers around the first guess
+_MIRROR = 0.3  # weight of mirror images, which differ by perspective
+_SPREAD = (0.5, 0.02, 0.03, 0.2)  # of a similarity's numbers around the first guess
 
 
 @dataclass(frozen=True)
@@ -68,11 +67,28 @@ def outline_of(photo: Tensor) -> Outline:
     """The outline of a framed photo [S, S, 4] of straight alpha."""
     alpha = resize_rgba(photo, SIDE, SIDE)[..., 3].clamp(0, 1)
     contours = find_contours(F.pad(alpha, (1, 1, 1, 1)).numpy(), 0.5)
-    points = np.concatenate([contour[:-1] for contour in contours])  # row and column; closed, so the last repeats
+    points = np.concatenate([contour[:-1] for contour in contours])  # row, column; the last repeats the first
     chosen = points[np.linspace(0, len(points), POINTS, endpoint=False).astype(int)] - 1
     contour = torch.from_numpy(np.ascontiguousarray(chosen[:, ::-1])).float()
     box = torch.tensor(visible_box(photo[..., 3])) / photo.shape[0] - 0.5
     return Outline(silhouette_distance(alpha[None])[0] / SIDE, (contour + 0.5) / SIDE - 0.5, box)
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """The similarities by which outlines agree best.
+
+    Attributes:
+        similarities: [n, 4].
+        guess: [n, 4] the prior's.
+        free: [n, 4] bool, the numbers that were fitted.
+        cost: see `Coherence.cost`.
+    """
+
+    similarities: Tensor
+    guess: Tensor
+    free: Tensor
+    cost: float
 
 
 def transform(places: Tensor, similarity: Tensor) -> Tensor:
@@ -95,19 +111,20 @@ class Coherence:
 
     def __init__(self, outlines: Sequence[Outline], azimuths: Sequence[float], elevation: float) -> None:
         """`azimuths` in degrees, one an outline; `elevation` in degrees, of all."""
+        self.elevation = elevation
         self.outlines = tuple(outlines)
         cameras = cat_cameras([orbit(1, size=2, azimuth=a, elevation=elevation) for a in azimuths])
         c2w, w2c = cameras.c2w, cameras.w2c
         relative = w2c[:, None] @ c2w[None]  # [to, from]
         self._turn, self._move = relative[..., :3, :3], relative[..., :3, 3]
+        self._c2w = c2w
         self._contour = torch.cat([outline.contour for outline in outlines])
         self._owner = torch.arange(len(outlines)).repeat_interleave(POINTS)
         level = abs(elevation) <= 10
         self._opposite = [
-            (i, j, _MIRROR_ALONE if len(outlines) == 2 else _MIRROR)
-            for i, a in enumerate(azimuths)
-            for j, b in enumerate(azimuths)
-            if level and abs((a - b) % 360 - 180) <= _OPPOSITE
+            (i, 1 - i)
+            for i in range(2)
+            if level and len(azimuths) == 2 and abs((azimuths[0] - azimuths[1]) % 360 - 180) <= _OPPOSITE
         ]
 
     def first_guess(self) -> Tensor:
@@ -133,6 +150,36 @@ class Coherence:
         """
         everything = torch.arange(len(self._owner))
         return self._search(similarities, everything, None, without)[0].view(len(self.outlines), POINTS)
+
+    @property
+    def sees_depth(self) -> bool:
+        """Whether photos from two opposite sides show the object's depth as the first photo sees it."""
+        across = self._c2w[:, :2, 0] @ F.normalize(self._c2w[0, :2, 3], dim=0)
+        return bool(across.max() > 0.5) and bool(across.min() < -0.5)
+
+    def centred(self, similarities: Tensor) -> Tensor:
+        """The similarities [n, 4] after the middle of the object's box has moved to the depth of the origin.
+
+        Depth is along the first photo's optical axis, where its own outline says nothing, so its similarity
+        stays. The rays' ways through the hull stand for the object.
+        """
+        places = transform(self._contour, similarities[self._owner])
+        direction = torch.cat([places / _FOCAL, torch.ones_like(places[:, :1])], -1)
+        depths = (ORBIT_RADIUS + torch.linspace(-_REACH, _REACH, 2 * _COARSE)).expand(len(places), -1)
+        outside = self._outside(similarities, self._owner, direction, depths, None)
+        ray, step = (outside <= outside.amin(1, keepdim=True).clamp_min(0) + _NOISE / 2).nonzero().unbind(1)
+        c2w = self._c2w[self._owner[ray]]
+        local = direction[ray] * depths[ray, step][:, None]
+        points = (c2w[:, :3, :3] @ local[..., None])[..., 0] + c2w[:, :3, 3]
+        ahead = F.normalize(self._c2w[0, :3, 2] * torch.tensor([1.0, 1.0, 0.0]), dim=0)
+        up = torch.tensor([0.0, 0.0, 1.0])
+        middle = sum(_middle(points @ axis) * axis for axis in (ahead, up))
+        optical = self._c2w[0, :3, 2]
+        moved = self._c2w[:, :3, :3].mT @ (-(middle @ optical) * optical)  # in each camera's axes
+        out = similarities.clone()
+        out[:, SCALE] += (moved[0, 2] - moved[:, 2]) / ORBIT_RADIUS
+        out[:, [SHIFT_X, SHIFT_Y]] += moved[:, :2] * _FOCAL / ORBIT_RADIUS
+        return out
 
     def _search(
         self, similarities: Tensor, rays: Tensor, start: Tensor | None, without: int | None = None
@@ -163,7 +210,7 @@ class Coherence:
     ) -> Tensor:
         """The largest signed distance [R, D] to the other photos' outlines of points at `depth` [R, D]."""
         outside = torch.full(depth.shape, -1.0)
-        for j, outline in enumerate(self.outlines):
+        for j in range(len(self.outlines)):
             if j == without:
                 continue
             along = (self._turn[j][owner] @ direction[..., None])[..., 0]
@@ -176,8 +223,8 @@ class Coherence:
     def _distance(self, j: int, places: Tensor, similarity: Tensor) -> Tensor:
         """Signed distance [...] of places [..., 2] in camera j's image to outline j."""
         own = transform_back(places, similarity)
-        field = self.outlines[j].distance[None, None]
-        sampled = F.grid_sample(field, 2 * own.reshape(1, 1, -1, 2), padding_mode="border", align_corners=False)
+        field, grid = self.outlines[j].distance[None, None], 2 * own.reshape(1, 1, -1, 2)
+        sampled = F.grid_sample(field, grid, padding_mode="border", align_corners=False)
         beyond = (own.abs() - 0.5).clamp_min(0).amax(-1)
         return (sampled.view(own.shape[:-1]) + beyond) * similarity[SCALE].exp()
 
@@ -185,13 +232,13 @@ class Coherence:
         """Weighted distances of opposite photos' mirrored outlines from each other."""
         flip = torch.tensor([-1.0, 1.0])
         parts = [torch.zeros(0)]
-        for i, j, weight in self._opposite:
+        for i, j in self._opposite:
             places = transform(self.outlines[i].contour, similarities[i]) * flip
-            parts.append(weight * self._distance(j, places, similarities[j]))
+            parts.append(_MIRROR * self._distance(j, places, similarities[j]))
         return torch.cat(parts)
 
     def cost(self, similarities: Tensor, guess: Tensor) -> float:
-        """Huber's sum of squared gaps in units of the outlines' noise, with the mirror images and the prior."""
+        """Huber's sum of squared gaps in units of the outlines' noise, mirror images and prior included."""
         gaps = self.gaps(similarities).flatten().clamp_min(0)
         residual = torch.cat([gaps, self._mirror(similarities)]) / _NOISE
         prior = (similarities - guess) / torch.tensor(_SPREAD)
@@ -254,3 +301,7 @@ class Coherence:
 def _huber(x: Tensor) -> Tensor:
     size = x.abs()
     return torch.where(size > _OUTLIER, _OUTLIER * (2 * size - _OUTLIER), size * size)
+
+
+def _middle(x: Tensor) -> Tensor:
+    return (x.amin() + x.amax()) / 2

@@ -26,7 +26,7 @@ from v3d.compositing import resize_rgba
 from v3d.framing import visible_box
 from v3d.surface.silhouette import silhouette_distance
 
-SIDE = 96
+SIDE = 144
 """Pixels of the images whose outlines are compared."""
 POINTS = 80
 """Points on every outline."""
@@ -34,7 +34,7 @@ SCALE, SHIFT_X, SHIFT_Y, ROLL = range(4)
 _FOCAL = 0.5 / math.tan(math.radians(ORBIT_FOV) / 2)  # of an orbit's camera, in image sides
 _REACH = 1.1  # world units around the origin in which the object lies
 _COARSE = 28  # depths along a ray at first
-_NOISE = 0.005  # of an image's side: how well an outline is known, half a pixel of SIDE
+_NOISE = 0.005  # of an image's side: how well an outline is known, most of a pixel of SIDE
 _OUTLIER = 2.0  # noises; what exceeds them counts linearly (Huber)
 _OPPOSITE = 15.0  # degrees from 180 at which outlines still are mirror images
 _MIRROR = 0.3  # weight of mirror images, which differ by perspective
@@ -173,7 +173,7 @@ class Coherence:
         points = (c2w[:, :3, :3] @ local[..., None])[..., 0] + c2w[:, :3, 3]
         ahead = F.normalize(self._c2w[0, :3, 2] * torch.tensor([1.0, 1.0, 0.0]), dim=0)
         up = torch.tensor([0.0, 0.0, 1.0])
-        middle = sum(_middle(points @ axis) * axis for axis in (ahead, up))
+        middle = _middle(points @ ahead) * ahead + _middle(points @ up) * up
         optical = self._c2w[0, :3, 2]
         moved = self._c2w[:, :3, :3].mT @ (-(middle @ optical) * optical)  # in each camera's axes
         out = similarities.clone()

@@ -8,21 +8,33 @@ and are no better than a guess.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from v3d.surface.coherence import ROLL, SHIFT_X, Alignment, Coherence
+from v3d.surface.edge_colours import EdgeColours
 
 _DOUBTFUL = 30.0  # cost at which other explanations are tried
 _EXPLAINED = 0.5  # another explanation must leave less of the cost than this
+_LIKER = 0.85  # colours along the edges must differ less than this share of what they do as stated
+_VISIBLE = 0.008  # and by so much less, in [0, 1]
 _MISFIT = 0.006  # root mean square gap in image sides at which photos do not fit
 _AS_LIKELY = 1.5  # photos whose removal leaves gaps of this ratio are equally likely the wrong one
 
 
+@dataclass(frozen=True)
+class _Explanation:
+    """What may be wrong: azimuths to be exchanged or a photo to be mirrored, and the sentence that says so."""
+
+    azimuths: tuple[float, ...]
+    mirrored: tuple[int, ...]
+    note: str
+
+
 def misfit_notes(
-    coherence: Coherence, alignment: Alignment, azimuths: Sequence[float]
+    coherence: Coherence, alignment: Alignment, azimuths: Sequence[float], colours: EdgeColours
 ) -> tuple[str, ...]:
     """At most one sentence that says which photo seems mirrored, exchanged or wrong, and what to do.
 
@@ -30,56 +42,59 @@ def misfit_notes(
         coherence: of the outlines, the front's first.
         alignment: the similarities by which the outlines agree best.
         azimuths: of the photos in degrees.
+        colours: of the registered photos, in the same order.
     """
+    explanations = _explanations(azimuths)
     if alignment.cost > _DOUBTFUL:
-        explanations = [*_mirrored(coherence, alignment, azimuths), *_exchanged(coherence, alignment, azimuths)]
-        cost, note = min(explanations)
-        if cost < _EXPLAINED * alignment.cost:
-            return (note,)
-    return _wrong(coherence, alignment.similarities, azimuths)
+        costs = [_cost(coherence, alignment, explanation) for explanation in explanations]
+        best = min(range(len(costs)), key=lambda i: costs[i])
+        if costs[best] < _EXPLAINED * alignment.cost:
+            return (explanations[best].note,)
+    wrong = _wrong(coherence, alignment.similarities, azimuths)
+    stated = colours.difference(azimuths)
+    if wrong or stated is None:
+        return wrong
+    differences = [colours.difference(e.azimuths, e.mirrored) or 0.0 for e in explanations]
+    best = min(range(len(differences)), key=lambda i: differences[i])
+    if differences[best] < min(_LIKER * stated, stated - _VISIBLE):
+        cost = _cost(coherence, alignment, explanations[best])
+        if cost < 1.2 * alignment.cost + 5:
+            return (explanations[best].note,)
+    return ()
 
 
-def _mirrored(
-    coherence: Coherence, alignment: Alignment, azimuths: Sequence[float]
-) -> list[tuple[float, str]]:
-    """For each photo the cost with its mirror image in its place, and the sentence that says so."""
-    found = []
-    for i, azimuth in enumerate(azimuths):
-        outlines = list(coherence.outlines)
-        outlines[i] = outlines[i].mirrored
-        begin = alignment.similarities.clone()
-        begin[i, [SHIFT_X, ROLL]] *= -1
-        cost = _cost(Coherence(outlines, azimuths, coherence.elevation), replace(alignment, similarities=begin))
-        note = (
-            f"The photo at {azimuth:g} degrees fits the others better mirrored; if it was mirrored by mistake, "
-            "as front cameras do, turn it back."
+def _explanations(azimuths: Sequence[float]) -> list[_Explanation]:
+    """Every photo mirrored, and every pair beside the front exchanged."""
+    found = [
+        _Explanation(
+            tuple(azimuths),
+            (i,),
+            f"The photo at {azimuth:g} degrees fits the others better mirrored; if it was mirrored by mistake, as "
+            "front cameras do, turn it back.",
         )
-        found.append((cost, note))
-    return found
-
-
-def _exchanged(
-    coherence: Coherence, alignment: Alignment, azimuths: Sequence[float]
-) -> list[tuple[float, str]]:
-    """For each pair of photos beside the front the cost with their azimuths exchanged, and the sentence."""
-    found = []
+        for i, azimuth in enumerate(azimuths)
+    ]
     for i in range(1, len(azimuths)):
         for j in range(i + 1, len(azimuths)):
             swapped = list(azimuths)
             swapped[i], swapped[j] = swapped[j], swapped[i]
-            cost = _cost(Coherence(coherence.outlines, swapped, coherence.elevation), alignment)
             first, second = sorted((azimuths[i], azimuths[j]))
             note = (
                 f"The photos at {first:g} and {second:g} degrees fit better exchanged; if left and right were "
                 "mixed up, swap them."
             )
-            found.append((cost, note))
+            found.append(_Explanation(tuple(swapped), (), note))
     return found
 
 
-def _cost(coherence: Coherence, alignment: Alignment) -> float:
-    """The cost from an alignment that is nearly right already."""
-    return coherence.fit(alignment.similarities, alignment.guess, alignment.free, steps=5)[1]
+def _cost(coherence: Coherence, alignment: Alignment, explanation: _Explanation) -> float:
+    """The outlines' cost if the explanation is true, from an alignment that is nearly right already."""
+    outlines, begin = list(coherence.outlines), alignment.similarities.clone()
+    for i in explanation.mirrored:
+        outlines[i] = outlines[i].mirrored
+        begin[i, [SHIFT_X, ROLL]] *= -1
+    explained = Coherence(outlines, explanation.azimuths, coherence.elevation)
+    return explained.fit(begin, alignment.guess, alignment.free, steps=5)[1]
 
 
 def _wrong(coherence: Coherence, similarities: Tensor, azimuths: Sequence[float]) -> tuple[str, ...]:
@@ -93,9 +108,7 @@ def _wrong(coherence: Coherence, similarities: Tensor, azimuths: Sequence[float]
         f"outlines miss each other by up to {percent} % of the object's size. Check that it shows the same object "
         "from that side, from the same height."
     )
-    remaining = torch.stack(
-        [_gaps_without(coherence, similarities, i) for i in range(1, len(azimuths))]
-    )
+    remaining = torch.stack([_gaps_without(coherence, similarities, i) for i in range(1, len(azimuths))])
     likely = (remaining <= _AS_LIKELY * remaining.min()).nonzero()[:, 0] + 1
     if len(likely) == 1 or len(azimuths) == 2:
         return (f"The photo at {azimuths[int(likely[0])]:g} degrees does not fit the others: {reason}",)

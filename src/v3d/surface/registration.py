@@ -13,9 +13,20 @@ from torch import Tensor
 
 from v3d.compositing import resize_rgba
 from v3d.framing import MAX_FILL, MAX_SIZE, frame_photo
-from v3d.surface.coherence import ROLL, SCALE, SHIFT_X, SHIFT_Y, Alignment, Coherence, outline_of, transform_back
+from v3d.surface.coherence import (
+    ROLL,
+    SCALE,
+    SHIFT_X,
+    SHIFT_Y,
+    Alignment,
+    Coherence,
+    outline_of,
+    transform_back,
+)
+from v3d.surface.edge_colours import EdgeColours
 from v3d.surface.misfits import misfit_notes
 
+_SMALL = 96  # pixels of the photos whose colours are compared
 _MAX_ROLL = math.radians(10)
 _MIN_ROLL = math.radians(1.5)  # outlines do not show less
 _ROLL_GAIN = 0.5  # a photo is turned only where that leaves less of the cost than this
@@ -61,7 +72,7 @@ def align(coherence: Coherence) -> Alignment:
 
 
 def _settle(coherence: Coherence, similarities: Tensor, guess: Tensor, free: Tensor) -> Alignment:
-    """Fit, with the size of the whole by the framing law and its depth centred: perspective depends on both."""
+    """Fit, with the size of the whole by the framing law and its depth centred, on which perspective depends."""
     for _ in range(4):
         similarities, cost = coherence.fit(similarities, guess, free)
         fitted = similarities
@@ -139,5 +150,9 @@ def register_photos(
     coherence = Coherence([outline_of(photo) for photo in framed], [azimuths[i] for i in order], elevation)
     alignment = align(coherence)
     moved = [reframe(photo, found) for photo, found in zip(framed, alignment.similarities, strict=True)]
-    notes = misfit_notes(coherence, alignment, [azimuths[i] for i in order])
+    small = [
+        resize_rgba(reframe(resize_rgba(photo, _SMALL, _SMALL), found), _SMALL, _SMALL)
+        for photo, found in zip(framed, alignment.similarities, strict=True)
+    ]
+    notes = misfit_notes(coherence, alignment, [azimuths[i] for i in order], EdgeColours(small))
     return Registered(tuple(moved[order.index(i)] for i in range(len(photos))), notes)

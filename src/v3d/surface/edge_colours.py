@@ -1,12 +1,12 @@
 """Do neighbouring photos have like colours along the edges at which they meet?
 
-Counter-clockwise seen from above, a photo's right edge shows what the next photo's left edge shows. So an
-exchanged or mirrored photo is noticed even where all outlines are symmetrical.
+Counter-clockwise seen from above, a photo's right edge shows what the next photo's left edge shows. So left
+and right exchanged are noticed even where all outlines are symmetrical.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -28,21 +28,17 @@ class EdgeColours:
         self._right = [right for _, right, _ in edges]
         self._rows = [rows for _, _, rows in edges]
 
-    def difference(self, azimuths: Sequence[float], mirrored: Collection[int] = ()) -> float | None:
+    def difference(self, azimuths: Sequence[float]) -> float | None:
         """Mean absolute difference in chroma across all shared edges, in [0, 1]; None if there are none.
 
-        Args:
-            azimuths: of the photos in degrees.
-            mirrored: numbers of photos to take as their mirror images.
+        `azimuths` of the photos in degrees, as stated or otherwise.
         """
         order = sorted(range(len(azimuths)), key=lambda i: azimuths[i] % 360)
         found = []
         for i, j in zip(order, order[1:] + order[:1], strict=True):
             rows = self._rows[i] & self._rows[j]
             if 0 < (azimuths[j] - azimuths[i]) % 360 <= _NEIGHBOURS and int(rows.sum()) >= _FEWEST:
-                right = self._left[i] if i in mirrored else self._right[i]
-                left = self._right[j] if j in mirrored else self._left[j]
-                apart = (right - left)[rows]
+                apart = (self._right[i] - self._left[j])[rows]
                 # Sides differ in brightness by light: only differences between the channels count.
                 found.append(float((apart - apart.mean(1, keepdim=True)).abs().mean()))
         return sum(found) / len(found) if found else None

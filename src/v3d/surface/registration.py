@@ -72,7 +72,7 @@ def align(coherence: Coherence) -> Alignment:
 
 
 def _settle(coherence: Coherence, similarities: Tensor, guess: Tensor, free: Tensor) -> Alignment:
-    """Fit, with the size of the whole by the framing law and its depth centred, on which perspective depends."""
+    """Fit, with the whole sized by the framing law and its depth centred, on which perspective depends."""
     for _ in range(4):
         similarities, cost = coherence.fit(similarities, guess, free)
         fitted = similarities

@@ -1,11 +1,12 @@
 """What a user should know of photos that do not fit each other: mirrored, exchanged, or of something else.
 
-Outlines decide where they can: the wrong explanation leaves gaps. Where left and right exchanged fit the outlines
-as well, the colours along the edges at which photos meet decide. Mirrored photos are named by outlines alone,
-because colours raised false alarms there; so one whose own or whose opposite's outline is symmetrical is not
-noticed, nor is anything about two photos at a right angle, whose outlines always share a hull.
+Outlines decide where they can: a wrong explanation leaves gaps. Where left and right exchanged fit the
+outlines as well, the colours along the edges at which photos meet decide. Mirrored photos are named by
+outlines alone, because colours raised false alarms there; so a mirrored photo whose outline is symmetrical is
+not noticed, nor is anything about two photos at a right angle, whose outlines always share a hull.
 
-True views of validation objects from four sides gave no note on RIGHT.
+Measured from four sides on nine validation objects that chose nothing: no note on photos as they should be,
+left and right exchanged noticed in 8 (named so in 7), one photo mirrored in 4, another object in 8 of 8.
 """
 
 from __future__ import annotations

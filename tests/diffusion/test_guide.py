@@ -8,7 +8,15 @@ import pytest
 import torch
 
 from v3d.cameras import Cameras, intrinsics, look_at, orbit
-from v3d.diffusion.guide import MAX_SOURCES, firm_alpha, in_outlines, render_guide, render_views, warp_nearest
+from v3d.diffusion.guide import (
+    OBJECT_SOURCES,
+    SCENE_SOURCES,
+    firm_alpha,
+    in_outlines,
+    render_guide,
+    render_views,
+    warp_nearest,
+)
 from v3d.networks.pixelnerf import PixelNeRF, PixelNeRFConfig
 from v3d.networks.sources import camera_similarity
 
@@ -26,22 +34,25 @@ def photos(count: int) -> torch.Tensor:
     return torch.rand(count, 4, SIZE, SIZE, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
-def test_a_view_is_drawn_from_the_nearest_photos(pixelnerf: PixelNeRF) -> None:
+@pytest.mark.parametrize(("opaque", "sources"), [(False, OBJECT_SOURCES), (True, SCENE_SOURCES)])
+def test_a_view_is_drawn_from_the_nearest_photos(pixelnerf: PixelNeRF, opaque: bool, sources: int) -> None:
     """As if it had been asked for alone; other photos change nothing, and their order neither."""
+    kind = PixelNeRF(replace(pixelnerf.config, opaque=opaque)).eval()
+    kind.load_state_dict(pixelnerf.state_dict())
     around, new = orbit(9, size=SIZE, elevation=20.0), orbit(5, size=SIZE)
     images = photos(9)
-    guide = render_guide(pixelnerf, images, around, new, 2)
+    guide = render_guide(kind, images, around, new, 2)
     for v in range(5):
-        near = camera_similarity(around, new[v])[:, 0].argsort(descending=True)[:MAX_SOURCES]
+        near = camera_similarity(around, new[v])[:, 0].argsort(descending=True)[:sources]
         others = images.flip(3)
         others[near] = images[near]
-        alone = render_guide(pixelnerf, others, around, new[v], 2)
+        alone = render_guide(kind, others, around, new[v], 2)
         torch.testing.assert_close(alone.images[0], guide.images[v])
         torch.testing.assert_close(alone.depth[0], guide.depth[v])
         torch.testing.assert_close(alone.warped[0], guide.warped[v])
     order = [4, 2, 0, 8, 6, 1, 3, 5, 7]
     (rendered, _), (mixed, _) = (
-        render_views(pixelnerf, images[k], around[k], new) for k in ([*range(9)], order)
+        render_views(kind, images[k], around[k], new) for k in ([*range(9)], order)
     )
     torch.testing.assert_close(mixed, rendered, atol=1e-5, rtol=0)
 

@@ -27,7 +27,14 @@ from v3d.compositing import over_white
 from v3d.diffusion import edm
 from v3d.diffusion.dit import Geometry, OrbitDiT, load_dit
 from v3d.diffusion.front import photo_as_front
-from v3d.diffusion.guide import Guide, add_residual, firm_alpha, render_guide, render_views
+from v3d.diffusion.guide import (
+    Guide,
+    add_residual,
+    firm_alpha,
+    render_guide,
+    render_views,
+    smooth_outlines,
+)
 from v3d.errors import V3DError
 from v3d.networks.pixelnerf import PixelNeRF, load_pixelnerf
 from v3d.networks.sources import camera_similarity
@@ -153,7 +160,7 @@ class MiniModel:
         images, _ = render_views(
             self.pixelnerf, photo.to(self.dit.position.device), orbit(1, size=self.size), cameras
         )
-        return as_views(firm_alpha(images).cpu(), cameras)
+        return as_views(firm_alpha(smooth_outlines(images)).cpu(), cameras)
 
     @torch.no_grad()
     def generate(

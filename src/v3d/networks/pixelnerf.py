@@ -115,7 +115,8 @@ class PixelNeRF(nn.Module):
         images, depths = [], []
         with torch.autocast(device.type, torch.bfloat16, enabled=fast_dtype(device) == torch.bfloat16):
             frusta = self.encode(sources.to(device))
-            if not self.config.opaque:
+            if not self.config.opaque and sources.images.shape[1] == 1:
+                # Several photos even out each other's lattices, and share details of single cells.
                 frusta = replace(frusta, volumes=without_lattice(frusta.volumes, self.cells))
             for v in range(len(cameras)):
                 if weights.shape[-1] > 1:

@@ -56,7 +56,7 @@ def test_a_view_is_drawn_from_the_nearest_photos(pixelnerf: PixelNeRF, sources: 
 
 @pytest.mark.parametrize("opaque", [False, True])
 def test_objects_have_firm_outlines_and_scenes_none(pixelnerf: PixelNeRF, opaque: bool) -> None:
-    kind = PixelNeRF(replace(pixelnerf.config, sources=sources)).eval()
+    kind = PixelNeRF(replace(pixelnerf.config, opaque=opaque)).eval()
     kind.load_state_dict(pixelnerf.state_dict())
     cameras = orbit(3, size=SIZE)
     rendered, _ = render_views(kind, photos(1), cameras[0], cameras)

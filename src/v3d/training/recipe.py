@@ -34,8 +34,9 @@ class Recipe:
         steps: length of the run in optimiser steps; 0 goes by the clock.
         batch: samples of a step, over all processes.
         accumulate: parts into which each process cuts its share of a step to fit in memory.
-        optimizer: "adamw", or "muon" (torch 2.9) for matrices of transformer blocks and AdamW for the rest.
+        optimizer: "adamw", or "muon" for matrices of transformer blocks and AdamW for the rest.
         learning_rate: largest.
+        adamw_factor: of that rate, which the weights beside Muon's take.
         beta2: of AdamW.
         weight_decay: of the weights, per step and learning rate.
         clip: bound of the gradient's norm.
@@ -56,6 +57,7 @@ class Recipe:
     accumulate: int = 1
     optimizer: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = 1e-3
+    adamw_factor: float = 1.0
     beta2: float = 0.95
     weight_decay: float = 0.01
     clip: float = 1.0

@@ -126,7 +126,7 @@ class Divergent:
     def __init__(self) -> None:
         self.network: nn.Module = nn.Linear(1, 1)
 
-    def batch_size(self, done: float) -> int:
+    def batch_size(self, step: int, done: float) -> int:
         return 2
 
     def losses(self, network: nn.Module, share: BatchShare) -> dict[str, Tensor]:
@@ -137,6 +137,8 @@ class Divergent:
         return {}, None
 
     def refresh(self) -> None: ...
+
+    def close(self) -> None: ...
 
     def export(self, network: nn.Module, folder: Path) -> None: ...
 

@@ -24,7 +24,8 @@ from v3d.diffusion.official.networks import load_networks, unet_network
 from v3d.diffusion.svd import SVDModel
 from v3d.errors import V3DError
 from v3d.training.checkpoint import FILE
-from v3d.training.recipe import SVDRecipe, from_json, to_json
+from v3d.training.recipe import SVDRecipe
+from v3d.training.recipe_json import from_json, to_json
 from v3d.training.session import make_task, resume_training, train
 from v3d.training.svd_latent_cache import LatentCache, OrbitLatents
 from v3d.training.task import BatchShare

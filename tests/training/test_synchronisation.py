@@ -75,7 +75,7 @@ class RegressionTask:
     def __init__(self) -> None:
         self.network: nn.Module = Regression()
 
-    def batch_size(self, done: float) -> int:
+    def batch_size(self, step: int, done: float) -> int:
         return 2
 
     def losses(self, network: nn.Module, share: BatchShare) -> dict[str, Tensor]:
@@ -86,6 +86,8 @@ class RegressionTask:
         return {}, None
 
     def refresh(self) -> None: ...
+
+    def close(self) -> None: ...
 
     def export(self, network: nn.Module, folder: Path) -> None: ...
 

@@ -29,7 +29,8 @@ from v3d.training.examples import OrbitExamples
 from v3d.training.guides import OrbitGuides
 from v3d.training.learner import schedule
 from v3d.training.order import Order
-from v3d.training.recipe import PixelNeRFRecipe, Recipe, VAERecipe, VideoRecipe, from_json, to_json
+from v3d.training.recipe import PixelNeRFRecipe, Recipe, VAERecipe, VideoRecipe
+from v3d.training.recipe_json import from_json, to_json
 from v3d.training.session import make_task, train
 from v3d.training.tasks.pixelnerf import PixelNeRFTask
 from v3d.training.tasks.vae import VAETask, reconstruction_loss

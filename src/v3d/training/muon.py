@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 _A, _B, _C = 3.4445, -4.7750, 2.0315  # of the quintic polynomial that drives singular values towards 1
@@ -32,14 +32,14 @@ class Muon(torch.optim.Optimizer):
         """Move every matrix that has a gradient; `closure` is not supported and must be None."""
         assert closure is None
         for group in self.param_groups:
-            shapes: dict[torch.Size, list[nn.Parameter]] = {}
+            shapes: dict[torch.Size, list[Tensor]] = {}
             for p in group["params"]:
                 if p.grad is not None:
                     shapes.setdefault(p.shape, []).append(p)
             for matrices in shapes.values():
                 self._move(matrices, group)
 
-    def _move(self, matrices: list[nn.Parameter], group: dict[str, Any]) -> None:
+    def _move(self, matrices: list[Tensor], group: dict[str, Any]) -> None:
         """One step of matrices of one shape."""
         momentum, rate = group["momentum"], group["lr"]
         gradients = [p.grad for p in matrices if p.grad is not None]

@@ -23,7 +23,7 @@ def training(recipe: Recipe, out: Path, init: Path | None = None) -> list[str]:
     program = (
         "import sys; from pathlib import Path; from v3d.training.recipe_json import from_json;"
         "from v3d.training.session import train;"
-        "train(from_json(sys.argv[1]), Path(sys.argv[2]), device='cpu', threads=int(sys.argv[3]),"
+        "train(from_json(sys.argv[1]), Path(sys.argv[2]), device='cpu', threads=int(sys.argv[3]), workers=0,"
         " init=sys.argv[4] or None)"
     )
     return [

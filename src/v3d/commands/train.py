@@ -28,7 +28,8 @@ class Session:
         export: also copy the trained model into this folder.
         device: auto takes a CUDA device where there is one.
         threads: of the CPU.
-        workers: processes that render orbits of --meshes; without it all cores but one. They change no result.
+        workers: processes that render the orbits of --meshes, by default one for each core but one. Their
+            number changes no result.
     """
 
     out: Out = Path("runs/new")
@@ -102,7 +103,8 @@ class Resume:
         export: also copy the trained model into this folder.
         device: auto takes a CUDA device where there is one.
         threads: of the CPU.
-        workers: processes that render orbits of --meshes; without it all cores but one. They change no result.
+        workers: processes that render the orbits of --meshes, by default one for each core but one. Their
+            number changes no result.
     """
 
     run: Positional[Path]

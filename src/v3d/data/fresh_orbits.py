@@ -173,10 +173,11 @@ class OrbitJob:
         packed = self.layout.unpack(row)
         packed.c2w.copy_(views.cameras.c2w)
         packed.K.copy_(views.cameras.resized(1, 1).K)
-        packed.box.copy_(torch.tensor([_box(alpha) for alpha in views.alpha]))
         packed.images.copy_(_bytes(torch.cat([views.rgb, views.alpha[..., None]], -1)))
+        visible = packed.images[..., 3] / 255
+        packed.box.copy_(torch.tensor([_box(alpha) for alpha in visible]))
         known = (depth - _NEAR) * _PER_UNIT + 1.5  # rounded, not cut
-        packed.depth.copy_(torch.where(views.alpha > 0.5, known.clamp(1, 255), 0.0))
+        packed.depth.copy_(torch.where(visible > 0.5, known.clamp(1, 255), 0.0))
         packed.photo.copy_(_bytes(on_white(record.photo)))
         return row
 

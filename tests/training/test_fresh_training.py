@@ -140,10 +140,10 @@ def test_workers_change_nothing_and_end_with_the_run(recipe: PixelNeRFRecipe, tm
     import multiprocessing
 
     recipe = replace(recipe, steps=2)
-    for workers in (0, 2):
+    for workers in (0, 1):
         train(recipe, tmp_path / str(workers), device="cpu", workers=workers)
         assert not multiprocessing.active_children()
-    a, b = (weights(tmp_path / name) for name in ("0", "2"))
+    a, b = (weights(tmp_path / name) for name in ("0", "1"))
     assert all(torch.equal(a[k], b[k]) for k in a)
 
 

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 import trimesh
 from runs import losses, training, values, weights
+from test_synchronisation import Waits
 from torch import Tensor
 
 from shapes import textured
@@ -272,6 +273,14 @@ def test_geometry_is_float32_inside_autocast(recipe: PixelNeRFRecipe) -> None:
     assert torch.equal(plain.rays, inside.rays) and torch.equal(plain.truth, inside.truth)
     assert torch.equal(plain.sources.w2c, inside.sources.w2c)
     assert {x.dtype for x in (inside.rays, inside.truth, inside.sources.weights)} == {torch.float32}
+
+
+def test_a_batch_is_drawn_without_waiting_for_the_device(recipe: PixelNeRFRecipe) -> None:
+    data, some = FreshRays(replace(recipe, lpips=0.1, square=8), SINGLE_PROCESS, 0), share([*range(16)], 16)
+    data.ring.advance(0)
+    with Waits() as waits:
+        data.draw(some, 2, some.generator())
+    assert waits.count == 0
 
 
 def test_colours_change_and_the_ground_and_alpha_do_not() -> None:

@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from v3d.training.learner import Learner
 from v3d.training.muon import Muon, orthogonalised
+from v3d.training.recipe import VideoRecipe
 
 SHAPES = [(8, 24), (24, 8), (8, 24), (16, 16), (8, 24), (24, 8)]
 
@@ -68,3 +70,14 @@ def test_matrices_without_a_gradient_stay() -> None:
     optimizer.step()
     moved = [not torch.equal(p, q) for p, q in zip(matrices, begun(), strict=True)]
     assert moved == [True, False, False, False, False, False]
+
+
+def test_adamw_s_rate_beside_muon_s_is_the_stated_part_of_it() -> None:
+    network = nn.Module()
+    network.blocks = nn.ModuleList([nn.Linear(8, 8)])
+    for optimizer, wanted in (("muon", [0.05, 0.1]), ("adamw", [0.1])):
+        recipe = VideoRecipe(optimizer=optimizer, learning_rate=0.1, adamw_factor=0.5, warmup=1)  # type: ignore[arg-type]
+        learner = Learner(network, recipe, torch.float32)
+        learner.step(learner.zero_gradients(), 0, 0.0)
+        assert [o.param_groups[0]["lr"] for o in learner.optimizers] == pytest.approx(wanted)
+        assert learner.rate == pytest.approx(0.1)

@@ -244,5 +244,6 @@ def _rays(c2w: Tensor, K: Tensor, mirror: Tensor, x: Tensor, y: Tensor, size: in
     """
     x = torch.where(mirror[:, None, None], size - 1 - x, x)
     pixels = torch.stack([(x + 0.5) / size, (y + 0.5) / size, torch.ones_like(x, dtype=c2w.dtype)], -1)
-    directions = pixels @ torch.linalg.inv(K).mT @ c2w[..., :3, :3].mT
+    to_camera, _ = torch.linalg.inv_ex(K)  # `inv` would wait for the device, to look for an error
+    directions = pixels @ to_camera.mT @ c2w[..., :3, :3].mT
     return torch.cat([c2w[..., None, :3, 3].expand_as(directions), directions], -1)

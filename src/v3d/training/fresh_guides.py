@@ -10,7 +10,7 @@ from v3d.cameras import ORBIT_VIEWS, orbit
 from v3d.data.random_numbers import integer, uniform
 from v3d.errors import V3DError
 from v3d.networks.pixelnerf import PixelNeRF
-from v3d.training.guides import GuidedViews, Photos, images_of, recoloured_orbit, render_bytes
+from v3d.training.guides import GuidedViews, OrbitImages, images_of, recoloured_orbit, render_bytes
 from v3d.training.processes import Processes
 from v3d.training.recipe import VideoRecipe
 from v3d.training.ring import OrbitRing, make_job, rows_in
@@ -77,14 +77,14 @@ class FreshGuides:
             images, depth = render_bytes(self._pixelnerf, photos, cameras[list(frames)], cameras)
             self._images[row], self._depth[row] = images, depth
 
-    def _photos(self, row: int, count: int) -> Photos:
+    def _photos(self, row: int, count: int) -> OrbitImages:
         """The photos of an orbit; a single one of its own front is framed as photos are."""
         frames = self._frames[row, :count]
         orbits = self.ring.orbits
         images = orbits.images[row, frames]
         if count == 1 and not frames[0]:
             images = orbits.photo[row][None]
-        return Photos(images, (frames - frames[0]) % ORBIT_VIEWS)
+        return OrbitImages(images, (frames - frames[0]) % ORBIT_VIEWS)
 
     def draw(self, i: int, sources: int, views: int, generator: torch.Generator) -> GuidedViews:
         """`views` random views (all 18 in order) of orbit i, or of one near it that has `sources` photos."""
@@ -100,7 +100,7 @@ class FreshGuides:
         photos = self._photos(row, sources)
         opaque = self._pixelnerf.config.opaque
         return recoloured_orbit(
-            photos, Photos(images, frames), guide, depth, self._warps, generator, opaque=opaque
+            photos, OrbitImages(images, frames), guide, depth, self._warps, generator, opaque=opaque
         )
 
     def close(self) -> None:

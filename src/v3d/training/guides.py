@@ -123,14 +123,14 @@ class OrbitGuides:
             frames = torch.randperm(ORBIT_VIEWS, generator=generator)[:views]
         guide, depth = (kept.get_slice(name)[row][frames] for name in ("images", "depth"))
         seen = torch.stack([shard.view(row, k) for k in frames.tolist()])
-        photos = Photos(shard.photo(row)[None], torch.zeros(1, dtype=torch.int64))
+        photos = OrbitImages(shard.photo(row)[None], torch.zeros(1, dtype=torch.int64))
         return recoloured_orbit(
-            photos, Photos(seen, frames), guide, depth, self._warps, generator, opaque=self._opaque
+            photos, OrbitImages(seen, frames), guide, depth, self._warps, generator, opaque=self._opaque
         )
 
 
 @dataclass(frozen=True)
-class Photos:
+class OrbitImages:
     """Images of an orbit.
 
     Attributes:
@@ -143,8 +143,8 @@ class Photos:
 
 
 def recoloured_orbit(
-    photos: Photos,
-    views: Photos,
+    photos: OrbitImages,
+    views: OrbitImages,
     guide: Tensor,
     depth: Tensor,
     warps: int,

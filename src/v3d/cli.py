@@ -37,6 +37,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 
 EXAMPLES = (
     "v3d generate photo.png -o out",
+    "v3d generate front.png --left left.png --back back.png -o out",
     "v3d reconstruct FOLDER -o out",
     "v3d scene FOLDER -o out --path orbit",
     "v3d make-objects 100 -o objects",
@@ -49,7 +50,7 @@ EXAMPLES = (
     "v3d --version",
 )
 
-DESCRIPTION = "One photo becomes a 3D asset. For example:\n" + "\n".join(f"  {line}" for line in EXAMPLES)
+DESCRIPTION = "Photos become a 3D asset. For example:\n" + "\n".join(f"  {line}" for line in EXAMPLES)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

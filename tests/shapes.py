@@ -12,6 +12,7 @@ from torch import Tensor
 from v3d.cameras import Cameras
 from v3d.compositing import over_white
 from v3d.meshes.mesh import Mesh
+from v3d.objects.pipeline import Asset
 from v3d.views import Views
 
 
@@ -66,3 +67,8 @@ def ball_views(
     half_chord = (radius**2 - miss**2).clamp_min(0).sqrt()[..., None]
     normal = (direction * (along - half_chord) - to_centre) / radius
     return Views(over_white(colour(normal).clamp(0, 1), alpha), alpha, cameras)
+
+
+def reused(asset: Asset) -> dict[str, bool]:
+    """Stage -> whether it was loaded from an earlier run."""
+    return {name: record["reused"] for name, record in asset.report["stages"].items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -136,6 +137,31 @@ def test_a_photo_that_counts_twice_is_two_photos() -> None:
         one = replace(frusta, sources=Sources.of(pictures(3), cameras, halves[:, k : k + 1]))
         for a, b in zip(net.decode(one, points[:, 6 * k : 6 * k + 6]), both, strict=True):
             torch.testing.assert_close(a, b[:, 6 * k : 6 * k + 6])
+
+
+@pytest.mark.parametrize("texture", [0, 3])
+@pytest.mark.parametrize("weight", [1.0, 0.25])
+def test_one_photo_is_decoded_as_the_general_rule_says(texture: int, weight: float) -> None:
+    """One source takes shortcuts (mean = value, deviation = 0); compared with the rule for any number."""
+    net = perturbed(PixelNeRF(replace(TINY, texture=texture))).requires_grad_(False)
+    sources = Sources.of(pictures(1), orbit(1, size=16), torch.tensor([[weight]]))
+    frusta = net.encode(sources)
+    points = 6 * torch.rand(1, 400, 3, generator=torch.Generator().manual_seed(3)) - 3
+    uv, depth = project(sources, points)
+    at = torch.cat([uv, depth.clamp_min(1e-3).log()[..., None] / math.log(3)], -1)[0] * 2 - 1
+    visible = ((at.abs() <= 1).all(-1) & (depth[0] > 0)).float()[0]
+    sample = partial(torch.nn.functional.grid_sample, padding_mode="border", align_corners=False)
+    h = sample(frusta.volumes[0], at[:, None, None]).flatten(2)[0].T
+    photo = sample(frusta.pixels[0], at[:, None, :, :2]).flatten(2)[0].T
+    mean = torch.cat([h, photo], -1) * visible[:, None]
+    hidden = net.pooled(torch.cat([mean, torch.zeros_like(mean), visible[:, None]], -1))
+    out = net.decoded(torch.nn.functional.silu(hidden))
+    density = 8 * torch.nn.functional.softplus(2 * out[:, 0] - 1) * visible
+    votes = torch.stack([h[:, 0] + math.log(weight) + (visible - 1) * 1e4, out[:, 1]], -1).softmax(-1)
+    colour = votes[:, :1] * (photo[:, :3] / 2 + 0.5) + votes[:, 1:] * out[:, 2:].sigmoid()
+    assert 0.02 < float(visible.mean()) < 0.5
+    for got, expected in zip(net.decode(frusta, points), (density, colour), strict=True):
+        torch.testing.assert_close(got[0], expected, atol=2e-5, rtol=2e-5)
 
 
 def test_near_photos_count_most() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,20 +12,20 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from shapes import ball_views, box_mesh
-from v3d.cameras import Cameras, above_and_below, around, orbit
+from shapes import ball_views, reused
+from v3d.cameras import Cameras, orbit
 from v3d.capture.readers import load_views
-from v3d.diffusion.photos import OrbitPhotos
 from v3d.errors import V3DError
 from v3d.files import write_json
-from v3d.meshes.rendering import Light, render
-from v3d.metrics import mask_iou
-from v3d.objects import pipeline, stages
+from v3d.meshes.rendering import render
+from v3d.objects import pipeline
 from v3d.objects.presets import PRESETS, preset_of
 from v3d.placement import place
 from v3d.settings import GenerateSettings, ReconstructSettings
 from v3d.splats.rasterize import splat_renderer
 from v3d.views import Views, save_views
+
+pytestmark = pytest.mark.usefixtures("tiny")
 
 SIZE = 48
 RADIUS = 0.6
@@ -44,41 +43,11 @@ def two_coloured(
     return ball_views(cameras, RADIUS * scale, centre, red_and_blue)
 
 
-@pytest.fixture(autouse=True)
-def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    draft, standard = PRESETS["draft"], PRESETS["standard"]
-    assert standard.surface is not None
-    assert standard.refine is not None
-    tiny = replace(
-        standard,
-        view_size=SIZE,
-        hull=32,
-        gaussians=400,
-        splats=replace(draft.splats, iterations=80),
-        perceptual=False,
-        surface=replace(
-            standard.surface,
-            levels=tuple(replace(level, steps=10) for level in standard.surface.levels),
-            image_size=SIZE,
-            rays=256,
-        ),
-        faces=300,
-        texture_size=64,
-        refine=replace(standard.refine, sweeps=1),
-        turntable=64,
-    )
-    monkeypatch.setitem(PRESETS, "standard", tiny)
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("input") / "ball"
     save_views(two_coloured(orbit(size=SIZE)), folder)
     return folder
-
-
-def reused(asset: pipeline.Asset) -> dict[str, bool]:
-    return {name: record["reused"] for name, record in asset.report["stages"].items()}
 
 
 def test_views_become_an_asset(folder: Path, tmp_path: Path) -> None:
@@ -254,123 +223,6 @@ def test_user_numbers_beat_the_preset() -> None:
     assert (chosen.faces, chosen.texture_size) == (123, 77)
 
 
-# From a photo, with the weights that ship
-
-
-@pytest.fixture
-def photo(tmp_path: Path) -> Path:
-    y, x = np.mgrid[:90, :120] + 0.5
-    rgba = np.zeros((90, 120, 4), np.uint8)
-    rgba[np.hypot(x - 60, y - 45) < 30] = (200, 60, 30, 255)
-    Image.fromarray(rgba).save(tmp_path / "cup.png")
-    return tmp_path / "cup.png"
-
-
-def test_a_photo_becomes_an_orbit(photo: Path, tmp_path: Path) -> None:
-    settings = GenerateSettings(until="views", steps=2, seed=3)
-    asset = pipeline.generate(photo, tmp_path / "out", settings)
-    assert asset.folder == tmp_path / "out/cup"
-    assert len(asset.views) == 18
-    assert torch.equal(load_views(asset.folder).rgb, asset.views.rgb)
-    assert torch.allclose(asset.views.cameras.c2w, orbit().c2w)
-    framed = np.asarray(Image.open(asset.folder / "photo.png"))
-    rows = np.nonzero(framed[..., 3].max(1) > 127)[0]
-    assert (rows[-1] + 1 - rows[0]) / len(framed) == pytest.approx(0.7, abs=0.02)
-    assert asset.report["stages"]["photo"]["foreground"] == {"photo.png": "alpha of the file"}
-    assert asset.report["stages"]["views"]["model"]["name"] == "mini"
-    again = pipeline.generate(photo, tmp_path / "out", settings)
-    assert all(reused(again).values())
-    other = pipeline.generate(photo, tmp_path / "out", replace(settings, seed=4))
-    assert reused(other) == {"photo": True, "views": False, "preview": False}
-
-
-@pytest.fixture
-def four_photos(tmp_path: Path) -> dict[float, Path]:
-    """The sides of a box in four colours, each photographed on its own: other scales, other places."""
-    mesh = box_mesh(0.3, 0.5, 0.6)
-    sides = around((0, 90, 180, 270), size=160)
-    views = render(mesh, sides, light=Light(torch.tensor([1.0, 0.6, 1.2]), 0.7))
-    paths = {}
-    for i, name in enumerate(("front", "left", "back", "right")):
-        colour = 0.5 + 0.5 * torch.rand(3, generator=torch.Generator().manual_seed(i))
-        rgba = torch.cat([views.rgb[i] * colour, views.alpha[i, ..., None]], -1)
-        side = 100 + 20 * i
-        image = Image.fromarray((rgba * 255).round().to(torch.uint8).numpy()).resize((side, side))
-        canvas = Image.new("RGBA", (240, 220))
-        canvas.paste(image, (10 * i, 5 * i))
-        paths[90.0 * i] = tmp_path / f"{name}.png"
-        canvas.save(paths[90.0 * i])
-    return paths
-
-
-def test_four_photos_are_what_their_views_show(four_photos: dict[float, Path], tmp_path: Path) -> None:
-    settings = GenerateSettings(until="views", steps=0, elevation=0.0)
-    asset = pipeline.generate(dict(reversed(four_photos.items())), tmp_path / "out", settings)
-    assert asset.folder == tmp_path / "out/front"
-    expected = sorted([20.0 * i for i in range(18)] + [90.0, 270.0])
-    assert torch.allclose(asset.views.cameras.c2w, around(expected).c2w, atol=1e-5)
-    for azimuth, name in zip(four_photos, ("photo", "photo_90", "photo_180", "photo_270"), strict=True):
-        framed = torch.from_numpy(np.array(Image.open(asset.folder / f"{name}.png"))) / 255
-        v = expected.index(azimuth)
-        given = OrbitPhotos((framed,)).as_views(asset.views.cameras.width)
-        assert float((asset.views.rgb[v] - given.rgb[0]).abs().max()) < 0.01
-        tall = (given.alpha[0] > 0.5).any(1).sum() / given.alpha.shape[-1]
-        assert float(tall) == pytest.approx(0.7, abs=0.03)  # the box is as high from every side
-    assert not asset.report["warnings"]
-    again = pipeline.generate(four_photos, tmp_path / "out", settings)
-    assert all(reused(again).values())
-    three = pipeline.generate({a: p for a, p in four_photos.items() if a < 200}, tmp_path / "out", settings)
-    assert not reused(three)["photo"] and not reused(three)["views"] and len(three.views) == 19
-
-
-def test_four_photos_shape_and_colour_the_asset(four_photos: dict[float, Path], tmp_path: Path) -> None:
-    asset = pipeline.generate(four_photos, tmp_path / "out", GenerateSettings(steps=0))
-    assert asset.mesh is not None
-    views = load_views(asset.folder)
-    for azimuth in four_photos:
-        v = int(torch.cdist(views.cameras.centers, around((azimuth,)).centers).argmin())
-        seen = render(asset.mesh, views.cameras[v])
-        assert float(mask_iou(seen.alpha > 0.5, views.alpha[[v]] > 0.5)) > 0.85
-        inside = (views.alpha[v] > 0.99) & (seen.alpha[0] > 0.99)
-        error = (seen.rgb[0] - views.rgb[v])[inside].abs().mean()
-        assert float(error) < 0.06, azimuth
-
-
-def test_a_photo_from_above_gives_an_upright_orbit_at_its_height(photo: Path, tmp_path: Path) -> None:
-    settings = GenerateSettings(until="views", steps=0, elevation=20.0)
-    asset = pipeline.generate(photo, tmp_path / "out", settings)
-    assert torch.allclose(asset.views.cameras.c2w, orbit(18, elevation=20.0).c2w, atol=1e-5)
-    with pytest.raises(V3DError, match="elevation is 90"):
-        pipeline.generate(photo, tmp_path / "other", replace(settings, elevation=90.0))
-    assert not (tmp_path / "other").exists()
-
-
-def test_views_of_the_mini_model_shape_the_asset_by_their_outlines_alone(photo: Path, tmp_path: Path) -> None:
-    asset = pipeline.generate(photo, tmp_path / "out", GenerateSettings(steps=0))
-    assert asset.mesh is not None and asset.splats is not None
-    assert "mesh" in asset.report["stages"] and "surface" not in asset.report["stages"]
-    above = load_views(asset.folder / "above")
-    assert (
-        torch.equal(above.cameras.c2w, above_and_below(128).c2w)
-        and float(above.alpha.amax((1, 2)).min()) > 0.5
-    )
-    (asset.folder / "above/views/003.png").unlink()
-    again = pipeline.generate(photo, tmp_path / "out", GenerateSettings(steps=0))
-    assert reused(again) == {name: name != "above" for name in asset.report["stages"]}
-
-
-def test_unusable_photos_and_models(photo: Path, tmp_path: Path) -> None:
-    with pytest.raises(V3DError, match="no photo"):
-        pipeline.generate(tmp_path / "none.png", tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-    with pytest.raises(V3DError, match="nowhere"):
-        pipeline.generate(photo, tmp_path / "out", GenerateSettings(model=str(tmp_path / "nowhere")))
-    assert not (tmp_path / "out").exists()  # the weights are looked at before anything is written
-    if not torch.cuda.is_available():
-        with pytest.raises(V3DError, match="no CUDA device"):
-            pipeline.generate(photo, tmp_path / "out", GenerateSettings(device="cuda"))
-
-
 def test_a_missing_photo_of_posed_views_is_named(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(V3DError, match=r"no photo .*none\.png"):
         pipeline.reconstruct(folder, tmp_path / "out", photo=tmp_path / "none.png")
@@ -389,24 +241,6 @@ def test_a_damaged_stage_is_made_again(folder: Path, tmp_path: Path) -> None:
     again = pipeline.reconstruct(folder, tmp_path, settings)
     assert reused(again) == {"views": False, "hull": False, "splats": False, "export": True, "preview": True}
     assert ply.read_bytes() == whole
-
-
-def test_another_way_to_cut_out_makes_the_photo_anew(
-    photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = GenerateSettings(until="views", steps=0)
-    pipeline.generate(photo, tmp_path / "out", settings)
-    monkeypatch.setattr(stages, "method_key", lambda: "a matting model that was installed since")
-    again = pipeline.generate(photo, tmp_path / "out", settings)
-    assert reused(again) == {"photo": False, "views": False, "preview": False}
-
-
-def test_other_steps_keep_what_does_not_depend_on_them(photo: Path, tmp_path: Path) -> None:
-    """Views from above are PixelNeRF's alone, so another number of sampler steps leaves them as they are."""
-    settings = GenerateSettings(until="splats", steps=0, formats=("ply",))
-    pipeline.generate(photo, tmp_path / "out", settings)
-    again = pipeline.generate(photo, tmp_path / "out", replace(settings, steps=1))
-    assert reused(again)["above"] and not reused(again)["views"]
 
 
 def test_photos_that_do_not_exist_are_left_out_with_a_warning(folder: Path, tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from v3d.cameras import Cameras
 from v3d.networks import imagenet
 from v3d.networks.configs import PixelNeRFConfig as PixelNeRFConfig
+from v3d.networks.interpolation import interpolate
 from v3d.networks.sources import Sources, patch_rays, project
 from v3d.networks.volume_rendering import (
     Rendered,
@@ -160,8 +161,9 @@ class PixelNeRF(nn.Module):
         for block in self.blocks:
             x = block(x)
         v = self.frustum(self.norm(x)).view(B, N, t, t, u, u, c.planes, c.channels)
-        v = v.permute(0, 1, 7, 6, 2, 4, 3, 5).reshape(B, N, c.channels, c.planes, c.grid, c.grid)
-        return Frusta(sources, v, self._pixel_features(sources.images))
+        v = v.permute(0, 1, 6, 2, 4, 3, 5, 7).reshape(B, N, c.planes, c.grid, c.grid, c.channels)
+        volumes = v.to(sources.images.dtype).movedim(-1, 2)  # channels stay contiguous, see `interpolate`
+        return Frusta(sources, volumes, self._pixel_features(sources.images))
 
     def _pixel_features(self, photos: Tensor) -> Tensor:
         if self.texture is None:
@@ -223,23 +225,45 @@ class PixelNeRF(nn.Module):
         visible = ((grid.abs() <= 1).all(-1) & (depth > 0)).to(points.dtype)  # [B, N, P]
 
         grid = grid.flatten(0, 1)
-        volumes = frusta.volumes.flatten(0, 1).to(points.dtype)
-        h = _interpolate(volumes, grid[:, None, None]).unflatten(0, (B, N))  # [B, N, P, channels]
-        photo = _interpolate(frusta.pixels.flatten(0, 1), grid[:, None, :, :2]).unflatten(0, (B, N))
+        h = interpolate(frusta.volumes.flatten(0, 1), grid).unflatten(0, (B, N))  # [B, N, P, channels]
+        photo = interpolate(frusta.pixels.flatten(0, 1), grid[..., :2]).unflatten(0, (B, N))
         parts = s.weights.shape[-1]
         weights = s.weights if parts == 1 else s.weights.repeat_interleave(points.shape[1] // parts, -1)
-        features, m = torch.cat([h, photo], -1), (visible * weights)[..., None]
+        hidden = F.silu(self._pool(torch.cat([h, photo], -1), visible, weights))  # [B, P, hidden]
+        out = self.decoded(hidden).to(points.dtype)
+        density = 8 * F.softplus(2 * out[..., 0] - 1) * visible.amax(1)
+        vote, own = h[..., 0] + weights.log() + (visible - 1) * 1e4, out[..., 2:].sigmoid()
+        if N == 1:  # softmax of two
+            share = torch.sigmoid(vote[:, 0] - out[..., 1])[..., None]
+            return density, torch.lerp(own, photo[:, 0, :, :3] * 0.5 + 0.5, share)
+        votes = torch.cat([vote, out[:, None, :, 1]], 1).softmax(1)[..., None]
+        colours = torch.cat([photo[..., :3] * 0.5 + 0.5, own[:, None]], 1)
+        return density, (votes * colours).sum(1)
+
+    def _pool(self, features: Tensor, visible: Tensor, weights: Tensor) -> Tensor:
+        """`self.pooled` of mean and deviation over the sources that see a point, and of their share.
+
+        Args:
+            features: [B, N, P, F].
+            visible: [B, N, P], 1 where a source sees a point, else 0.
+            weights: [B, N, P or 1] of the sources.
+
+        Returns:
+            [B, P, hidden].
+        """
+        layer = self.pooled
+        if features.shape[1] == 1:  # mean = value, deviation = 0
+            seen = visible[:, 0, :, None]
+            found = torch.cat([features[:, 0] * seen, seen], -1)
+            matrix = torch.cat([layer.weight[:, : features.shape[-1]], layer.weight[:, -1:]], -1)
+            return F.linear(found.to(matrix.dtype), matrix, layer.bias)
+        m = (visible * weights)[..., None]
         total = m.sum(1).clamp_min(1e-6)
         mean = (features * m).sum(1) / total
         variance = ((features - mean[:, None]).square() * m).sum(1) / total
         pooled = torch.cat([mean, (variance + 1e-4).sqrt() - 1e-2, visible.mean(1)[..., None]], -1)
-        hidden = F.silu(self.pooled(pooled.to(self.pooled.weight.dtype)))  # [B, P, hidden]
-        out = self.decoded(hidden).to(points.dtype)
-        density = 8 * F.softplus(2 * out[..., 0] - 1) * visible.amax(1)
-        vote = h[..., 0] + weights.log() + (visible - 1) * 1e4
-        votes = torch.cat([vote, out[:, None, :, 1]], 1).softmax(1)[..., None]
-        colours = torch.cat([photo[..., :3] * 0.5 + 0.5, out[:, None, :, 2:].sigmoid()], 1)
-        return density, (votes * colours).sum(1)
+        out: Tensor = layer(pooled.to(layer.weight.dtype))
+        return out
 
 
 def texture_network(channels: int) -> nn.Module:
@@ -280,12 +304,6 @@ class EncoderBlock(nn.Module):
         x = x + self.out((scores @ v).transpose(1, 2).flatten(2))
         mlp: Tensor = self.down(F.silu(self.up(self.norm2(x))))
         return x + mlp
-
-
-def _interpolate(volumes: Tensor, grid: Tensor) -> Tensor:
-    """Linear interpolation of [B, C, (D,) H, W] at `grid` [B, (1,) 1, P, 2 or 3] in [-1, 1] -> [B, P, C]."""
-    values = F.grid_sample(volumes, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    return values.flatten(2).mT
 
 
 def load_pixelnerf(folder: str | Path = MINI, device: torch.device | str = "cpu") -> PixelNeRF:

@@ -1,7 +1,8 @@
-"""V3D: one photo becomes an orbit of views, 3D Gaussians and a textured mesh.
+"""V3D: photos of an object become an orbit of views, 3D Gaussians and a textured mesh.
 
 >>> import v3d
 >>> asset = v3d.generate("cup.png", "out")
+>>> asset = v3d.generate({0: "front.png", 90: "left.png", 180: "back.png", 270: "right.png"}, "out")
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from v3d.capture.photo import Photo, load_photo
     from v3d.capture.readers import load_views
     from v3d.diffusion.generator import Generator
+    from v3d.diffusion.photos import OrbitPhotos
     from v3d.errors import V3DError
     from v3d.meshes.mesh import Mesh
     from v3d.objects.pipeline import Asset, generate, reconstruct
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "v3d.cameras": ("Cameras", "orbit"),
     "v3d.diffusion.generator": ("Generator",),
+    "v3d.diffusion.photos": ("OrbitPhotos",),
     "v3d.errors": ("V3DError",),
     "v3d.meshes.mesh": ("Mesh",),
     "v3d.capture.photo": ("Photo", "load_photo"),
@@ -48,6 +51,7 @@ __all__ = [
     "GenerateSettings",
     "Generator",
     "Mesh",
+    "OrbitPhotos",
     "Photo",
     "ReconstructSettings",
     "SceneAsset",

@@ -73,14 +73,6 @@ def cat_views(parts: Sequence[Views]) -> Views:
     )
 
 
-def with_above(views: Views, above: Views | None) -> Views:
-    """The views and those of `above` that show anything; `above` of None adds nothing."""
-    if above is None:
-        return views
-    shown = (above.alpha > 0.5).flatten(1).any(1).nonzero()[:, 0].tolist()
-    return cat_views([views, above[shown]])
-
-
 def save_views(views: Views, folder: str | Path) -> None:
     """Write `views/000.png`, ... (RGBA, straight alpha) and `transforms.json` as nerfstudio reads it.
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
-
+from v3d.diffusion.photos import OrbitPhotos
 from v3d.views import Views
 
 
@@ -15,11 +14,11 @@ class Made:
     """Draws orbits by `draw`, and views from above by `look_down` (none without)."""
 
     draw: Callable[..., Views]
-    look_down: Callable[[torch.Tensor], Views] | None = None
+    look_down: Callable[[OrbitPhotos], Views] | None = None
     agrees_in_colour: bool = True
 
-    def __call__(self, rgba: torch.Tensor, *, seed: int, steps: int | None, guidance: float | None) -> Views:
-        return self.draw(rgba, seed=seed, steps=steps, guidance=guidance)
+    def __call__(self, photos: OrbitPhotos, *, seed: int, steps: int | None, guidance: float | None) -> Views:
+        return self.draw(photos, seed=seed, steps=steps, guidance=guidance)
 
-    def above(self, rgba: torch.Tensor) -> Views | None:
-        return None if self.look_down is None else self.look_down(rgba)
+    def above(self, photos: OrbitPhotos) -> Views | None:
+        return None if self.look_down is None else self.look_down(photos)

@@ -53,6 +53,40 @@ def test_generation_baselines_are_reported_and_resumed(folder: Path, packed: Pat
         evaluate(replace(command, size=40))
 
 
+def test_processes_share_the_objects_and_each_report_is_of_all_that_is_done(folder: Path, tmp_path: Path):
+    settings = GenerationSettings(mesh="none")
+    objects = ObjectSource(manifest=folder / "index.json")
+    whole = EvaluateGeneration(tmp_path, objects, settings, model="none", perceptual=None, size=32)
+    seen: list[tuple[str, int, int]] = []
+    second = evaluate(replace(whole, shard=(2, 2)), on_object=lambda *state: seen.append(state))
+    assert seen == [("pillar", 1, 1)] and [one["id"] for one in second["objects"]] == ["pillar"]
+    first = evaluate(replace(whole, shard=(1, 2)), on_object=lambda *state: seen.append(state))
+    assert seen[1:] == [("ball", 1, 1)] and [one["id"] for one in first["objects"]] == ["ball", "pillar"]
+    again = evaluate(whole, on_object=lambda *state: seen.append(state))
+    assert len(seen) == 2 and again["summary"] == first["summary"]
+    assert "| true views | 2 |" in (tmp_path / "report.md").read_text()
+    for shard in ((0, 2), (3, 2)):
+        with pytest.raises(V3DError, match=f"no shard {shard[0]} of 2"):
+            evaluate(replace(whole, shard=shard))
+    with pytest.raises(V3DError, match="other settings"):
+        evaluate(replace(whole, shard=(2, 2), size=40))
+
+
+def test_photos_that_cannot_be_are_refused_in_one_sentence(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    command = ["evaluate", "generation", "--corpus", str(folder), "--out", str(tmp_path / "out")]
+    for wrong in ("5", "0"):
+        assert main([*command, "--photos", "1", wrong]) == 2
+        sentence = "v3d: Give --photos numbers from 1 to 4: front, left, back, right, in this order.\n"
+        assert capsys.readouterr().err == sentence
+    assert main([*command, "--elevation", "80"]) == 2
+    assert "The elevation is 80 degrees" in capsys.readouterr().err
+    assert main([*command, "--elevation", "20", "--train-corpus", str(folder)]) == 2
+    assert "from elevation 0 only" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_device_of_a_generator_is_chosen_as_everywhere(
     folder: Path,
     nerf: Path,

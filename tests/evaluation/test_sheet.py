@@ -20,20 +20,23 @@ def results(scans: int, made: int) -> list[ObjectResult]:
 
 
 def test_good_and_bad_ones_both_appear():
-    scans, made = choose_objects(results(49, 86), 40)
+    scans, made = choose_objects(results(49, 86), "generated", 40)
     assert len(set(scans)) == len(set(made)) == 20
     assert (scans[0], scans[-1], made[0], made[-1]) == ("scan48", "scan00", "made85", "made00")
     gaps = -np.diff([int(name[4:]) for name in made])
     assert set(gaps.tolist()) <= {4, 5}
-    assert choose_objects(reversed(results(49, 86)), 40) == (scans, made)  # whatever the order
+    assert choose_objects(reversed(results(49, 86)), "generated", 40) == (scans, made)  # whatever the order
 
 
 def test_one_kind_fills_up_for_the_other():
-    scans, made = choose_objects(results(3, 86), 40)
+    scans, made = choose_objects(results(3, 86), "generated", 40)
     assert (len(scans), len(made)) == (3, 37)
-    scans, made = choose_objects(results(2, 1), 40)
+    scans, made = choose_objects(results(2, 1), "generated", 40)
     assert (scans, made) == (["scan01", "scan00"], ["made00"])
-    assert choose_objects([ObjectResult("x", "", True, {}, {"generated": "failed"})], 4) == ([], [])
+    assert choose_objects([ObjectResult("x", "", True, {}, {"generated": "failed"})], "generated", 4) == (
+        [],
+        [],
+    )
 
 
 def test_a_row_shows_photo_generated_and_true_views(meshes: dict[str, Mesh]):

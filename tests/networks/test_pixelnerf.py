@@ -13,7 +13,7 @@ from torch import Tensor
 
 from v3d.cameras import Cameras, cat_cameras, orbit
 from v3d.networks import pixelnerf
-from v3d.networks.pixelnerf import Frusta, PixelNeRF, PixelNeRFConfig
+from v3d.networks.pixelnerf import Frusta, PixelNeRF, PixelNeRFConfig, without_lattice
 from v3d.networks.sources import FALLOFF, Sources, camera_similarity, patch_rays, project
 from v3d.networks.volume_rendering import EVEN_SHARE, Rendered, flat_rays, importance_edges
 
@@ -253,11 +253,51 @@ def test_skipping_empty_space_draws_the_same_image(texture: int) -> None:
     images, depth = net.render_images(sources, cameras)
     net.requires_grad_(False)
     frusta = net.encode(sources)
+    frusta = replace(frusta, volumes=without_lattice(frusta.volumes, net.cells))
     for v in range(4):
         whole = net.render(frusta, *rays(cameras[v]))
         alpha = images[v, 3].flatten() / 2 + 0.5
         assert float((alpha - whole.alpha[0]).abs().mean()) < 0.02
     assert depth.shape == (4, 32, 32) and images.shape == (4, 4, 32, 32)
+
+
+@pytest.mark.parametrize("cells", [2, 3, 4])
+def test_the_lattice_of_tokens_goes_and_slopes_stay(cells: int) -> None:
+    """Any pattern that repeats from token to token becomes its mean; slopes and single details stay."""
+    tokens = 7
+    pattern = torch.randn(2, 3, cells, cells, generator=torch.Generator().manual_seed(0))
+    smooth = without_lattice(pattern.repeat(1, 1, tokens, tokens), cells)
+    inside = slice(2 * cells, -2 * cells)  # the border has no neighbours to compare with
+    inner = smooth[..., inside, inside]
+    torch.testing.assert_close(inner, pattern.mean((-2, -1))[..., None, None].expand_as(inner))
+    slope = torch.arange(tokens * cells).float().expand(2, 3, tokens * cells, -1)
+    torch.testing.assert_close(without_lattice(slope, cells)[..., inside], slope[..., inside])
+    assert torch.equal(without_lattice(slope, 1), slope)
+    detail = torch.zeros(1, tokens * cells, tokens * cells)
+    detail[0, 3 * cells, 3 * cells] = 1.0
+    kept = without_lattice(detail, cells)
+    assert float(kept[0, 3 * cells, 3 * cells]) > 8 / 9 and float((kept - detail).abs().max()) < 1 / 9
+
+
+def test_objects_are_rendered_without_the_lattice_and_scenes_with_it() -> None:
+    """Views with the lattice of one cell in four of a token have it, or not, as the kind of network says."""
+    net = constant(PixelNeRF(replace(TINY, samples=24, fine=24)), 0.0, photo=False)
+    with torch.no_grad():
+        bias = net.frustum.bias.view(net.cells, net.cells, TINY.planes, TINY.channels)
+        bias[0, 0] = 1.0  # the same in every token
+        net.pooled.weight[:, 1] = 1.0
+        net.decoded.weight[0] = 0.5
+        net.decoded.bias[0] = -1.0
+    camera = orbit(1, size=16)
+    sources = Sources.of(pictures(1), camera)
+    inner = slice(4, 12)
+    spread = {}
+    for opaque in (False, True):
+        kind = PixelNeRF(replace(net.config, opaque=opaque))
+        kind.load_state_dict(net.state_dict())
+        _, depth = kind.render_images(sources, camera)
+        spread[opaque] = float(depth[0, inner, inner].std())
+    assert spread[False] < 0.2 * spread[True]
 
 
 def test_a_view_of_nothing_is_white() -> None:

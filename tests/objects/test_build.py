@@ -10,7 +10,7 @@ import torch
 import trimesh
 
 from shapes import textured
-from v3d.cameras import orbit
+from v3d.cameras import above_and_below, cat_cameras, orbit
 from v3d.evaluation.assets import MeasuredBuild
 from v3d.framing import photo_of
 from v3d.meshes.rendering import render
@@ -18,6 +18,8 @@ from v3d.objects import build, pipeline
 from v3d.objects.build import BuildInputs
 from v3d.objects.presets import PRESETS, Preset, silhouettes_only
 from v3d.settings import ReconstructSettings
+from v3d.splats.gaussians import Splats
+from v3d.splats.rasterize import splat_renderer
 from v3d.views import Views
 
 SIZE = 48
@@ -95,6 +97,47 @@ def test_views_from_above_touch_the_gaussians_alone(views: Views, preset: Preset
     assert build.surface(more, hull, None, flat) is hull
     a, b = (build.splats(inputs, hull, flat) for inputs in (plain, more))
     assert len(a) != len(b) or not torch.equal(a.means, b.means)
+
+
+def test_gaussians_of_a_mesh_follow_the_mesh(views: Views, preset: Preset) -> None:
+    """From all sides, above as well; colours of the views, however these disagree, change nothing."""
+    flat = silhouettes_only(replace(preset, splats=replace(preset.splats, iterations=120)))
+    inputs = BuildInputs(views, photos={0: photo_of(views)})
+    hull = build.hull(inputs, flat)
+    mesh = build.textured(inputs, build.shape(inputs, hull, flat), flat)
+    splats = build.splats_of_mesh(inputs, mesh, flat, seed=1)
+    cameras = cat_cameras([views.cameras, orbit(3, size=SIZE, azimuth=10.0, elevation=50.0)])
+    truth = build.rendered_views(mesh, cameras)
+    error = (splat_renderer(splats)(cameras) - truth.rgb).abs().mean((1, 2, 3))
+    assert float(error.max()) < 0.03  # from above as well, where no view is
+
+    fog = replace(views, rgb=torch.where(views.alpha[..., None] > 0.5, 0.5, views.rgb))
+    again = build.splats_of_mesh(BuildInputs(fog, fog, inputs.photos), mesh, flat, seed=1)
+    assert torch.equal(again.means, splats.means) and torch.equal(again.rgb, splats.rgb)
+
+
+def test_gaussians_of_a_mesh_see_each_side_once(
+    views: Views, preset: Preset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The photo from where it was taken, renders from the other cameras and from above and below."""
+    inputs = BuildInputs(views, photos={3: photo_of(views[3])})
+    hull = build.hull(inputs, preset)
+    mesh = build.textured(inputs, build.shape(inputs, hull, preset), preset)
+    fitted: list[Views] = []
+
+    def fit(targets: list[Views], initial: Splats, *_: object, **__: object) -> Splats:
+        fitted.extend(targets)
+        return initial
+
+    monkeypatch.setattr(build, "fit", fit)
+    assert len(build.splats_of_mesh(inputs, mesh, preset)) == preset.gaussians
+    rendered, photo = fitted
+    others = [v for v in range(len(views)) if v != 3]
+    expected = cat_cameras([views.cameras[others], above_and_below(SIZE)])
+    assert torch.equal(rendered.cameras.c2w, expected.c2w) and torch.equal(rendered.cameras.K, expected.K)
+    assert torch.equal(rendered.rgb, render(mesh, expected).rgb)
+    registered = build.registered_photos(inputs)[3]
+    assert registered is not None and torch.equal(photo.rgb, registered.rgb)
 
 
 def test_a_trusted_view_fills_its_silhouette(views: Views, preset: Preset) -> None:

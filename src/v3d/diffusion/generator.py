@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar, Literal, Protocol
@@ -30,14 +29,6 @@ class OrbitModel(Protocol):
 
     hash: str
     agrees_in_colour: ClassVar[bool]
-
-    @property
-    def above(self) -> Callable[[OrbitPhotos], Views] | None:
-        """Photos -> 12 views from above and below the orbit; None where the model has none.
-
-        Splats are fitted to these views, too.
-        """
-        ...
 
     def __call__(
         self,
@@ -132,17 +123,6 @@ class Generator:
         if guidance is not None and not math.isfinite(guidance):
             raise V3DError(f"The guidance is {guidance}; give a number, 1 for none.")
         return self.model(photos, seed=seed, steps=steps, guidance=guidance, on_step=on_step)
-
-    def above(self, photos: OrbitPhotos) -> Views | None:
-        """Views [12, H, W] from above and below the orbit (`v3d.cameras.above_and_below`).
-
-        Args:
-            photos: those of the orbit.
-
-        Returns:
-            The views, or None where the model generates orbits alone.
-        """
-        return None if self.model.above is None else self.model.above(photos)
 
 
 def load_generator(model: str, device: str) -> Generator:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from v3d.callbacks import OnStep
-from v3d.cameras import ORBIT_VIEWS, Cameras, above_and_below, cat_cameras, orbit
+from v3d.cameras import ORBIT_VIEWS, Cameras, cat_cameras, orbit
 from v3d.diffusion import edm
 from v3d.diffusion.dit import Geometry, OrbitDiT, load_dit
 from v3d.diffusion.guide import Guide, add_residual, firm_alpha, render_guide, render_views
@@ -139,27 +139,6 @@ class MiniModel:
             on_step=on_step,
         )
         return with_photos(as_views(generated.images, cameras), photos)
-
-    @torch.no_grad()
-    def above(self, photos: OrbitPhotos) -> Views:
-        """Photos -> 12 views from above and below the orbit, see `v3d.cameras.above_and_below`.
-
-        They are PixelNeRF's alone: the video model was trained on orbits only.
-
-        Args:
-            photos: one to eight.
-
-        Returns:
-            Views [12, size, size]; some may be empty.
-        """
-        given, cameras = photos.as_views(self.size), above_and_below(self.size)
-        images, _ = render_views(
-            self.pixelnerf,
-            as_images(given).to(self.dit.position.device),
-            given.cameras,
-            cameras,
-        )
-        return as_views(firm_alpha(images).cpu(), cameras)
 
     @torch.no_grad()
     def generate(

@@ -65,7 +65,6 @@ class SVDModel:
     device: torch.device
     hash: str
     agrees_in_colour: ClassVar[bool] = True
-    above: ClassVar[None] = None  # it generates orbits alone
     memory: Literal["normal", "low"] = "normal"
     views: int = ORBIT_VIEWS
     size: int = 512

@@ -52,7 +52,7 @@ def run(command: EvaluateAblation, on_object: OnObject | None = None) -> dict[st
     """
     tune_malloc()
     settings = command.settings
-    for name in ("model", "views", "above", "photo", "carving"):
+    for name in ("model", "views", "photo", "carving"):
         if not getattr(settings, name):
             raise V3DError(f"Give --{name} at least one value, that of the base.")
     generation, builds = generation_variants(settings), build_variants(settings)
@@ -176,7 +176,7 @@ class ObjectVariants:
         scores = orbit_scores(views, self._true_orbit(bench.orbits), bench.judge)
         if bench.settings.hull:
             mesh = bench.orbits.place(self.item.mesh)
-            inputs = BuildInputs(views, photos={0: self._photo()})
+            inputs = BuildInputs(views, {0: self._photo()}, self.bench.generator(choice).agrees_in_colour)
             scores |= shape_scores(inputs, mesh, bench.orbits, PRESETS[_HULL_QUALITY], choice.seed)
         return scores | {"seconds": seconds}
 
@@ -184,8 +184,6 @@ class ObjectVariants:
         """Of the Gaussians and, with `choice.mesh`, the mesh that the product makes by this choice."""
         truth: Truth = self._once("truth", lambda: Truth.of(self.item, self.bench.assets))
         inputs, preset = self._inputs(choice), choice.preset
-        if choice.orbit == "generated" and not self._base_generator().agrees_in_colour:
-            preset = silhouettes_only(preset)
         measured = MeasuredBuild(inputs, preset, choice.seed)
         network = self.bench.perceptual if preset.perceptual else None
         splats = measured.splats(network, carving=choice.carving)
@@ -200,7 +198,7 @@ class ObjectVariants:
         if choice.orbit == "generated":
             views, _ = self._orbit(base_generation(self.bench.settings))
             photos = {0: self._photo()} if choice.photo else {}
-            return BuildInputs(views[::step], self._above() if choice.above else None, photos)
+            return BuildInputs(views[::step], photos, self._base_generator().agrees_in_colour)
         truth = self._true_orbit(self.bench.assets)
         return BuildInputs((truth if choice.orbit == "true" else perturb(truth, choice.seed))[::step])
 
@@ -222,16 +220,6 @@ class ObjectVariants:
             return views.resized(size, size), time.process_time() - start
 
         made: tuple[Views, float] = self._once(choice, generate)
-        return made
-
-    def _above(self) -> Views | None:
-        """The base generator's views from above and below, at the size of the orbit."""
-
-        def generate() -> Views | None:
-            above, size = self._base_generator().above(OrbitPhotos((self._photo(),))), self.bench.orbits.size
-            return None if above is None else above.resized(size, size)
-
-        made: Views | None = self._once("above", generate)
         return made
 
     def _true_orbit(self, protocol: ObjectProtocol) -> Views:

@@ -57,8 +57,15 @@ class MeasuredBuild:
 
         Args:
             perceptual: the network of the perceptual term; None leaves it out.
-            carving: start on the hull; otherwise as a grey blob.
+            carving: start on the hull; otherwise as a grey blob. For views that agree in colour only: of
+                others the Gaussians are made of the mesh.
         """
+        if not self.inputs.agree_in_colour:
+            mesh = self.mesh
+            with self._timed("splats"):
+                return build.splats_of_mesh(
+                    self.inputs, mesh, self.preset, seed=self.seed, perceptual=perceptual
+                )
         hull = self.hull if carving else None
         with self._timed("splats"):
             splats = build.splats(self.inputs, hull, self.preset, seed=self.seed, perceptual=perceptual)

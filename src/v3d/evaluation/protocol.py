@@ -32,7 +32,8 @@ class ObjectProtocol:
         alignment: how the object is placed: "ball" centres its box and scales it into a ball, "photo" frames
             view 0 as photos are framed (`v3d.framing`).
         size: pixels of a view's side.
-        views: of the orbit at elevation 0.
+        views: of the orbit.
+        elevation: of the orbit, degrees.
         radius: of the ball, for "ball".
         light: direction towards the light, world axes.
         ambient: share of light from everywhere; 1 is unlit. It is less, so that edges between faces of one
@@ -48,6 +49,7 @@ class ObjectProtocol:
     alignment: Literal["ball", "photo"]
     size: int
     views: int = ORBIT_VIEWS
+    elevation: float = 0.0
     radius: float = 0.8
     light: tuple[float, float, float] = (1.0, 0.6, 1.2)
     ambient: float = 0.7
@@ -67,13 +69,13 @@ class ObjectProtocol:
 
     def cameras(self) -> Cameras:
         """The orbit that is given or generated."""
-        return orbit(self.views, size=self.size)
+        return orbit(self.views, size=self.size, elevation=self.elevation)
 
     def held_out_cameras(self) -> dict[str, Cameras]:
         """Cameras that no method sees: halfway between the orbit's, at its elevation and above it."""
         half_step = 180.0 / self.views
         return {
-            "between": orbit(self.views, size=self.size, azimuth=half_step),
+            "between": orbit(self.views, size=self.size, azimuth=half_step, elevation=self.elevation),
             "above": orbit(self.views, size=self.size, azimuth=half_step, elevation=self.above),
         }
 
@@ -96,7 +98,7 @@ class ObjectProtocol:
         return Views(image.rgb, image.alpha, cameras)
 
     def true_orbit(self, item: TestObject) -> Views:
-        """The views at elevation 0, view 0 at azimuth 0."""
+        """The views of the orbit, view 0 at azimuth 0."""
         return self.true_views(item, self.cameras())
 
     def held_out(self, item: TestObject) -> dict[str, Views]:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,16 +54,7 @@ class ResultFile:
         """
         self.path = path
         self.header = json.loads(json.dumps(header))
-        self.results: list[ObjectResult] = []
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        if lines and _parse(lines[0]) != self.header:
-            raise V3DError(
-                f"{path} holds results of other settings; choose another folder or remove the file."
-            )
-        for line in lines[1:]:
-            row = _parse(line)
-            if row is not None:  # a line cut by a kill is measured again
-                self.results.append(ObjectResult(**row))
+        self.results = read_results(path, self.header)
         with atomic(path) as temporary:
             rows = [self.header, *(vars(r) for r in self.results)]
             temporary.write_text("".join(_line(row) for row in rows), encoding="utf-8")
@@ -80,6 +71,19 @@ class ResultFile:
             file.flush()
             os.fsync(file.fileno())
         self.results.append(result)
+
+
+def read_results(path: Path, header: dict[str, Any]) -> list[ObjectResult]:
+    """The results in a `ResultFile`, which another process may be writing; none where there is no file.
+
+    Raises:
+        V3DError: the file holds results of another protocol or other settings.
+    """
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    if lines and _parse(lines[0]) != json.loads(json.dumps(header)):
+        raise V3DError(f"{path} holds results of other settings; choose another folder or remove the file.")
+    rows = [_parse(line) for line in lines[1:]]
+    return [ObjectResult(**row) for row in rows if row is not None]  # a line cut by a kill is measured again
 
 
 def _line(row: dict[str, Any]) -> str:
@@ -117,12 +121,20 @@ def _means(rows: list[dict[str, float]]) -> dict[str, float]:
 
 
 def make_report(
-    title: str, results: Sequence[ObjectResult], provenance: dict[str, Any], folder: Path | None = None
+    title: str,
+    results: Sequence[ObjectResult],
+    provenance: dict[str, Any],
+    folder: Path | None = None,
+    look: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Provenance, means, every object; with a `folder`, also as `report.json` and `report.md` (tables)."""
+    """Provenance, means, every object; with a `folder`, also as `report.json` and `report.md` (tables).
+
+    `look` is the `note` and the `columns` of the tables, where there are any (`markdown`).
+    """
     data = hashlib.sha256("".join(sorted(r.id + r.hash for r in results)).encode()).hexdigest()[:16]
     report = {
         "title": title,
+        **(look or {}),
         "provenance": {**provenance, "data_hash": data, "objects": len(results)},
         "summary": summarise(results),
         "objects": [vars(r) for r in results],

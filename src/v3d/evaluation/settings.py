@@ -66,6 +66,9 @@ class GenerationSettings:
     """How orbits are generated and judged.
 
     Attributes:
+        photos: from how many photos orbits are generated, each number a row: 1 (the front), 2 (front and
+            left), 3 (front, left and back) or 4 (front, left, back and right).
+        elevation: degrees above the object's horizon that the photos, and the views, are taken from.
         steps: of the sampler; None takes the model's own number.
         guidance: of classifier-free guidance, 1 for none; None takes the model's own.
         seed: of the initial noise, and of the shapes.
@@ -73,6 +76,8 @@ class GenerationSettings:
             it with the true mesh; "none" leaves that out.
     """
 
+    photos: tuple[int, ...] = (1,)
+    elevation: float = 0.0
     steps: int | None = None
     guidance: float | None = None
     seed: int = 0
@@ -91,7 +96,6 @@ class AblationSettings:
         orbit: what is reconstructed: the "true" views, "perturbed" ones that disagree as generated views do,
             or the "generated" ones of the base.
         views: so many views of the orbit, evenly spaced: 18, 9, 6, 3 or 2.
-        above: fit splats of generated orbits also to the model's views from above and below.
         photo: the photo of a generated orbit is trusted: the hull fills its silhouette, and it textures what
             it sees.
         carving: first Gaussians on the visual hull, or (False) a blob of random ones.
@@ -110,7 +114,6 @@ class AblationSettings:
     sampler: tuple[SamplerName, ...] = ()
     orbit: Literal["true", "perturbed", "generated"] = "true"
     views: tuple[int, ...] = (18,)
-    above: tuple[bool, ...] = (True,)
     photo: tuple[bool, ...] = (True,)
     carving: tuple[bool, ...] = (True,)
     perceptual: tuple[bool, ...] = ()
@@ -142,17 +145,20 @@ class EvaluateReconstruction:
 
 @dataclass(frozen=True)
 class EvaluateGeneration:
-    """True front views -> orbits, compared with the true orbits and with baselines.
+    """True photos -> orbits, compared with the true orbits and with baselines.
 
     Attributes:
         out: folder of `results.jsonl`, `report.json` and `report.md`; a started one is continued.
         objects: the test objects.
-        settings: sampler and meshes.
+        settings: photos, sampler and meshes.
         model: "mini", a folder of weights, or a hub id; "none" measures the baselines alone.
         train_corpus: packed corpus of the training objects, for the baseline 'nearest training object'.
         train_index: where its thumbnails are kept; by default `nearest.safetensors` in `out`.
         perceptual: also measure the perceptual distance with this network; None leaves it out.
-        sheet: also draw a contact sheet of so many objects, good and bad ones, half of them real scans.
+        sheet: also draw a contact sheet of so many objects, good and bad ones, half of them real scans, from
+            the last number of photos.
+        shard: measure only part `shard[0]` of `shard[1]` of the objects, so that several processes share the
+            work in one folder; the report is of all that is measured by then.
         size: pixels of a view's side; by default the protocol's.
         device: where the generator runs; all else runs on the CPU.
     """
@@ -165,6 +171,7 @@ class EvaluateGeneration:
     train_index: Path | None = None
     perceptual: PerceptualNetwork | None = "lpips"
     sheet: int = 0
+    shard: tuple[int, int] = (1, 1)
     size: int | None = None
     device: Device = "cpu"
 

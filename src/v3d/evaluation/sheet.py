@@ -34,18 +34,18 @@ class SheetRow:
     truth: Views
 
 
-def choose_objects(results: Iterable[ObjectResult], count: int) -> tuple[list[str], list[str]]:
+def choose_objects(results: Iterable[ObjectResult], method: str, count: int) -> tuple[list[str], list[str]]:
     """Names of `count` objects: half real scans, half made ones (more of one where the other has too few).
 
-    Each half is evenly spaced over the objects' order by PSNR of the generated views, best to worst.
+    Each half is evenly spaced over the objects' order by PSNR of the method, best to worst.
     """
     halves: list[list[str]] = []
     kinds: dict[bool, list[ObjectResult]] = {True: [], False: []}
     for result in results:
-        if "generated" in result.scores:
+        if method in result.scores:
             kinds[result.real_scan].append(result)
     for scan, others in ((True, False), (False, True)):
-        ranked = sorted(kinds[scan], key=lambda r: (-r.scores["generated"]["psnr"], r.id))
+        ranked = sorted(kinds[scan], key=lambda r: (-r.scores[method]["psnr"], r.id))
         share = count // 2 if scan else count - count // 2
         wanted = min(len(ranked), max(share, count - len(kinds[others])))
         halves.append([ranked[round(i * (len(ranked) - 1) / max(wanted - 1, 1))].id for i in range(wanted)])

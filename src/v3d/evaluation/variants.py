@@ -40,7 +40,6 @@ class BuildChoice:
 
     orbit: Literal["true", "perturbed", "generated"] = "true"
     views: int = ORBIT_VIEWS
-    above: bool = True
     photo: bool = True
     carving: bool = True
     perceptual: bool | None = None
@@ -108,8 +107,8 @@ def build_variants(settings: AblationSettings) -> list[Variant[BuildChoice]]:
     """The base and its variants; nothing where no axis of reconstruction is varied.
 
     Raises:
-        V3DError: a number of views does not divide the orbit's, refinement is varied without a mesh, or views
-            from above or the photo's trust without a generated orbit.
+        V3DError: a number of views does not divide the orbit's, refinement is varied without a mesh, or the
+            photo's trust without a generated orbit.
     """
     for n in settings.views:
         if n < 2 or ORBIT_VIEWS % n:
@@ -118,14 +117,11 @@ def build_variants(settings: AblationSettings) -> list[Variant[BuildChoice]]:
             )
     if len(settings.refine) > 1 and not settings.mesh:
         raise V3DError("Texture refinement can be compared on meshes only; leave out --no-mesh.")
-    if max(len(settings.above), len(settings.photo)) > 1 and settings.orbit != "generated":
-        raise V3DError(
-            "Only generated orbits have views from above, and a photo to trust; give --orbit generated."
-        )
+    if len(settings.photo) > 1 and settings.orbit != "generated":
+        raise V3DError("Only generated orbits have a photo to trust; give --orbit generated.")
     base = BuildChoice(
         orbit=settings.orbit,
         views=settings.views[0],
-        above=settings.above[0],
         photo=settings.photo[0],
         carving=settings.carving[0],
         perceptual=_first(settings.perceptual),
@@ -134,7 +130,7 @@ def build_variants(settings: AblationSettings) -> list[Variant[BuildChoice]]:
         quality=settings.quality,
         seed=settings.seed,
     )
-    names = ("views", "above", "photo", "carving", "perceptual", "refine")
+    names = ("views", "photo", "carving", "perceptual", "refine")
     return _vary(base, {name: getattr(settings, name) for name in names})
 
 

@@ -115,6 +115,8 @@ class PixelNeRF(nn.Module):
         images, depths = [], []
         with torch.autocast(device.type, torch.bfloat16, enabled=fast_dtype(device) == torch.bfloat16):
             frusta = self.encode(sources.to(device))
+            if not self.config.opaque:
+                frusta = replace(frusta, volumes=without_lattice(frusta.volumes, self.cells))
             for v in range(len(cameras)):
                 if weights.shape[-1] > 1:
                     weighted = replace(frusta.sources, weights=weights[..., v : v + 1])
@@ -264,6 +266,32 @@ class PixelNeRF(nn.Module):
         pooled = torch.cat([mean, (variance + 1e-4).sqrt() - 1e-2, visible.mean(1)[..., None]], -1)
         out: Tensor = layer(pooled.to(layer.weight.dtype))
         return out
+
+
+def without_lattice(volumes: Tensor, cells: int) -> Tensor:
+    """Volumes without the pattern that each token's cells share with those of the tokens around it.
+
+    A token writes its `cells` x `cells` cells with weights of their own, so whatever these have wrong repeats
+    from token to token: from the front a screen door, from the side ragged outlines. Cells less their mean
+    over a token's width are averaged over 3 x 3 tokens, place by place, and taken off: what repeats goes,
+    straight slopes stay, and a detail of one token keeps eight ninths.
+
+    Args:
+        volumes: [..., grid, grid].
+        cells: of a token's side, odd or even; 1 changes nothing.
+    """
+    if cells == 1:
+        return volumes
+    taps = torch.ones(cells + 1 - cells % 2, device=volumes.device)
+    if cells % 2 == 0:
+        taps[[0, -1]] = 0.5  # a centred box as wide as a token
+    box, reach = taps / cells, len(taps) // 2
+    x = volumes.float().flatten(0, -3)[:, None]
+    mean = F.pad(x, (reach,) * 4, mode="replicate")
+    mean = F.conv2d(F.conv2d(mean, box[None, None, None]), box[None, None, :, None])
+    places = F.pixel_unshuffle(x - mean, cells)  # [..., cells^2, tokens, tokens]
+    lattice = F.avg_pool2d(places, 3, stride=1, padding=1, count_include_pad=False)
+    return (x - F.pixel_shuffle(lattice, cells)).view(volumes.shape).to(volumes.dtype)
 
 
 def texture_network(channels: int) -> nn.Module:

@@ -13,12 +13,14 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from v3d.callbacks import OnStep
+from v3d.cameras import Cameras, above_and_below, cat_cameras
 from v3d.meshes.mesh import Mesh
+from v3d.meshes.rendering import render
 from v3d.networks.perceptual import Perceptual
 from v3d.objects.presets import Preset
 from v3d.splats.fit import fit
 from v3d.splats.gaussians import Splats
-from v3d.splats.initial import initial_splats, random_splats
+from v3d.splats.initial import initial_splats, random_splats, splats_on
 from v3d.splats.rasterize import normal_images
 from v3d.surface.carving import carve
 from v3d.surface.extract import extract_mesh
@@ -28,7 +30,7 @@ from v3d.surface.silhouette import fill_silhouette
 from v3d.texture.project import project_views, register_photo
 from v3d.texture.refine import refine_texture
 from v3d.texture.unwrap import unwrap
-from v3d.views import Views, with_above
+from v3d.views import Views
 
 
 @dataclass(frozen=True)
@@ -37,17 +39,17 @@ class BuildInputs:
 
     Attributes:
         views: the orbit, or posed views from all round the object.
-        above: guessed views from above and below, or None. Only the Gaussians are fitted to them: carving
-            with them would take too much away, and texture from them smears; Gaussians, which nothing else
-            holds there, need them.
         photos: number of a view -> the photo [H, W, 4] (straight alpha, in [0, 1]) that this view shows. Such
             a view is trusted where others are guessed: the hull fills its silhouette, and the photo textures
             what it sees at its own resolution.
+        agree_in_colour: whether the views show the same details. Where one is sharp and others are blurred
+            means of many answers, a fit to colours would dent the surface and blur the Gaussians: then the
+            hull is the surface, and the Gaussians are made of the mesh (`splats_of_mesh`).
     """
 
     views: Views
-    above: Views | None = None
     photos: Mapping[int, Tensor] = field(default_factory=dict)
+    agree_in_colour: bool = True
 
     @property
     def trusted_views(self) -> tuple[int, ...]:
@@ -74,10 +76,10 @@ def splats(
     device: str = "cpu",
     on_step: OnStep | None = None,
 ) -> Splats:
-    """3D Gaussians fitted to the views and to those from above.
+    """3D Gaussians fitted to the views.
 
     Args:
-        inputs: the views, and those from above.
+        inputs: the views.
         hull: the Gaussians start on its surface; without one, as a grey blob (the paper's release).
         preset: size of the views, number of Gaussians, settings of the fit.
         seed: of the Gaussians at the start and of the order of the views.
@@ -88,12 +90,47 @@ def splats(
     Raises:
         V3DError: the hull is empty.
     """
-    views = with_above(inputs.views, inputs.above).reduced(preset.view_size)
+    views = inputs.views.reduced(preset.view_size)
     if hull is None:
-        initial = random_splats(views[: len(inputs.views)], preset.gaussians, seed=seed)
+        initial = random_splats(views, preset.gaussians, seed=seed)
     else:
         initial = initial_splats(hull, views, preset.gaussians, seed=seed)
     fitted = fit(views, initial.to(device), preset.splats, perceptual=perceptual, on_step=on_step, seed=seed)
+    return fitted.to("cpu")
+
+
+def splats_of_mesh(
+    inputs: BuildInputs,
+    mesh: Mesh,
+    preset: Preset,
+    *,
+    seed: int = 0,
+    perceptual: Perceptual | None = None,
+    device: str = "cpu",
+    on_step: OnStep | None = None,
+) -> Splats:
+    """3D Gaussians fitted to renders of the textured mesh, and to the photos from where they were taken.
+
+    For views that disagree: Gaussians fitted to them directly are as blurred as their disagreement, while the
+    mesh has settled it, and looks like itself from above and below as well.
+
+    Args:
+        inputs: the cameras of the views, and the photos that fit (`registered_photos`).
+        mesh: with its texture, as `textured` returns it; the Gaussians start on it.
+        preset: size of the renders, number of Gaussians, settings of the fit.
+        seed: of the Gaussians at the start and of the order of the views.
+        perceptual: the network of the perceptual term, on `device`; None leaves the term out.
+        device: where the fit runs.
+        on_step: called with the iterations done and the iterations in all.
+    """
+    size = preset.view_size
+    photos = {v: photo for v, photo in registered_photos(inputs).items() if photo is not None}
+    rendered = [v for v in range(len(inputs.views)) if v not in photos]
+    around = inputs.views.cameras[rendered].resized(size, size)
+    views = rendered_views(mesh, cat_cameras([around, above_and_below(size)]))
+    start = splats_on(mesh, views, preset.gaussians, seed=seed)
+    targets = [views, *(photo.reduced(size) for photo in photos.values())]
+    fitted = fit(targets, start.to(device), preset.splats, perceptual=perceptual, on_step=on_step, seed=seed)
     return fitted.to("cpu")
 
 
@@ -110,10 +147,10 @@ def surface(
     """The signed distance field (NeuS), fitted from the hull on to the views and to the Gaussians' normals.
 
     The fit weighs all views alike, so the silhouettes of trusted ones are filled again, as far as the hull
-    goes. Where the preset asks for no fit, the hull is the surface.
+    goes. Where the preset asks for no fit, or the views do not agree in colour, the hull is the surface.
 
     Args:
-        inputs: the views; guessed ones from above are left out.
+        inputs: the views.
         hull: where the fit starts.
         splats: give the normals; None fits without them.
         preset: settings of the fit.
@@ -121,7 +158,7 @@ def surface(
         device: where the fit runs.
         on_step: called with the steps done and the steps in all.
     """
-    if preset.surface is None:
+    if preset.surface is None or not inputs.agree_in_colour:
         return hull
     normals = None if splats is None else normal_images(splats.to(device), inputs.views.cameras)
     views, start = inputs.views.to(device), hull.to(device)
@@ -166,6 +203,12 @@ def textured(
     if preset.refine is not None:
         mesh = refine_texture(mesh, views, preset.refine, photos=photos, on_step=on_step)
     return mesh.to("cpu")
+
+
+def rendered_views(mesh: Mesh, cameras: Cameras) -> Views:
+    """The unlit mesh as V cameras see it."""
+    image = render(mesh, cameras)
+    return Views(image.rgb, image.alpha, cameras)
 
 
 def registered_photos(inputs: BuildInputs) -> dict[int, Views | None]:

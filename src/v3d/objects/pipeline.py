@@ -20,15 +20,15 @@ from v3d.diffusion.generator import load_generator
 from v3d.diffusion.photos import check_sides
 from v3d.meshes.mesh import Mesh
 from v3d.objects.build import BuildInputs
-from v3d.objects.presets import Preset, preset_of, silhouettes_only
+from v3d.objects.presets import preset_of
 from v3d.objects.stages import (
-    above_stage,
     export_stage,
     generate_stage,
     hull_stage,
     mesh_stage,
     photo_stage,
     preview_stage,
+    splats_of_mesh_stage,
     splats_stage,
     surface_stage,
     views_stage,
@@ -93,14 +93,8 @@ def generate(
     run = RunFolder(folder, settings, force=force, on_progress=on_progress)
     framed, key = photo_stage(run, sides, elevation=settings.elevation, recentre=settings.recentre)
     views, views_key = generate_stage(run, generator, framed, key, settings)
-    preset = preset_of(settings)
-    if not generator.agrees_in_colour:
-        preset = silhouettes_only(preset)
-    above, above_key = None, views_key
-    if settings.until != "views":
-        above, above_key = above_stage(run, generator, framed, key)
-    inputs = BuildInputs(views, above, framed.among(views.cameras))
-    return _build(run, inputs, views_key, above_key, preset, settings, device)
+    inputs = BuildInputs(views, framed.among(views.cameras), generator.agrees_in_colour)
+    return _build(run, inputs, views_key, settings, device)
 
 
 def _sides(photos: str | Path | Mapping[float, str | Path], elevation: float) -> dict[float, Path]:
@@ -161,29 +155,31 @@ def reconstruct(
     run = RunFolder(folder, settings, warnings=notes, force=force, on_progress=on_progress)
     photos = {} if photo is None else {0: photo_stage(run, {0.0: photo})[0].images[0]}
     placed, key = views_stage(run, posed)
-    return _build(run, BuildInputs(placed, None, photos), key, key, preset_of(settings), settings, device)
+    return _build(run, BuildInputs(placed, photos), key, settings, device)
 
 
 def _build(
-    run: RunFolder,
-    inputs: BuildInputs,
-    views_key: str,
-    above_key: str,
-    preset: Preset,
-    settings: ReconstructSettings,
-    device: str,
+    run: RunFolder, inputs: BuildInputs, views_key: str, settings: ReconstructSettings, device: str
 ) -> Asset:
-    """Views -> hull -> splats -> surface -> textured mesh -> files, as far as the settings ask for."""
-    splats, mesh, keys, seed = None, None, [views_key], settings.seed
+    """Views -> hull -> splats -> surface -> textured mesh -> files, as far as the settings ask for.
+
+    Where the views do not agree in colour, the splats are made of the mesh, and come last.
+    """
+    splats, mesh, keys = None, None, [views_key]
+    preset, seed = preset_of(settings), settings.seed
     if settings.until != "views":
         hull, hull_key = hull_stage(run, inputs, views_key, preset)
-        splats, splats_key = splats_stage(run, inputs, hull, [hull_key, above_key], preset, seed, device)
-        keys.append(splats_key)
-        if settings.until == "mesh":
-            needed = [hull_key, splats_key]
+        if inputs.agree_in_colour:
+            splats, key = splats_stage(run, inputs, hull, hull_key, preset, seed, device)
+            keys.append(key)
+        if settings.until == "mesh" or not inputs.agree_in_colour:
+            needed = [hull_key, *keys[1:]]
             surface, key = surface_stage(run, inputs, hull, splats, needed, preset, seed, device)
             mesh, key = mesh_stage(run, inputs, surface, key, preset, device)
             keys.append(key)
+            if splats is None:
+                splats, key = splats_of_mesh_stage(run, inputs, mesh, key, preset, seed, device)
+                keys.append(key)
     export_stage(run, splats, mesh, keys, settings.formats)
     preview_stage(run, inputs, splats, mesh, keys, preset)
     return Asset(run.path, inputs.views, splats, mesh, run.report)

@@ -91,11 +91,3 @@ def preset_of(settings: ReconstructSettings) -> Preset:
         faces=preset.faces if settings.faces is None else settings.faces,
         texture_size=preset.texture_size if settings.texture_size is None else settings.texture_size,
     )
-
-
-def silhouettes_only(preset: Preset) -> Preset:
-    """The preset for views whose colours disagree: the surface is the hull of the silhouettes.
-
-    Where one view is sharp and the others are means of many answers, a fit to colours would only dent it.
-    """
-    return replace(preset, surface=None)

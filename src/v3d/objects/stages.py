@@ -16,6 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
+from v3d.callbacks import OnStep
 from v3d.capture.images import read_image
 from v3d.capture.matting import method_key
 from v3d.capture.photo import load_photo
@@ -128,27 +129,6 @@ def generate_stage(
     )
 
 
-def above_stage(
-    run: RunFolder, generator: Generator, photos: OrbitPhotos, key: str
-) -> tuple[Views | None, str]:
-    """Views from above and below, kept in the folder `above`; None from a model that generates orbits alone.
-
-    `key` is the photos'. Seed, steps and guidance are in no key: no sampler runs for these views.
-    """
-    views_above = generator.model.above
-    if views_above is None:
-        return None, key
-    return run.stage(
-        "above",
-        version=3,
-        inputs=[key, generator.hash],
-        files=["above"],
-        compute=lambda stage: views_above(photos),
-        save=lambda views: save_views(views, run / "above"),
-        load=lambda: load_views(run / "above"),
-    )
-
-
 def views_stage(run: RunFolder, views: Views) -> tuple[Views, str]:
     """Given views, brought to the world of the orbit (see `v3d.placement`)."""
 
@@ -182,22 +162,57 @@ def hull_stage(run: RunFolder, inputs: BuildInputs, key: str, preset: Preset) ->
 
 
 def splats_stage(
-    run: RunFolder, inputs: BuildInputs, hull: Grid, keys: list[str], preset: Preset, seed: int, device: str
+    run: RunFolder, inputs: BuildInputs, hull: Grid, key: str, preset: Preset, seed: int, device: str
 ) -> tuple[Splats, str]:
-    """The Gaussians (`build.splats`); `keys` are those of the hull and of the views from above."""
+    """The Gaussians (`build.splats`); `key` is that of the hull."""
+    return _splats_stage(
+        run,
+        [key],
+        preset,
+        seed,
+        device,
+        lambda perceptual, on_step: build.splats(
+            inputs, hull, preset, seed=seed, perceptual=perceptual, device=device, on_step=on_step
+        ),
+    )
+
+
+def splats_of_mesh_stage(
+    run: RunFolder, inputs: BuildInputs, mesh: Mesh, key: str, preset: Preset, seed: int, device: str
+) -> tuple[Splats, str]:
+    """The Gaussians of the textured mesh (`build.splats_of_mesh`); `key` is that of the mesh."""
+    return _splats_stage(
+        run,
+        ["of mesh", key],
+        preset,
+        seed,
+        device,
+        lambda perceptual, on_step: build.splats_of_mesh(
+            inputs, mesh, preset, seed=seed, perceptual=perceptual, device=device, on_step=on_step
+        ),
+    )
+
+
+def _splats_stage(
+    run: RunFolder,
+    keys: list[str],
+    preset: Preset,
+    seed: int,
+    device: str,
+    fit: Callable[[Perceptual | None, OnStep], Splats],
+) -> tuple[Splats, str]:
+    """Gaussians that `fit` makes with the perceptual network and a callback for its steps."""
     perceptual = Perceptual.load("vae", device=device) if preset.perceptual else None
     name = perceptual.name if perceptual else None
 
     def compute(stage: Stage) -> Splats:
-        splats = build.splats(
-            inputs, hull, preset, seed=seed, perceptual=perceptual, device=device, on_step=stage.step
-        )
+        splats = fit(perceptual, stage.step)
         stage.facts |= {"gaussians": len(splats), "perceptual": name, "device": device}
         return splats
 
     return run.stage(
         "splats",
-        version=2,
+        version=3,
         inputs=[keys, preset.view_size, preset.gaussians, preset.splats, name, seed],
         files=["splats.ply"],
         compute=compute,
@@ -210,7 +225,7 @@ def surface_stage(
     run: RunFolder,
     inputs: BuildInputs,
     hull: Grid,
-    splats: Splats,
+    splats: Splats | None,
     keys: list[str],
     preset: Preset,
     seed: int,
@@ -220,7 +235,7 @@ def surface_stage(
 
     `keys` are those of the hull and of the Gaussians.
     """
-    if preset.surface is None:
+    if preset.surface is None or not inputs.agree_in_colour:
         return hull, keys[0]
     return run.stage(
         "surface",

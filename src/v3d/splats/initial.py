@@ -20,11 +20,7 @@ from v3d.views import Views
 
 
 def initial_splats(hull: Grid, views: Views, count: int, *, seed: int = 0) -> Splats:
-    """`count` flat Gaussians, uniform over the hull's surface, coloured by the views that see them.
-
-    Colours are averages over the views in which the point is not hidden, weighted by the squared cosine
-    between normal and view direction; points that no view sees take the colour of the nearest visible one.
-    The shortest axis is the surface normal.
+    """`count` flat Gaussians on the hull's surface, see `splats_on`.
 
     Args:
         hull: a field with a surface, on the views' device (see `v3d.surface.carving.carve`).
@@ -32,13 +28,29 @@ def initial_splats(hull: Grid, views: Views, count: int, *, seed: int = 0) -> Sp
         count: number of Gaussians, at least one.
         seed: of their places.
 
-    Returns:
-        The Gaussians, in Morton order.
-
     Raises:
         V3DError: the hull has no surface.
     """
-    mesh = marching_cubes(hull)
+    return splats_on(marching_cubes(hull), views, count, tolerance=1.5 * hull.voxel, seed=seed)
+
+
+def splats_on(mesh: Mesh, views: Views, count: int, *, tolerance: float = 0.0, seed: int = 0) -> Splats:
+    """`count` flat Gaussians, uniform over a surface, coloured by the views that see them.
+
+    Colours are averages over the views in which the point is not hidden, weighted by the squared cosine
+    between normal and view direction; points that no view sees take the colour of the nearest visible one.
+    The shortest axis is the surface normal.
+
+    Args:
+        mesh: the surface, on the views' device; its texture is not read.
+        views: that colours are taken from.
+        count: number of Gaussians, at least one.
+        tolerance: how far behind the mesh a visible point may lie, world units.
+        seed: of their places.
+
+    Returns:
+        The Gaussians, in Morton order.
+    """
     generator = torch.Generator().manual_seed(seed)
     a, b, c = mesh.vertices[mesh.faces].unbind(1)
     area = mesh.face_areas
@@ -52,7 +64,7 @@ def initial_splats(hull: Grid, views: Views, count: int, *, seed: int = 0) -> Sp
 
     order = morton_order(means)
     means, normals = means[order], normals[order]
-    rgb = _visible_colors(means, normals, mesh, views, tolerance=1.5 * hull.voxel)
+    rgb = _visible_colors(means, normals, mesh, views, tolerance=tolerance)
     spacing = math.sqrt(float(area.sum()) / count)
     scales = means.new_tensor([0.6, 0.6, 0.15]) * spacing
     return Splats(

@@ -31,15 +31,15 @@ $(VENV)/.developer: $(VENV)/.user
 	@touch $@
 
 demo: $(VENV)/.user
-	@echo "== 1 of 3: an asset of four photos of a chest (the first run compiles the kernels: a minute more)"
-	$(RUN)/v3d generate examples/chest.png --left examples/chest_left.png --back examples/chest_back.png \
-	    --right examples/chest_right.png -o out
+	@echo "== 1 of 3: an asset of four photos of a pirate (the first run compiles the kernels: a minute more)"
+	$(RUN)/v3d generate examples/pirate.png --left examples/pirate_left.png --back examples/pirate_back.png \
+	    --right examples/pirate_right.png -o out
 	@echo "== 2 of 3: an asset of one photo of a duck"
 	$(RUN)/v3d generate examples/bob.png -o out --quality draft
 	@echo "== 3 of 3: an asset of 18 views of a toy plane"
 	$(RUN)/v3d reconstruct examples/plane -o out
 	@echo "== Done. Look at preview.png first; mesh.glb opens in Blender and in viewers of glTF:"
-	@for name in chest bob plane; do echo "  out/$$name/preview.png  out/$$name/turntable.mp4  out/$$name/mesh.glb"; done
+	@for name in pirate bob plane; do echo "  out/$$name/preview.png  out/$$name/turntable.mp4  out/$$name/mesh.glb"; done
 
 test: setup
 	@echo "== All tests, in parallel; each file is named when its first test has ended"

@@ -27,6 +27,7 @@ from v3d.views import save_views
 LIGHT = Light(torch.tensor([1.0, -0.5, 1.0]), ambient=0.55)
 PHOTOS = {  # file name: (object, azimuth of the photo, ground: None is transparent)
     "bob.png": ("crane__bob_tri", 35.0, None),
+    "chest.png": ("kay__dungeon_remastered_chest", 25.0, None),
     "strawberry.jpg": ("ycb__012_strawberry", 0.0, (0.86, 0.87, 0.9)),
 }
 
@@ -41,25 +42,24 @@ class Side:
     shift: tuple[float, float] = (0.0, 0.0)
 
 
-SIDES_OF, SIDES_FRONT, SIDES_ELEVATION = "kay__dungeon_remastered_chest", 0.0, 0.0
+SIDES_OF, SIDES_FRONT = "pm__pirate_captain", 180.0
 SIDES = (
-    Side("chest", 0.0),
-    Side("chest_left", 90.0, 0.86, (0.05, 0.02)),
-    Side("chest_back", 180.0, 0.93, (-0.04, 0.03)),
-    Side("chest_right", 270.0, 0.8, (0.0, -0.05)),
+    Side("pirate", 0.0),
+    Side("pirate_left", 90.0, 0.86, (0.05, 0.02)),
+    Side("pirate_back", 180.0, 0.93, (-0.04, 0.03)),
+    Side("pirate_right", 270.0, 0.8, (0.0, -0.05)),
 )
 VIEWS_OF, VIEWS_FRONT, VIEWS = "ycb__072_a_toy_airplane", 180.0, "plane"
 
 
 def main(corpus: tyro.conf.Positional[Path], out: tyro.conf.Positional[Path]) -> None:
-    out.mkdir(parents=True, exist_ok=True)
     for name, (object_id, azimuth, ground) in PHOTOS.items():
         item = read(corpus, object_id)
         variant = OrbitVariant(front=azimuth, light=LIGHT)
         save(photo_of(render_orbit(item.mesh, variant, size=768, palette=item.palette)), ground, out / name)
     item = read(corpus, SIDES_OF)
     for side in SIDES:
-        save(photo_of_side(item, side), None, out / f"{side.name}.png")
+        save(photo_of_side(item, side, SIDES_FRONT), None, out / f"{side.name}.png")
     item = read(corpus, VIEWS_OF)
     variant = OrbitVariant(front=VIEWS_FRONT, light=DEFAULT_LIGHT)
     save_views(render_orbit(item.mesh, variant, size=256, palette=item.palette), out / VIEWS)
@@ -70,11 +70,11 @@ def read(corpus: Path, object_id: str) -> CorpusObject:
     return next(load_corpus(corpus, [corpus_ids(corpus).index(object_id)]))
 
 
-def photo_of_side(item: CorpusObject, side: Side, size: int = 512) -> Tensor:
-    """A photo [size, size, 4], straight alpha, of one side of an object that stands still."""
-    circle = orbit(size=size, elevation=SIDES_ELEVATION)
-    mesh = placed_mesh(item.mesh, OrbitVariant(front=SIDES_FRONT), circle)
-    camera = around([side.azimuth], size=size, elevation=SIDES_ELEVATION)
+def photo_of_side(item: CorpusObject, side: Side, front: float, size: int = 512) -> Tensor:
+    """A photo [size, size, 4], straight alpha, of one side of an object whose front is at azimuth `front`."""
+    circle = orbit(size=size)
+    mesh = placed_mesh(item.mesh, OrbitVariant(front=front), circle)
+    camera = around([side.azimuth], size=size)
     K = camera.K.clone()
     K[:, :2, :2] *= side.zoom
     K[:, :2, 2] += size * torch.tensor(side.shift)
@@ -91,6 +91,7 @@ def save(rgba: Tensor, ground: tuple[float, float, float] | None, path: Path) ->
         alpha = rgba[..., 3:]
         rgb = rgba[..., :3] * alpha + torch.tensor(ground) * (1 - alpha)
         image = Image.fromarray((rgb * 255 + 0.5).to(torch.uint8).numpy(), "RGB")
+    path.parent.mkdir(parents=True, exist_ok=True)
     image.save(path, quality=92)
 
 

@@ -14,7 +14,7 @@ from shapes import ball_views
 from v3d.cameras import Cameras, cat_cameras, intrinsics, look_at, orbit
 from v3d.capture.readers import load_views
 from v3d.errors import V3DError
-from v3d.views import Views, save_views, with_above
+from v3d.views import Views, save_views
 
 
 def ball(count: int = 5, size: int = 48) -> Views:
@@ -57,16 +57,6 @@ def test_reduced_views_keep_their_aspect_and_square_pixels() -> None:
     assert rows == columns  # the ball is still round
     assert wide.reduced(72) is wide and wide.reduced(100) is wide  # never enlarged
     assert torch.equal(square.reduced(20).rgb, square.resized(20, 20).rgb)
-
-
-def test_views_from_above_that_show_nothing_are_left_out() -> None:
-    views, above = ball(), ball()
-    above.alpha[1] = 0.4
-    seen = with_above(views, above)
-    assert len(seen) == 2 * len(views) - 1 and with_above(views, None) is views
-    torch.testing.assert_close(seen.cameras.c2w[len(views) + 1], above.cameras.c2w[2])
-    above.alpha[:] = 0
-    assert torch.equal(with_above(views, above).rgb, views.rgb)
 
 
 def test_saving_what_was_loaded_gives_the_same_bytes(tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from v3d.autocast import without_autocast
+
 ORBIT_VIEWS = 18
 """Views of an orbit."""
 ORBIT_RADIUS = 2.0
@@ -60,6 +62,7 @@ class Cameras:
         return Cameras(self.c2w[index], self.K[index], self.width, self.height)
 
     @property
+    @without_autocast
     def w2c(self) -> Tensor:
         """[V, 4, 4] world-to-camera."""
         R, t = self.c2w[:, :3, :3], self.c2w[:, :3, 3]
@@ -77,6 +80,7 @@ class Cameras:
         """Move the tensors to a device."""
         return Cameras(self.c2w.to(device), self.K.to(device), self.width, self.height)
 
+    @without_autocast
     def resized(self, width: int, height: int) -> Cameras:
         """The cameras with images of another size; the fields of view stay, so a new aspect stretches."""
         scale = self.K.new_tensor([width / self.width, height / self.height, 1.0])
@@ -90,6 +94,7 @@ class Cameras:
         width, height = (max(round(side * longer_side / longest), 1) for side in (self.width, self.height))
         return self.resized(width, height)
 
+    @without_autocast
     def turned(self, degrees: float) -> Cameras:
         """The cameras carried around the z axis, counter-clockwise seen from above."""
         a = math.radians(degrees)
@@ -115,6 +120,7 @@ class Cameras:
         c2w[:, :, 0] *= -1
         return Cameras(c2w, self.K, self.width, self.height)
 
+    @without_autocast
     def project(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """World points [P, 3] -> pixels [V, P, 2] and depth [V, P] (camera z; negative behind)."""
         w2c = self.w2c
@@ -130,6 +136,7 @@ class Cameras:
         """
         return pixels / pixels.new_tensor([self.width, self.height]) * 2 - 1
 
+    @without_autocast
     def rays(self) -> tuple[Tensor, Tensor]:
         """Origins and directions [V, H, W, 3] in the world, through pixel centres.
 
@@ -162,6 +169,7 @@ def cat_cameras(cameras: Sequence[Cameras]) -> Cameras:
     )
 
 
+@without_autocast
 def poses(cameras: Cameras, among: Cameras) -> Tensor:
     """Camera centres and viewing directions [V, 6]: a distance between them tells two cameras apart.
 
@@ -179,6 +187,7 @@ def intrinsics(fov: float, width: int, height: int) -> Tensor:
     return torch.tensor([[focal, 0.0, width / 2], [0.0, focal, height / 2], [0.0, 0.0, 1.0]])
 
 
+@without_autocast
 def look_at(
     centers: Tensor, target: Sequence[float] = (0.0, 0.0, 0.0), up: Sequence[float] = (0.0, 0.0, 1.0)
 ) -> Tensor:

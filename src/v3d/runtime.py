@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import ctypes
-import functools
 import sys
-from collections.abc import Callable
-from contextlib import ExitStack
-from typing import ParamSpec, TypeVar
 
 import torch
 
 from v3d.errors import V3DError
 from v3d.settings import Device
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 
@@ -46,24 +39,6 @@ def has_fast_bfloat16() -> bool:
 def fast_dtype(device: torch.device) -> torch.dtype:
     """bfloat16 where `device` multiplies its matrices in hardware, else float32."""
     return torch.bfloat16 if device.type != "cpu" or has_fast_bfloat16() else torch.float32
-
-
-def without_autocast(function: Callable[P, T]) -> Callable[P, T]:
-    """Decorate a function of geometry: it computes in the precision of its arguments, inside autocast, too.
-
-    Autocast is for the matrix products of networks. A ray or a projection rounded to bfloat16 (8 bits) is off
-    by half a pixel of a 128-pixel image, and operators that do not promote fail on mixed arguments.
-    """
-
-    @functools.wraps(function)
-    def exact(*args: P.args, **kwargs: P.kwargs) -> T:
-        with ExitStack() as stack:
-            for device in ("cpu", "cuda"):
-                if torch.is_autocast_enabled(device):
-                    stack.enter_context(torch.autocast(device, enabled=False))
-            return function(*args, **kwargs)
-
-    return exact
 
 
 def pick_device(device: Device) -> str:

@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from v3d.cameras import above_and_below, orbit
+from v3d.cameras import orbit
 from v3d.diffusion import edm
 from v3d.diffusion.dit import Block, Frames, Geometry, OrbitDiT, OrbitDiTConfig
 from v3d.diffusion.generator import Generator, load_generator
@@ -312,19 +312,3 @@ def test_an_empty_network_samples_residuals_of_the_stated_deviation(tiny_weights
     sigmas = edm.karras_sigmas(60, 1e-3, 80.0)
     generated = torch.cat([edm.heun(denoise, n[None], sigmas) for n in noise])
     assert float(generated.std()) == pytest.approx(TINY.sigma_data, rel=0.02)
-
-
-def test_views_from_above_are_what_pixelnerf_draws_there(tiny_weights: Path) -> None:
-    """Drawn one by one from the photo at the front, with the orbit's firm outlines, on white."""
-    generator = Generator.from_pretrained(str(tiny_weights))
-    rgba = torch.rand(24, 24, 4, generator=torch.Generator().manual_seed(0))
-    above, cameras = generator.above(OrbitPhotos((rgba,))), above_and_below(16)
-    assert above is not None and torch.equal(above.cameras.c2w, cameras.c2w) and above.cameras.width == 16
-    model = generator.model
-    assert isinstance(model, MiniModel)
-    photo = as_images(OrbitPhotos((rgba,)).as_views(16))
-    for k in (0, 7, 11):
-        guide = render_guide(model.pixelnerf, photo, orbit(1, size=16), cameras[k], 1).images[0] / 2 + 0.5
-        torch.testing.assert_close(above.alpha[k], guide[3])
-        torch.testing.assert_close(above.rgb[k], guide[:3].permute(1, 2, 0))
-    assert float((above.rgb - (1 - above.alpha[..., None])).min()) > -1e-5

@@ -11,14 +11,10 @@ from v3d.views import Views
 
 @dataclass
 class Made:
-    """Draws orbits by `draw`, and views from above by `look_down` (none without)."""
+    """Draws orbits by `draw`."""
 
     draw: Callable[..., Views]
-    look_down: Callable[[OrbitPhotos], Views] | None = None
     agrees_in_colour: bool = True
 
     def __call__(self, photos: OrbitPhotos, *, seed: int, steps: int | None, guidance: float | None) -> Views:
         return self.draw(photos, seed=seed, steps=steps, guidance=guidance)
-
-    def above(self, photos: OrbitPhotos) -> Views | None:
-        return None if self.look_down is None else self.look_down(photos)

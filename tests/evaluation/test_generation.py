@@ -45,15 +45,10 @@ def test_every_table_has_true_views_and_both_baselines(pillar: TestObject, packe
 
     nearest = NearestObject.open(packed, tmp_path / "index.safetensors", SMALL, exclude={"pillar"})
     result = evaluate_generation(pillar, SMALL, GenerationSettings(mesh="none"), Made(backwards), nearest)
-    assert list(result.scores) == [
-        "true views",
-        "repeat the photo",
-        "nearest training object",
-        "generated, 1 photo",
-    ]
-    assert not result.failures
+    others = ["repeat the photo", "nearest training object", "generated, 1 photo"]
+    assert list(result.scores) == ["true views", *others] and not result.failures
     assert result.scores["true views"]["psnr"] == 100 and result.scores["true views"]["mask_iou"] == 1
-    for name in ("repeat the photo", "nearest training object", "generated, 1 photo"):
+    for name in others:
         assert 3 < result.scores[name]["psnr"] < 40
     torch.testing.assert_close(asked[0], photo_of(truth))
 
@@ -104,7 +99,7 @@ def test_four_photos_of_a_generator_that_knows_the_object_score_as_true_views(pi
         scores = result.scores[row]
         assert scores["psnr"] == scores["back.psnr"] == 100 and scores["mask_iou"] == 1
         assert scores["mesh.iou"] > true_views["mesh.iou"] - 0.03
-        assert scores["mesh.chamfer"] < 1.2 * true_views["mesh.chamfer"]
+        assert scores["mesh.chamfer"] < true_views["mesh.chamfer"] + 0.006
     assert [photos.azimuths for photos in asked] == [(0, 90, 180, 270), (0,), (0, 90)]
     torch.testing.assert_close(asked[1].images[0], photo_of(SMALL.true_orbit(pillar)))
     for photos in asked:

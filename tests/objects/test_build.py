@@ -16,7 +16,7 @@ from v3d.framing import photo_of
 from v3d.meshes.rendering import render
 from v3d.objects import build, pipeline
 from v3d.objects.build import BuildInputs
-from v3d.objects.presets import PRESETS, Preset, silhouettes_only
+from v3d.objects.presets import PRESETS, Preset
 from v3d.settings import ReconstructSettings
 from v3d.splats.gaussians import Splats
 from v3d.splats.rasterize import splat_renderer
@@ -87,21 +87,19 @@ def test_evaluations_measure_what_the_product_builds(views: Views, preset: Prese
     assert set(measured.seconds) == {"hull", "splats", "surface", "shape", "texture"}
 
 
-def test_views_from_above_touch_the_gaussians_alone(views: Views, preset: Preset) -> None:
-    flat = silhouettes_only(preset)
-    cameras = orbit(4, size=SIZE, elevation=40.0)
-    image = render(textured(trimesh.creation.box((0.5, 0.4, 0.9)), 0), cameras)
-    plain, more = BuildInputs(views), BuildInputs(views, Views(image.rgb, image.alpha, cameras))
-    hull = build.hull(more, flat)
-    assert torch.equal(hull.values, build.hull(plain, flat).values)
-    assert build.surface(more, hull, None, flat) is hull
-    a, b = (build.splats(inputs, hull, flat) for inputs in (plain, more))
-    assert len(a) != len(b) or not torch.equal(a.means, b.means)
+def test_views_that_disagree_in_colour_shape_by_their_silhouettes(views: Views, preset: Preset) -> None:
+    assert preset.surface is not None
+    inputs = BuildInputs(views, agree_in_colour=False)
+    hull = build.hull(inputs, preset)
+    assert build.surface(inputs, hull, None, preset) is hull
+    measured = MeasuredBuild(inputs, preset, 1)
+    expected = build.splats_of_mesh(inputs, measured.mesh, preset, seed=1)
+    assert torch.equal(measured.splats(None).means, expected.means)
 
 
 def test_gaussians_of_a_mesh_follow_the_mesh(views: Views, preset: Preset) -> None:
     """From all sides, above as well; colours of the views, however these disagree, change nothing."""
-    flat = silhouettes_only(replace(preset, splats=replace(preset.splats, iterations=120)))
+    flat = replace(preset, surface=None, splats=replace(preset.splats, iterations=120))
     inputs = BuildInputs(views, photos={0: photo_of(views)})
     hull = build.hull(inputs, flat)
     mesh = build.textured(inputs, build.shape(inputs, hull, flat), flat)
@@ -112,7 +110,7 @@ def test_gaussians_of_a_mesh_follow_the_mesh(views: Views, preset: Preset) -> No
     assert float(error.max()) < 0.03  # from above as well, where no view is
 
     fog = replace(views, rgb=torch.where(views.alpha[..., None] > 0.5, 0.5, views.rgb))
-    again = build.splats_of_mesh(BuildInputs(fog, fog, inputs.photos), mesh, flat, seed=1)
+    again = build.splats_of_mesh(BuildInputs(fog, inputs.photos), mesh, flat, seed=1)
     assert torch.equal(again.means, splats.means) and torch.equal(again.rgb, splats.rgb)
 
 

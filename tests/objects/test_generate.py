@@ -11,14 +11,15 @@ import torch
 from PIL import Image
 
 from shapes import box_mesh, reused
-from v3d.cameras import above_and_below, around, orbit
+from v3d.cameras import around, orbit
 from v3d.capture.readers import load_views
 from v3d.diffusion.photos import OrbitPhotos
 from v3d.errors import V3DError
 from v3d.meshes.rendering import Light, render
 from v3d.metrics import mask_iou
-from v3d.objects import pipeline, stages
+from v3d.objects import build, pipeline, stages
 from v3d.settings import GenerateSettings
+from v3d.splats.rasterize import splat_renderer
 
 pytestmark = pytest.mark.usefixtures("tiny")
 
@@ -96,7 +97,7 @@ def test_four_photos_shape_and_colour_the_asset(four_photos: dict[float, Path], 
     for azimuth in four_photos:
         v = int(torch.cdist(views.cameras.centers, around((azimuth,)).centers).argmin())
         seen = render(asset.mesh, views.cameras[v])
-        assert float(mask_iou(seen.alpha > 0.5, views.alpha[[v]] > 0.5)) > 0.85
+        assert float(mask_iou(seen.alpha > 0.5, views.alpha[[v]] > 0.5)) > 0.8  # a coarse hull
         inside = (views.alpha[v] > 0.99) & (seen.alpha[0] > 0.99)
         error = (seen.rgb[0] - views.rgb[v])[inside].abs().mean()
         assert float(error) < 0.06, azimuth
@@ -115,14 +116,12 @@ def test_views_of_the_mini_model_shape_the_asset_by_their_outlines_alone(photo: 
     asset = pipeline.generate(photo, tmp_path / "out", GenerateSettings(steps=0))
     assert asset.mesh is not None and asset.splats is not None
     assert "mesh" in asset.report["stages"] and "surface" not in asset.report["stages"]
-    above = load_views(asset.folder / "above")
-    assert (
-        torch.equal(above.cameras.c2w, above_and_below(128).c2w)
-        and float(above.alpha.amax((1, 2)).min()) > 0.5
-    )
-    (asset.folder / "above/views/003.png").unlink()
-    again = pipeline.generate(photo, tmp_path / "out", GenerateSettings(steps=0))
-    assert reused(again) == {name: name != "above" for name in asset.report["stages"]}
+    assert list(asset.report["stages"])[-4:] == ["mesh", "splats", "export", "preview"]
+    truth = build.rendered_views(asset.mesh, orbit(6, size=64, elevation=30.0))
+    error = (splat_renderer(asset.splats)(truth.cameras) - truth.rgb).abs().mean()
+    assert float(error) < 0.05  # the Gaussians are made of the mesh
+    stopped = pipeline.generate(photo, tmp_path / "out", GenerateSettings(steps=0, until="splats"))
+    assert all(reused(stopped).values())
 
 
 def test_unusable_photos_and_models(photo: Path, tmp_path: Path) -> None:
@@ -145,11 +144,3 @@ def test_another_way_to_cut_out_makes_the_photo_anew(
     monkeypatch.setattr(stages, "method_key", lambda: "a matting model that was installed since")
     again = pipeline.generate(photo, tmp_path / "out", settings)
     assert reused(again) == {"photo": False, "views": False, "preview": False}
-
-
-def test_other_steps_keep_what_does_not_depend_on_them(photo: Path, tmp_path: Path) -> None:
-    """Views from above are PixelNeRF's alone, so another number of sampler steps leaves them as they are."""
-    settings = GenerateSettings(until="splats", steps=0, formats=("ply",))
-    pipeline.generate(photo, tmp_path / "out", settings)
-    again = pipeline.generate(photo, tmp_path / "out", replace(settings, steps=1))
-    assert reused(again)["above"] and not reused(again)["views"]

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from v3d.autocast import without_autocast
 from v3d.cameras import Cameras
 from v3d.networks.pixelnerf import PixelNeRF
 from v3d.networks.sources import Sources, camera_similarity
@@ -125,6 +126,7 @@ def render_views(
     return F.interpolate(images, (size, size), mode="bilinear", align_corners=False), depth
 
 
+@without_autocast
 def warp_nearest(
     photos: Tensor, photo_cameras: Cameras, cameras: Cameras, depth: Tensor, count: int
 ) -> Tensor:

@@ -24,7 +24,7 @@ from v3d.callbacks import OnStep
 from v3d.cameras import ORBIT_VIEWS, Cameras, cat_cameras, orbit
 from v3d.diffusion import edm
 from v3d.diffusion.dit import Geometry, OrbitDiT, load_dit
-from v3d.diffusion.guide import Guide, add_residual, firm_alpha, render_guide, render_views
+from v3d.diffusion.guide import Guide, add_residual, render_guide
 from v3d.diffusion.photos import OrbitPhotos, with_photos
 from v3d.errors import V3DError
 from v3d.networks.pixelnerf import PixelNeRF, load_pixelnerf

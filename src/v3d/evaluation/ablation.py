@@ -32,7 +32,7 @@ from v3d.evaluation.variants import (
 from v3d.framing import photo_of
 from v3d.networks.perceptual import Perceptual
 from v3d.objects.build import BuildInputs
-from v3d.objects.presets import PRESETS, silhouettes_only
+from v3d.objects.presets import PRESETS
 from v3d.provenance import provenance
 from v3d.runtime import pick_device, tune_malloc
 from v3d.settings import Quality

@@ -32,7 +32,7 @@ from v3d.meshes.mesh import Mesh
 from v3d.networks.perceptual import Perceptual
 from v3d.objects import build
 from v3d.objects.build import BuildInputs
-from v3d.objects.presets import PRESETS, Preset, silhouettes_only
+from v3d.objects.presets import PRESETS, Preset
 from v3d.runtime import pick_device
 from v3d.surface.extract import extract_mesh
 from v3d.views import Views
@@ -74,10 +74,6 @@ class OrbitGenerator(Protocol):
         """The orbit of photos."""
         ...
 
-    def above(self, photos: OrbitPhotos) -> Views | None:
-        """Views from above and below of the same photos; None where the model generates none."""
-        ...
-
 
 def run(command: EvaluateGeneration, on_object: OnObject | None = None) -> dict[str, Any]:
     """Measure every object that `command.out` has no result of yet; returns the report.
@@ -101,7 +97,7 @@ def run(command: EvaluateGeneration, on_object: OnObject | None = None) -> dict[
         exclude = set(object_ids(command.objects))
         nearest = NearestObject.open(command.train_corpus, index, protocol, exclude=exclude)
     network = Perceptual.load(command.perceptual) if command.perceptual else None
-    preset = preset_of(settings, generator)
+    preset = None if settings.mesh == "none" else PRESETS[settings.mesh]
     header = {
         "protocol": protocol.as_dict(),
         "settings": asdict(settings),
@@ -123,15 +119,6 @@ def run(command: EvaluateGeneration, on_object: OnObject | None = None) -> dict[
     if command.sheet and generator is not None:
         _draw_sheet(command, protocol, generator, [ObjectResult(**one) for one in report["objects"]])
     return report
-
-
-def preset_of(settings: GenerationSettings, generator: OrbitGenerator | None) -> Preset | None:
-    """How the product would build the assets of such views; None where no asset is asked for."""
-    if settings.mesh == "none":
-        return None
-    preset = PRESETS[settings.mesh]
-    agrees = generator is None or generator.agrees_in_colour
-    return preset if agrees else silhouettes_only(preset)
 
 
 def method_of(count: int) -> str:
@@ -161,7 +148,8 @@ def evaluate_generation(
         generator: makes orbits of photos; None leaves the baselines.
         nearest: the index of the training objects.
         perceptual: also measures its distance.
-        preset: builds the shape of every method's views, to compare it with the object; None builds none.
+        preset: builds the shape of every method's views, as the product would from the generator's, to
+            compare it with the object; None builds none.
     """
     truth = protocol.true_orbit(item)
     true_mesh = protocol.place(item.mesh)
@@ -186,7 +174,8 @@ def evaluate_generation(
             scores = orbit_scores(views_at(truth.cameras, views), truth, perceptual, given=given)
             scores["seconds"] = seconds
             if preset is not None:
-                inputs = BuildInputs(views, photos=photos.among(views.cameras))
+                agree = generator is None or generator.agrees_in_colour
+                inputs = BuildInputs(views, photos.among(views.cameras), agree)
                 scores |= shape_scores(inputs, true_mesh, protocol, preset, settings.seed)
             result.scores[method] = scores
         except V3DError as error:
@@ -248,14 +237,15 @@ def shape_scores(
     """How far the views agree with one solid, and how near the product's shapes of them are to the true mesh.
 
     The agreement (`consistency.*`) is that with the plain hull of the views, to which no photo adds anything.
-    `mesh.*` is the product's mesh, `hull.*` the hull that its surface is fitted from; where the preset fits
-    none, the hull is the mesh. Views that have no solid in common score nan, an IoU and an F-score of 0.
+    `mesh.*` is the product's mesh, `hull.*` the hull that its surface is fitted from; where none is fitted,
+    the hull is the mesh. Views that have no solid in common score nan, an IoU and an F-score of 0.
 
     Returns:
         Metric -> value; `mesh.seconds` is CPU time of this process, from views to the untextured mesh.
     """
     views = inputs.views
-    shapes = ("mesh",) if preset.surface is None else ("hull", "mesh")
+    fitted = preset.surface is not None and inputs.agree_in_colour
+    shapes = ("hull", "mesh") if fitted else ("mesh",)
     try:
         common = extract_mesh(build.hull(BuildInputs(views), preset), faces=preset.faces)
         scores = {
@@ -263,7 +253,7 @@ def shape_scores(
             "consistency.psnr": float(warp_consistency(views, common).nanmean()),
         }
         measured = MeasuredBuild(inputs, preset, seed)
-        if preset.surface is not None:
+        if fitted:
             hull = build.shape(inputs, measured.hull, preset)
             scores |= _named("hull", protocol.compare(hull, truth))
             measured.splats(None)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from v3d.runtime import without_autocast
+from v3d.autocast import without_autocast
 
 
 @without_autocast

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from v3d.autocast import without_autocast
 from v3d.cameras import Cameras, poses
-from v3d.runtime import without_autocast
 
 FALLOFF = 1.5
 """Exponent by which a photo's weight falls with the distance of its camera, see `camera_similarity`."""
@@ -33,6 +33,7 @@ class Sources:
     weights: Tensor
 
     @staticmethod
+    @without_autocast
     def of(images: Tensor, cameras: Cameras, weights: Tensor | None = None) -> Sources:
         """One set (B = 1): images [N, 4, S, S] with weights [N, G], by default all 1."""
         unit = cameras.resized(1, 1)
@@ -80,6 +81,7 @@ def patch_rays(sources: Sources, tokens: int) -> Tensor:
     return torch.cat([torch.linalg.cross(origin, directions), directions], -1)
 
 
+@without_autocast
 def camera_similarity(photos: Cameras, views: Cameras) -> Tensor:
     """Weight of each of N photos for each of V views, [N, V]: (distance / least distance)^-FALLOFF.
 

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from v3d.autocast import without_autocast
 from v3d.cameras import Cameras
-from v3d.runtime import without_autocast
 
 EVEN_SHARE = 0.25
 """Share of a ray's fine samples that are spaced evenly, whatever the coarse ones have found."""
@@ -41,12 +41,14 @@ def flat_rays(cameras: Cameras) -> tuple[Tensor, Tensor]:
     return origins.reshape(1, -1, 3), directions.reshape(1, -1, 3)
 
 
+@without_autocast
 def even_edges(origins: Tensor, count: int) -> Tensor:
     """[B, R, count + 1] edges in [0, 1] of `count` equal intervals of every ray of `origins` [B, R, 3]."""
     B, R, _ = origins.shape
     return torch.linspace(0, 1, count + 1, device=origins.device).expand(B, R, -1)
 
 
+@without_autocast
 def importance_edges(weights: Tensor, count: int) -> Tensor:
     """Intervals of equal rendering weight (inverse transform sampling, NeRF sec. 5.2).
 
@@ -70,6 +72,7 @@ def importance_edges(weights: Tensor, count: int) -> Tensor:
     return ((right - 1 + (at - low) / (high - low)) / S).clamp(0, 1)
 
 
+@without_autocast
 def sample_depths(edges: Tensor, near: float, far: float, jitter: Tensor | float = 0.5) -> Tensor:
     """[B, R, S] camera depths, one in every interval between `edges` [B, R, S + 1].
 
@@ -79,6 +82,7 @@ def sample_depths(edges: Tensor, near: float, far: float, jitter: Tensor | float
     return near * (far / near) ** (edges[..., :-1] + jitter * edges.diff(dim=-1))
 
 
+@without_autocast
 def points_on_rays(origins: Tensor, directions: Tensor, depth: Tensor) -> Tensor:
     """[B, R * S, 3] points at `depth` [B, R, S] along rays [B, R, 3]."""
     return (origins[:, :, None] + directions[:, :, None] * depth[..., None]).flatten(1, 2)

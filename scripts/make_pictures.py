@@ -35,7 +35,7 @@ from v3d.splats.rasterize import splat_renderer
 
 GAP, LABEL, INK = 16, 36, (80, 80, 80)
 DRAWN = ("Splats", "Mesh", "Shape", "Mesh, from above")
-SIDES = ("Front", "", "Left", "", "Back", "", "Right", "")
+SIDES = tuple(f"{45 * i}°" for i in range(8))
 ABOVE = 12.0  # degrees that cameras which look at assets stand above them
 BESIDE = 30.0  # degrees from the front to the single photo, which shows two sides
 GALLERY = {  # object of the validation split -> azimuth of its front
@@ -83,7 +83,8 @@ def photos(out: tyro.conf.Positional[Path], run: tyro.conf.Positional[Path], til
         run: folder of the finished run.
         tile: pixels of a picture's side.
     """
-    given = [framed(path, 0.92, tile // 2) for path in sorted(run.glob("photo*.png"))[:4]]
+    paths = sorted(run.glob("photo*.png"), key=lambda path: float(path.stem[6:] or 0))  # by azimuth
+    given = [framed(path, 0.92, tile // 2) for path in paths[:4]]
     blank = torch.ones_like(given[0])
     given += [blank] * (4 - len(given))
     square = torch.cat([torch.cat(given[:2], 1), torch.cat(given[2:], 1)])

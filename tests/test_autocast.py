@@ -17,7 +17,8 @@ from v3d.autocast import without_autocast
 from v3d.cameras import Cameras, look_at, orbit, poses
 from v3d.diffusion import guide, mini
 from v3d.diffusion.guide import warp_nearest
-from v3d.diffusion.mini import MiniModel
+from v3d.diffusion.mini import MiniModel, as_images
+from v3d.diffusion.photos import OrbitPhotos
 from v3d.networks import interpolation, pixelnerf, sources, volume_rendering
 from v3d.networks.interpolation import interpolate
 from v3d.networks.sources import Sources, camera_similarity, patch_rays, project
@@ -30,7 +31,7 @@ from v3d.networks.volume_rendering import (
     rendering_weights,
     sample_depths,
 )
-from v3d.weights import MINI
+from v3d.weights import MINI, MINI_SCENE
 
 LOW = (torch.bfloat16, torch.float16)
 
@@ -61,6 +62,7 @@ DEPTH = sample_depths(EDGES, 1.0, 3.0)
 GEOMETRY: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "w2c": (Cameras.w2c.fget, (AROUND,)),  # type: ignore[attr-defined]  # the property's function
     "turned": (Cameras.turned, (AROUND, 30.0)),
+    "tilted": (Cameras.tilted, (AROUND, 30.0)),
     "resized": (Cameras.resized, (AROUND, 4, 4)),
     "project": (Cameras.project, (AROUND, random(5, 3))),
     "rays": (Cameras.rays, (AROUND,)),
@@ -113,7 +115,13 @@ def test_without_the_decorator_it_would(name: str) -> None:
 def test_all_geometry_is_decorated() -> None:
     """A new function in the modules of geometry is listed above, or has no tensor to round."""
     listed = {inspect.unwrap(function) for function, _ in GEOMETRY.values()}
-    of_integers = {cameras.orbit, cameras.above_and_below, cameras.intrinsics, cameras.cat_cameras}
+    of_integers = {
+        cameras.orbit,
+        cameras.around,
+        cameras.above_and_below,
+        cameras.intrinsics,
+        cameras.cat_cameras,
+    }
     for module in (cameras, sources, volume_rendering, interpolation):
         for name, function in inspect.getmembers(module, inspect.isfunction):
             at_home = inspect.unwrap(function).__module__ == module.__name__
@@ -147,10 +155,12 @@ def test_an_orbit_in_bfloat16_is_the_orbit(monkeypatch: pytest.MonkeyPatch) -> N
         called: set[str] = set()
         if dtype == torch.bfloat16:
             forbid_low_precision(monkeypatch, called)
-        model = MiniModel.load(MINI)
-        assert model.dit.position.dtype == dtype
-        views, above = model(photo), model.above(photo)
-        orbits.append((views.rgb, views.alpha, above.rgb, above.alpha))
+        objects, scenes = MiniModel.load(MINI), MiniModel.load(MINI_SCENE)
+        assert scenes.dit is not None and scenes.dit.position.dtype == dtype
+        one, two = objects(OrbitPhotos((photo,))), objects(OrbitPhotos((photo, photo.flip(1)), (0.0, 90.0)))
+        on_white = as_images(OrbitPhotos((photo,)).as_views(scenes.size))
+        clip = scenes.generate(on_white, orbit(1, size=scenes.size), orbit(3, size=scenes.size)[[1, 2]])
+        orbits.append((one.rgb, one.alpha, two.rgb, two.alpha, clip.images / 2 + 0.5))
         assert not called or called > {"patch_rays", "project", "composite", "rays", "warp_nearest"}
     for exact, fast in zip(*orbits, strict=True):
         assert fast.dtype == torch.float32 and not torch.equal(exact, fast)

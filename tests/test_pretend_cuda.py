@@ -13,9 +13,10 @@ from torch import Tensor
 from pretend_cuda import CUDA, OnCuda, PretendCuda, on_cuda
 from v3d.cameras import orbit
 from v3d.compositing import over_white
-from v3d.diffusion.configs import OrbitDiTConfig
+from v3d.diffusion.configs import OrbitDiTConfig, Sampling
 from v3d.diffusion.dit import OrbitDiT
 from v3d.diffusion.mini import MiniModel
+from v3d.diffusion.photos import OrbitPhotos
 from v3d.networks import imagenet, pixelnerf
 from v3d.networks.configs import PixelNeRFConfig
 from v3d.networks.pixelnerf import PixelNeRF
@@ -50,8 +51,10 @@ def small_model(*, scene: bool) -> MiniModel:
     )
     sizes = replace(sizes, texture=3 * scene, opaque=scene, imagenet=scene)
     dit = OrbitDiT(OrbitDiTConfig(size=32, channels=(8, 16), width=64, depth=1, warps=1 + scene))
-    networks = (PixelNeRF(sizes).requires_grad_(False).eval(), dit.requires_grad_(False).eval())
-    return MiniModel(*networks, steps=2, guidance=2.0, sigma_min=0.003, sigma_max=20.0, hash="")
+    pixelnerf = PixelNeRF(sizes).requires_grad_(False).eval()
+    return MiniModel(
+        pixelnerf, "", dit.requires_grad_(False).eval(), sampling=Sampling(steps=2, guidance=2.0)
+    )
 
 
 def photo() -> Tensor:
@@ -104,12 +107,13 @@ def test_the_mini_model_draws_there_what_it_draws_here(scene: bool, monkeypatch:
         return model.generate(photos, around[[0, 2, 3]], around[[1, 4]], n_generated=1)
 
     def drawn() -> list[Any]:
-        return [posed()] if scene else [posed(), model(photo()), model.above(photo())]
+        return [posed()] if scene else [posed(), model(OrbitPhotos((photo(),)))]
 
     expected = drawn()
     features = imagenet.semantic_features
     monkeypatch.setattr(imagenet, "semantic_features", lambda x, cells: OnCuda(features(x.to("cpu"), cells)))
     on_cuda(model.pixelnerf)
+    assert model.dit is not None
     on_cuda(model.dit)
     with PretendCuda():
         result = drawn()

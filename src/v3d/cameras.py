@@ -102,6 +102,7 @@ class Cameras:
         turn[:2, :2] = torch.tensor([[math.cos(a), -math.sin(a)], [math.sin(a), math.cos(a)]])
         return Cameras(turn @ self.c2w, self.K, self.width, self.height)
 
+    @without_autocast
     def tilted(self, degrees: float) -> Cameras:
         """The cameras carried around the y axis: one that sees the front from its level rises."""
         a = math.radians(degrees)

@@ -8,7 +8,14 @@ import pytest
 import torch
 
 from v3d.cameras import Cameras, intrinsics, look_at, orbit
-from v3d.diffusion.guide import firm_alpha, in_outlines, render_guide, render_views, warp_nearest
+from v3d.diffusion.guide import (
+    firm_alpha,
+    in_outlines,
+    render_guide,
+    render_views,
+    smooth_outlines,
+    warp_nearest,
+)
 from v3d.networks.pixelnerf import PixelNeRF, PixelNeRFConfig
 from v3d.networks.sources import camera_similarity
 
@@ -26,23 +33,24 @@ def photos(count: int) -> torch.Tensor:
     return torch.rand(count, 4, SIZE, SIZE, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
-def test_a_view_is_drawn_from_the_nearest_photos(pixelnerf: PixelNeRF) -> None:
+@pytest.mark.parametrize("sources", [3, 4])
+def test_a_view_is_drawn_from_the_nearest_photos(pixelnerf: PixelNeRF, sources: int) -> None:
     """As if it had been asked for alone; other photos change nothing, and their order neither."""
+    kind = PixelNeRF(replace(pixelnerf.config, sources=sources)).eval()
+    kind.load_state_dict(pixelnerf.state_dict())
     around, new = orbit(9, size=SIZE, elevation=20.0), orbit(5, size=SIZE)
     images = photos(9)
-    guide = render_guide(pixelnerf, images, around, new, 2)
+    guide = render_guide(kind, images, around, new, 2)
     for v in range(5):
-        near = camera_similarity(around, new[v])[:, 0].argsort(descending=True)[: pixelnerf.config.sources]
+        near = camera_similarity(around, new[v])[:, 0].argsort(descending=True)[:sources]
         others = images.flip(3)
         others[near] = images[near]
-        alone = render_guide(pixelnerf, others, around, new[v], 2)
+        alone = render_guide(kind, others, around, new[v], 2)
         torch.testing.assert_close(alone.images[0], guide.images[v])
         torch.testing.assert_close(alone.depth[0], guide.depth[v])
         torch.testing.assert_close(alone.warped[0], guide.warped[v])
     order = [4, 2, 0, 8, 6, 1, 3, 5, 7]
-    (rendered, _), (mixed, _) = (
-        render_views(pixelnerf, images[k], around[k], new) for k in ([*range(9)], order)
-    )
+    (rendered, _), (mixed, _) = (render_views(kind, images[k], around[k], new) for k in ([*range(9)], order))
     torch.testing.assert_close(mixed, rendered, atol=1e-5, rtol=0)
 
 
@@ -53,11 +61,34 @@ def test_objects_have_firm_outlines_and_scenes_none(pixelnerf: PixelNeRF, opaque
     cameras = orbit(3, size=SIZE)
     rendered, _ = render_views(kind, photos(1), cameras[0], cameras)
     guide = render_guide(kind, photos(1), cameras[0], cameras, 1).images
-    torch.testing.assert_close(guide, rendered if opaque else firm_alpha(rendered))
+    torch.testing.assert_close(guide, rendered if opaque else firm_alpha(smooth_outlines(rendered)))
 
 
 def on_white(colour: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
     return torch.cat([colour * alpha + 1 - alpha, alpha], -3) * 2 - 1
+
+
+def test_smooth_outlines_have_no_teeth_and_keep_their_place_and_colour() -> None:
+    colour = torch.tensor([0.8, 0.3, 0.1])[:, None, None].expand(3, 16, 16)
+    edge = torch.zeros(1, 16, 16)
+    edge[:, :, :8] = 1.0
+    toothed = edge.clone()
+    toothed[:, ::2, 8] = 1.0
+    toothed[:, ::2, 7] = 0.0
+    toothed[:, 4, 13] = 1.0  # a speck
+    images = torch.stack([on_white(colour, alpha) for alpha in (torch.ones_like(edge), edge, toothed)])
+    smooth = smooth_outlines(images)
+    torch.testing.assert_close(smooth[0], images[0])  # no outline
+    alpha = smooth[:, 3] / 2 + 0.5
+    inner = slice(4, 12)  # off the border, where rows repeat
+    torch.testing.assert_close(alpha[1, inner, 7] + alpha[1, inner, 8], torch.ones(8))  # the place
+    assert float((alpha[2, inner, 6:10] - alpha[2, inner, 6:10].mean(0)).abs().max()) < 0.15  # of 0.5
+    firm = firm_alpha(smooth)
+    assert float(firm[2, 3, 4, 13]) == -1.0
+    opaque = firm[:, 3] > 0.9
+    torch.testing.assert_close(
+        firm.movedim(1, -1)[opaque][:, :3], (colour[:, 0, 0] * 2 - 1).expand(int(opaque.sum()), 3)
+    )
 
 
 def test_outlines_are_the_guides_and_colours_the_painted_ones() -> None:

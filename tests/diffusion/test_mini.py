@@ -13,6 +13,7 @@ import torch.nn.functional as F
 
 from v3d.cameras import orbit
 from v3d.diffusion import edm
+from v3d.diffusion.configs import Sampling
 from v3d.diffusion.dit import Block, Frames, Geometry, OrbitDiT, OrbitDiTConfig
 from v3d.diffusion.generator import Generator, load_generator
 from v3d.diffusion.guide import OUTLINE, Guide, firm_alpha, in_outlines, render_guide
@@ -20,7 +21,7 @@ from v3d.diffusion.mini import MiniModel, as_images
 from v3d.diffusion.photos import OrbitPhotos
 from v3d.errors import V3DError
 from v3d.networks.pixelnerf import PixelNeRF, PixelNeRFConfig
-from v3d.training.export import Sampling, export_mini
+from v3d.training.export import export_mini
 
 TINY = OrbitDiTConfig(size=16, channels=(8, 16), width=64, depth=2, warps=2, sigma_data=0.5)
 TINY_NERF = PixelNeRFConfig(size=16, width=64, depth=1, grid=4, planes=4, samples=4, drawn=16)
@@ -280,7 +281,9 @@ def test_the_video_model_draws_what_the_guide_leaves_open(
     guide = render_guide(model.pixelnerf, photo, cameras[0], cameras, 2).images
     for wanted in (0.0, 0.5):
         residual = torch.full((1, 1, 1, 1, 1), wanted)
-        monkeypatch.setattr(MiniModel, "_denoise", lambda self, x, sigma, r=residual, **_: r.expand_as(x))
+        monkeypatch.setattr(
+            MiniModel, "_denoise", staticmethod(lambda dit, x, sigma, r=residual, **_: r.expand_as(x))
+        )
         generated = model.generate(photo, cameras[0], cameras, steps=3)
         expected = guide + wanted
         torch.testing.assert_close(generated.images, expected if opaque else in_outlines(expected, guide))
@@ -307,7 +310,9 @@ def test_an_empty_network_samples_residuals_of_the_stated_deviation(tiny_weights
     geometry = Geometry.of(orbit(7), TINY.grid)
     nothing = torch.zeros(6, 4, 16, 16)
     guide = Guide(nothing, nothing[:, 0], -torch.ones(6, 2, 5, 16, 16))
-    denoise = partial(model._denoise, photos=nothing[:1], guide=guide, geometry=geometry, guidance=1.0)
+    denoise = partial(
+        model._denoise, model.dit, photos=nothing[:1], guide=guide, geometry=geometry, guidance=1.0
+    )
     noise = torch.randn(4, 6, 4, 16, 16, generator=torch.Generator().manual_seed(0))
     sigmas = edm.karras_sigmas(60, 1e-3, 80.0)
     generated = torch.cat([edm.heun(denoise, n[None], sigmas) for n in noise])

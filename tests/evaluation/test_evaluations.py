@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from v3d.cli import main
+from v3d.diffusion.configs import Sampling
 from v3d.diffusion.dit import OrbitDiT, OrbitDiTConfig
 from v3d.errors import V3DError
 from v3d.evaluation.evaluate import evaluate
@@ -23,7 +24,7 @@ from v3d.evaluation.testset import TestObject
 from v3d.meshes.glb import save_glb
 from v3d.meshes.mesh import Mesh
 from v3d.networks.pixelnerf import load_pixelnerf
-from v3d.training.export import Sampling, export_mini
+from v3d.training.export import export_mini
 from v3d.views import Views, save_views
 
 

@@ -34,7 +34,7 @@ def photo(tmp_path: Path) -> Path:
 
 
 def test_a_photo_becomes_an_orbit(photo: Path, tmp_path: Path) -> None:
-    settings = GenerateSettings(until="views", steps=2, seed=3)
+    settings = GenerateSettings(until="views", seed=3)
     asset = pipeline.generate(photo, tmp_path / "out", settings)
     assert asset.folder == tmp_path / "out/cup"
     assert len(asset.views) == 18
@@ -71,7 +71,7 @@ def four_photos(tmp_path: Path) -> dict[float, Path]:
 
 
 def test_four_photos_are_what_their_views_show(four_photos: dict[float, Path], tmp_path: Path) -> None:
-    settings = GenerateSettings(until="views", steps=0, elevation=0.0)
+    settings = GenerateSettings(until="views")
     asset = pipeline.generate(dict(reversed(four_photos.items())), tmp_path / "out", settings)
     assert asset.folder == tmp_path / "out/front"
     expected = sorted([20.0 * i for i in range(18)] + [90.0, 270.0])
@@ -91,7 +91,7 @@ def test_four_photos_are_what_their_views_show(four_photos: dict[float, Path], t
 
 
 def test_four_photos_shape_and_colour_the_asset(four_photos: dict[float, Path], tmp_path: Path) -> None:
-    asset = pipeline.generate(four_photos, tmp_path / "out", GenerateSettings(steps=0))
+    asset = pipeline.generate(four_photos, tmp_path / "out", GenerateSettings())
     assert asset.mesh is not None
     views = load_views(asset.folder)
     for azimuth in four_photos:
@@ -104,7 +104,7 @@ def test_four_photos_shape_and_colour_the_asset(four_photos: dict[float, Path], 
 
 
 def test_a_photo_from_above_gives_an_upright_orbit_at_its_height(photo: Path, tmp_path: Path) -> None:
-    settings = GenerateSettings(until="views", steps=0, elevation=20.0)
+    settings = GenerateSettings(until="views", elevation=20.0)
     asset = pipeline.generate(photo, tmp_path / "out", settings)
     assert torch.allclose(asset.views.cameras.c2w, orbit(18, elevation=20.0).c2w, atol=1e-5)
     with pytest.raises(V3DError, match="elevation is 90"):
@@ -113,14 +113,14 @@ def test_a_photo_from_above_gives_an_upright_orbit_at_its_height(photo: Path, tm
 
 
 def test_views_of_the_mini_model_shape_the_asset_by_their_outlines_alone(photo: Path, tmp_path: Path) -> None:
-    asset = pipeline.generate(photo, tmp_path / "out", GenerateSettings(steps=0))
+    asset = pipeline.generate(photo, tmp_path / "out", GenerateSettings())
     assert asset.mesh is not None and asset.splats is not None
     assert "mesh" in asset.report["stages"] and "surface" not in asset.report["stages"]
     assert list(asset.report["stages"])[-4:] == ["mesh", "splats", "export", "preview"]
     truth = build.rendered_views(asset.mesh, orbit(6, size=64, elevation=30.0))
     error = (splat_renderer(asset.splats)(truth.cameras) - truth.rgb).abs().mean()
     assert float(error) < 0.05  # the Gaussians are made of the mesh
-    stopped = pipeline.generate(photo, tmp_path / "out", GenerateSettings(steps=0, until="splats"))
+    stopped = pipeline.generate(photo, tmp_path / "out", GenerateSettings(until="splats"))
     assert all(reused(stopped).values())
 
 
@@ -139,7 +139,7 @@ def test_unusable_photos_and_models(photo: Path, tmp_path: Path) -> None:
 def test_another_way_to_cut_out_makes_the_photo_anew(
     photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = GenerateSettings(until="views", steps=0)
+    settings = GenerateSettings(until="views")
     pipeline.generate(photo, tmp_path / "out", settings)
     monkeypatch.setattr(stages, "method_key", lambda: "a matting model that was installed since")
     again = pipeline.generate(photo, tmp_path / "out", settings)

@@ -174,7 +174,7 @@ def test_a_photo_that_fills_its_frame_comes_back_as_it_was(tmp_path: Path) -> No
     rgba[..., :3] = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
     rgba[:2, :, 3] = 0
     Image.fromarray(rgba).save(tmp_path / "full.png")
-    settings = GenerateSettings(until="views", steps=1, recentre=False)
+    settings = GenerateSettings(until="views", recentre=False)
     asset = pipeline.generate(tmp_path / "full.png", tmp_path, settings)
     assert np.array_equal(np.asarray(Image.open(asset.folder / "photo.png")), rgba)
 

@@ -36,3 +36,20 @@ class OrbitDiTConfig:
     def grid(self) -> int:
         """Tokens of a view's side."""
         return self.size // self.patch
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Defaults of a mini model's sampler.
+
+    Attributes:
+        steps: of the sampler; 0 leaves PixelNeRF's views as they are.
+        guidance: strength of classifier-free guidance; 1 is none.
+        sigma_min: noise level of the last step.
+        sigma_max: noise level of the first step.
+    """
+
+    steps: int = 1
+    guidance: float = 1.0
+    sigma_min: float = 0.003
+    sigma_max: float = 20.0

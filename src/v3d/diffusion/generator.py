@@ -74,7 +74,7 @@ class Generator:
             V3DError: there are no usable weights under that name.
         """
         folder = weights_folder(name)
-        if folder == MINI or (folder / "dit.safetensors").exists():
+        if folder == MINI or (folder / "config.json").exists():
             return cls(MiniModel.load(folder, device), name)
         from v3d.diffusion.svd import SVDModel  # needs the extra `official`
 

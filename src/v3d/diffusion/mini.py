@@ -1,18 +1,20 @@
-"""The model that ships in the package: PixelNeRF, and OrbitDiT, guided by it.
+"""The model that ships in the package: PixelNeRF, and where there are its weights OrbitDiT, guided by it.
 
-PixelNeRF renders what the photo alone says about every view: right in pose, blurred where there are several
-answers. The video model, which reads that guide, the photo, and all its own views at once, generates what the
-guide leaves open: it is an EDM model of the *residual*, the views less the guide (as in CorrDiff, arXiv
-2309.15214), in pixels. Objects keep the guide's silhouettes. The networks that ship are trained for one
-sampler step, judged by squared error and LPIPS; more steps would give one possibility of many, had the noise
-levels below been trained as long. With 0 steps the video model does not run, and the guide is the answer.
+PixelNeRF renders what the photos alone say about every view: right in pose, blurred where there are several
+answers. The video model, which reads that guide, the photos, and all its own views at once, generates what
+the guide leaves open: it is an EDM model of the *residual*, the views less the guide (as in CorrDiff, arXiv
+2309.15214), in pixels. Objects keep the guide's silhouettes.
+
+Weights of objects that ship have no video model: what an hour on two cores could teach it was a texture over
+blurred sides, not those sides (docs/history.md). Weights of scenes have one, and so have those that `v3d
+train orbit` makes. One level photo is what PixelNeRF was trained on longest, in a network of its own.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -23,6 +25,7 @@ from torch import Tensor
 from v3d.callbacks import OnStep
 from v3d.cameras import ORBIT_VIEWS, Cameras, cat_cameras, orbit
 from v3d.diffusion import edm
+from v3d.diffusion.configs import Sampling
 from v3d.diffusion.dit import Geometry, OrbitDiT, load_dit
 from v3d.diffusion.guide import Guide, add_residual, render_guide
 from v3d.diffusion.photos import OrbitPhotos, with_photos
@@ -35,6 +38,10 @@ from v3d.weights.storage import unusable_weights
 
 MAX_PHOTOS = 8
 """The video model reads at most so many photos, those nearest to all views together."""
+
+
+LEVEL = 5.0
+"""Degrees of elevation up to which one photo counts as level."""
 
 
 @dataclass(frozen=True)
@@ -57,53 +64,52 @@ class MiniModel:
     """PixelNeRF, OrbitDiT, and how they are sampled.
 
     Attributes:
-        pixelnerf, dit: networks in evaluation mode.
-        steps, guidance: sampling defaults.
-        sigma_min, sigma_max: ends of the Karras grid (`edm.karras_sigmas`).
+        pixelnerf: the network in evaluation mode.
         hash: fingerprint of the weight files and their configuration, for reports and stage keys.
+        dit: the video model in evaluation mode; None leaves PixelNeRF's views as they are.
+        one_photo: PixelNeRF of single photos from `LEVEL` heights; None leaves these to `pixelnerf`.
+        sampling: of the video model.
         sampler: a function of `v3d.diffusion.edm`.
     """
 
     pixelnerf: PixelNeRF
-    dit: OrbitDiT
-    steps: int
-    guidance: float
-    sigma_min: float
-    sigma_max: float
     hash: str
+    dit: OrbitDiT | None = None
+    one_photo: PixelNeRF | None = None
+    sampling: Sampling = field(default_factory=Sampling)
     sampler: edm.Sampler = edm.dpm_solver_2m
-    # The photo is sharp, the other views are not; see `v3d.diffusion.generator`.
+    # The photos are sharp, the other views are not; see `v3d.diffusion.generator`.
     agrees_in_colour: ClassVar[bool] = False
 
     @staticmethod
     def load(folder: str | Path, device: torch.device | str = "cpu") -> MiniModel:
-        """Read `config.json` and the weights of the two networks.
+        """Read `config.json` and the weights of the networks that it names.
 
         Raises:
             V3DError: a file is missing, damaged or does not fit the configuration.
         """
         folder, device = Path(folder), torch.device(device)
-        pixelnerf = load_pixelnerf(folder, device)
-        dit = load_dit(folder).requires_grad_(False).eval().to(device, fast_dtype(device))
         try:
-            names = ("config.json", "pixelnerf.safetensors", "dit.safetensors")
-            files = [(folder / name).read_bytes() for name in names]
-            config = json.loads(files[0])
-            defaults = ("steps", "guidance", "sigma_min", "sigma_max")
-            sampling = {k: config["sampling"][k] for k in defaults}
+            config = json.loads((folder / "config.json").read_text())
+            names = ["pixelnerf", *(name for name in ("one_photo", "dit") if name in config)]
+            files = [folder / "config.json", *(folder / f"{name}.safetensors" for name in names)]
+            digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+            sampling = Sampling(**config["sampling"]) if "dit" in names else Sampling()
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise V3DError(unusable_weights(folder, error)) from error
+        dit = load_dit(folder).requires_grad_(False).eval() if "dit" in names else None
         return MiniModel(
-            pixelnerf=pixelnerf,
-            dit=dit,
-            hash=hashlib.sha256(b"".join(files)).hexdigest()[:16],
-            **sampling,
+            load_pixelnerf(folder, device),
+            digest,
+            dit if dit is None else dit.to(device, fast_dtype(device)),
+            load_pixelnerf(folder, device, name="one_photo") if "one_photo" in names else None,
+            sampling,
         )
 
     @property
     def size(self) -> int:
         """Pixels of a view's side."""
-        return self.dit.config.size
+        return self.pixelnerf.config.drawn if self.dit is None else self.dit.config.size
 
     @torch.no_grad()
     def __call__(
@@ -129,7 +135,10 @@ class MiniModel:
         """
         given = photos.as_views(self.size)
         cameras = orbit(ORBIT_VIEWS, size=self.size, elevation=photos.elevation)
-        generated = self.generate(
+        model = self
+        if self.one_photo is not None and len(photos) == 1 and abs(photos.elevation) < LEVEL:
+            model = replace(self, pixelnerf=self.one_photo)
+        generated = model.generate(
             as_images(given),
             given.cameras,
             cameras,
@@ -165,16 +174,22 @@ class MiniModel:
             steps: sampler steps; 0 leaves the guide as it is.
             guidance: of classifier-free guidance (1: none).
             on_step: called after every step.
+
+        Raises:
+            V3DError: there is no video model, and steps or guidance are asked for.
         """
-        device = self.dit.position.device
+        if self.dit is None and (steps or guidance is not None):
+            raise V3DError(
+                "These weights have no video model, so nothing is sampled; leave out --steps and --guidance."
+            )
+        device = self.pixelnerf.position.device
         photos = photos.to(device)
-        steps = self.steps if steps is None else steps
-        guidance = self.guidance if guidance is None else guidance
+        steps = self.sampling.steps if steps is None else steps
+        guidance = self.sampling.guidance if guidance is None else guidance
         given = len(photos) - n_generated
-        guide = render_guide(
-            self.pixelnerf, photos[:given], photo_cameras[:given], cameras, self.dit.config.warps
-        )
-        if steps == 0:
+        warps = 1 if self.dit is None else self.dit.config.warps
+        guide = render_guide(self.pixelnerf, photos[:given], photo_cameras[:given], cameras, warps)
+        if self.dit is None or steps == 0:
             return GeneratedViews(guide.images.cpu(), guide.images.cpu(), guide.depth.cpu())
 
         read = camera_similarity(photo_cameras, cameras).sum(1).argsort(descending=True)[:MAX_PHOTOS]
@@ -182,16 +197,22 @@ class MiniModel:
             cat_cameras([photo_cameras[read].resized(1, 1), cameras.resized(1, 1)]), self.dit.config.grid
         )
         noise = torch.randn(guide.images.shape, generator=torch.Generator().manual_seed(seed)).to(device)
-        sigmas = edm.karras_sigmas(steps, self.sigma_min, self.sigma_max)
+        sigmas = edm.karras_sigmas(steps, self.sampling.sigma_min, self.sampling.sigma_max)
         denoise = partial(
-            self._denoise, photos=photos[read], guide=guide, geometry=geometry.to(device), guidance=guidance
+            self._denoise,
+            self.dit,
+            photos=photos[read],
+            guide=guide,
+            geometry=geometry.to(device),
+            guidance=guidance,
         )
         residual = self.sampler(denoise, noise[None], sigmas, on_step)[0]
         images = add_residual(guide.images, residual, opaque=self.pixelnerf.config.opaque)
         return GeneratedViews(images.cpu(), guide.images.cpu(), guide.depth.cpu())
 
+    @staticmethod
     def _denoise(
-        self,
+        dit: OrbitDiT,
         x: Tensor,
         sigma: Tensor,
         *,
@@ -206,11 +227,11 @@ class MiniModel:
         def network(inputs: Tensor, c_noise: Tensor) -> Tensor:
             conditions = (photos, guide.images, guide.warped)
             of_photos, images, warped = (t.expand(len(keep), *t.shape) for t in conditions)
-            output: Tensor = self.dit(inputs, c_noise, of_photos, keep, geometry, images, warped)
+            output: Tensor = dit(inputs, c_noise, of_photos, keep, geometry, images, warped)
             return output
 
         batch = x.expand(len(keep), *x.shape[1:])
-        preconditioning = edm.Preconditioning(self.dit.config.sigma_data)
+        preconditioning = edm.Preconditioning(dit.config.sigma_data)
         D_x = preconditioning.denoise(network, batch, sigma.expand(len(keep)))
         if guidance == 1:
             return D_x

@@ -115,7 +115,8 @@ class PixelNeRF(nn.Module):
         images, depths = [], []
         with torch.autocast(device.type, torch.bfloat16, enabled=fast_dtype(device) == torch.bfloat16):
             frusta = self.encode(sources.to(device))
-            if not self.config.opaque:
+            if not self.config.opaque and sources.images.shape[1] == 1:
+                # Several photos even out each other's lattices, and share details of single cells.
                 frusta = replace(frusta, volumes=without_lattice(frusta.volumes, self.cells))
             for v in range(len(cameras)):
                 if weights.shape[-1] > 1:
@@ -334,8 +335,15 @@ class EncoderBlock(nn.Module):
         return x + mlp
 
 
-def load_pixelnerf(folder: str | Path = MINI, device: torch.device | str = "cpu") -> PixelNeRF:
+def load_pixelnerf(
+    folder: str | Path = MINI, device: torch.device | str = "cpu", *, name: str = "pixelnerf"
+) -> PixelNeRF:
     """The frozen network of a folder of weights; by default the one in the package.
+
+    Args:
+        folder: with `config.json` and the weights.
+        device: where the network goes.
+        name: of its part of `config.json` and of its file.
 
     Raises:
         V3DError: a file is missing, damaged or does not fit its configuration.
@@ -344,4 +352,4 @@ def load_pixelnerf(folder: str | Path = MINI, device: torch.device | str = "cpu"
     def make(config: dict[str, Any]) -> PixelNeRF:
         return PixelNeRF(PixelNeRFConfig(**config))
 
-    return load_network(Path(folder), "pixelnerf", make).requires_grad_(False).eval().to(device)
+    return load_network(Path(folder), name, make).requires_grad_(False).eval().to(device)

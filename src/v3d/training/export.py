@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,29 +13,13 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from v3d.diffusion.configs import Sampling
 from v3d.diffusion.dit import OrbitDiT
 from v3d.errors import V3DError
 from v3d.files import atomic, write_json
 from v3d.networks.pixelnerf import PixelNeRF
 from v3d.networks.vae import VAE
 from v3d.weights.storage import load_weights, save_weights
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """Defaults of a mini model's sampler.
-
-    Attributes:
-        steps: of the sampler; 0 leaves PixelNeRF's views as they are.
-        guidance: strength of classifier-free guidance; 1 is none.
-        sigma_min: noise level of the last step.
-        sigma_max: noise level of the first step.
-    """
-
-    steps: int = 1
-    guidance: float = 1.0
-    sigma_min: float = 0.003
-    sigma_max: float = 20.0
 
 
 def export_vae(vae: VAE, out: Path) -> None:
@@ -50,7 +34,7 @@ def export_pixelnerf(pixelnerf: PixelNeRF, out: Path) -> None:
     write_json(out / "config.json", {**_config(out), "pixelnerf": asdict(pixelnerf.config)})
 
 
-def export_mini(pixelnerf: PixelNeRF, dit: OrbitDiT, out: Path, sampling: Sampling = Sampling()) -> None:
+def export_mini(pixelnerf: PixelNeRF, dit: OrbitDiT, out: Path, sampling: Sampling) -> None:
     """Write the networks and sampling defaults of a mini model; other parts of `config.json` stay.
 
     Raises:

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from v3d.diffusion.configs import Sampling
 from v3d.diffusion.dit import Geometry, OrbitDiT, load_dit
 from v3d.diffusion.edm import Denoiser, NoiseDistribution, Preconditioning, expand
 from v3d.diffusion.guide import Guide, add_residual
@@ -16,7 +17,7 @@ from v3d.errors import V3DError
 from v3d.networks.perceptual import Perceptual
 from v3d.networks.pixelnerf import load_pixelnerf
 from v3d.training.examples import Examples, open_examples
-from v3d.training.export import Sampling, export_mini
+from v3d.training.export import export_mini
 from v3d.training.guides import GuidedViews, Guides
 from v3d.training.order import Order
 from v3d.training.processes import SINGLE_PROCESS, Processes

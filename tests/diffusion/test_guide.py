@@ -9,6 +9,7 @@ import torch
 
 from v3d.cameras import Cameras, intrinsics, look_at, orbit
 from v3d.diffusion.guide import (
+    OUTLINE,
     firm_alpha,
     in_outlines,
     render_guide,
@@ -89,6 +90,21 @@ def test_smooth_outlines_have_no_teeth_and_keep_their_place_and_colour() -> None
     torch.testing.assert_close(
         firm.movedim(1, -1)[opaque][:, :3], (colour[:, 0, 0] * 2 - 1).expand(int(opaque.sum()), 3)
     )
+
+
+def test_fog_becomes_an_edge_where_its_alpha_says() -> None:
+    """However slowly alpha falls, the silhouette ends within two pixels, and a sharp one stays in place."""
+    colour = torch.tensor([0.2, 0.5, 0.7])[:, None, None].expand(3, 8, 64)
+    x = torch.arange(64) + 0.5
+    for middle, width in ((30.0, 24.0), (31.3, 10.0), (20.6, 2.0)):
+        alpha = ((middle - x) / width + OUTLINE).clamp(0, 1).expand(1, 8, 64)
+        firm = firm_alpha(on_white(colour, alpha)[None])[0]
+        edge = firm[3, 4] / 2 + 0.5
+        assert float(edge.sum()) == pytest.approx(middle, abs=0.3)  # pixels from the left to the silhouette
+        assert int(((edge > 0.01) & (edge < 0.99)).sum()) <= 3
+        torch.testing.assert_close(firm[:3, 4, 5], colour[:, 4, 5] * 2 - 1)
+    nothing = on_white(colour, torch.full((1, 8, 64), 0.3))[None]
+    assert float(firm_alpha(nothing)[:, 3].max()) == -1.0
 
 
 def test_outlines_are_the_guides_and_colours_the_painted_ones() -> None:

@@ -11,18 +11,19 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from v3d.training.checkpoint import FILE
-from v3d.training.recipe import VideoRecipe, to_json
+from v3d.training.recipe import Recipe
+from v3d.training.recipe_json import to_json
 
 
-def training(recipe: VideoRecipe, out: Path, init: Path | None = None) -> list[str]:
+def training(recipe: Recipe, out: Path, init: Path | None = None) -> list[str]:
     """The command of a process that trains.
 
     It has as many threads as this one: sums of bfloat16 differ with their number.
     """
     program = (
-        "import sys; from pathlib import Path; from v3d.training.recipe import from_json;"
+        "import sys; from pathlib import Path; from v3d.training.recipe_json import from_json;"
         "from v3d.training.session import train;"
-        "train(from_json(sys.argv[1]), Path(sys.argv[2]), device='cpu', threads=int(sys.argv[3]),"
+        "train(from_json(sys.argv[1]), Path(sys.argv[2]), device='cpu', threads=int(sys.argv[3]), workers=0,"
         " init=sys.argv[4] or None)"
     )
     return [

@@ -21,10 +21,11 @@ from v3d.scene.model import SceneModel
 from v3d.training.examples import Clip, SceneExamples
 from v3d.training.export import export_pixelnerf
 from v3d.training.guides import SceneGuides
+from v3d.training.rays import draw_rays, draw_square
 from v3d.training.recipe import PixelNeRFRecipe, VideoRecipe
 from v3d.training.session import train
 from v3d.training.task import BatchShare
-from v3d.training.tasks.pixelnerf import PixelNeRFTask, draw_rays, draw_square
+from v3d.training.tasks.pixelnerf import PixelNeRFTask
 from v3d.training.tasks.video import VideoTask, colours_of, on_background
 from v3d.views import Views
 
@@ -63,7 +64,7 @@ def losses(folder: Path) -> dict[int, float]:
 
 def test_pixelnerf_learns_scenes(scenes: Path, tmp_path: Path) -> None:
     recipe = small_scenes(scenes, patch=4, near=0.1, far=8.0)
-    recipe = replace(recipe, validation=scenes, sources=2, pixels=16, views=2)
+    recipe = replace(recipe, validation=scenes, source_counts=(1, 2), pixels=16, views=2)
     lines: list[dict[str, float]] = []
     train(recipe, tmp_path, device="cpu", on_line=lines.append)
     curve = losses(tmp_path)
@@ -167,17 +168,27 @@ def test_a_square_is_a_piece_of_the_first_target() -> None:
 
 def test_squares_do_not_change_what_single_rays_are_asked(scenes: Path) -> None:
     """The squared error and the depth are those of a recipe without squares; LPIPS comes on top."""
-    recipe = replace(small_scenes(scenes, near=0.1, far=10.0), sources=2)
+    recipe = replace(small_scenes(scenes, near=0.1, far=10.0), source_counts=(1, 2))
     share = BatchShare(0, 0, 0.0, 2, [0, 1], seed=3, device=torch.device("cpu"))
     with_squares = PixelNeRFTask(replace(recipe, lpips=0.5, square=16))
     values = with_squares.losses(with_squares.network, share)
+    some = PixelNeRFTask(replace(recipe, lpips=0.5, square=16, square_share=0.5, square_error=2.0))
+    half = some.losses(some.network, share)  # the first sample has a square that counts for both
+    assert half["lpips"].isnan().tolist() == [False, True]
+    torch.testing.assert_close(half["lpips"][0], values["lpips"][0], atol=1e-4, rtol=1e-3)
     task = PixelNeRFTask(replace(recipe, lpips=0.0))
     plain = task.losses(task.network, share)
     torch.testing.assert_close(values["depth"], plain["depth"], atol=1e-3, rtol=1e-3)
     torch.testing.assert_close(values["loss"] - 0.5 * values["lpips"], plain["loss"], atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(half["loss"][1], plain["loss"][1], atol=1e-4, rtol=1e-3)
+    extra = (half["loss"] - half["lpips"] - plain["loss"]).detach()  # LPIPS counts twice, and so does the
+    assert float(extra[0]) > 0  # squared error
+    late = PixelNeRFTask(replace(recipe, lpips=0.5, square=16, lpips_after=0.5))
+    assert "lpips" not in late.losses(late.network, share)
     assert "lpips" not in plain and (values["lpips"] > 0).all()
-    with pytest.raises(V3DError, match="no multiple of"):
-        PixelNeRFTask(replace(recipe, lpips=0.5, square=15))
+    for side in (0, 33):
+        with pytest.raises(V3DError, match="at most the 32 pixels"):
+            PixelNeRFTask(replace(recipe, lpips=0.5, square=side))
     for wrong in ({"fine": 0}, {"samples": 0}, {"texture": -1}):
         with pytest.raises(V3DError, match="at least one sample"):
             PixelNeRFTask(replace(recipe, network=replace(recipe.network, **wrong)))

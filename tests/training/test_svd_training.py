@@ -21,10 +21,12 @@ from v3d.diffusion import edm
 from v3d.diffusion.conditions import Conditions, cat_conditions, run_unet
 from v3d.diffusion.generator import Generator
 from v3d.diffusion.official.networks import load_networks, unet_network
+from v3d.diffusion.photos import OrbitPhotos
 from v3d.diffusion.svd import SVDModel
 from v3d.errors import V3DError
 from v3d.training.checkpoint import FILE
-from v3d.training.recipe import SVDRecipe, from_json, to_json
+from v3d.training.recipe import SVDRecipe
+from v3d.training.recipe_json import from_json, to_json
 from v3d.training.session import make_task, resume_training, train
 from v3d.training.svd_latent_cache import LatentCache, OrbitLatents
 from v3d.training.task import BatchShare
@@ -273,7 +275,7 @@ def test_tuning_lowers_the_loss_and_the_weights_sample(
     generator = Generator.from_pretrained(str(tmp_path / "model"))
     assert isinstance(generator.model, SVDModel)
     generator.model = replace(generator.model, size=16)
-    views = generator(torch.rand(16, 16, 4), steps=1)
+    views = generator(OrbitPhotos((torch.rand(16, 16, 4),)), steps=1)
     assert len(views) == 18 and bool(views.rgb.isfinite().all())
     assert (tmp_path / "model/model_index.json").exists()
     ema = load_file(tmp_path / FILE)

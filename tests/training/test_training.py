@@ -12,24 +12,29 @@ from runs import losses, values
 
 from shapes import textured
 from v3d.cameras import orbit
+from v3d.data.fresh_orbits import OrbitLayout
 from v3d.data.orbit_shards import OrbitShards, recoloured
 from v3d.data.render_orbits import render_meshes
-from v3d.data.settings import RenderSettings
+from v3d.data.settings import FreshOrbits, RenderSettings
 from v3d.diffusion.guide import render_guide
 from v3d.diffusion.mini import MiniModel
+from v3d.diffusion.photos import OrbitPhotos
 from v3d.errors import V3DError
 from v3d.evaluation.comparison import silhouette_consistency
 from v3d.meshes.glb import save_glb
 from v3d.networks.configs import VAEConfig
-from v3d.networks.pixelnerf import load_pixelnerf
+from v3d.networks.pixelnerf import PixelNeRF, load_pixelnerf
 from v3d.networks.vae import load_vae
 from v3d.surface.carving import carve
 from v3d.surface.extract import marching_cubes
 from v3d.training.examples import OrbitExamples
+from v3d.training.fresh_rays import AROUND, KEPT
 from v3d.training.guides import OrbitGuides
 from v3d.training.learner import schedule
 from v3d.training.order import Order
-from v3d.training.recipe import PixelNeRFRecipe, Recipe, VAERecipe, VideoRecipe, from_json, to_json
+from v3d.training.recipe import PixelNeRFRecipe, Recipe, VAERecipe, VideoRecipe
+from v3d.training.recipe_json import from_json, to_json
+from v3d.training.ring import rows_in
 from v3d.training.session import make_task, train
 from v3d.training.tasks.pixelnerf import PixelNeRFTask
 from v3d.training.tasks.vae import VAETask, reconstruction_loss
@@ -43,6 +48,8 @@ def test_recipes_survive_json() -> None:
         PixelNeRFRecipe.scenes(),
         VideoRecipe(pixelnerf=Path("v"), steps=7),
         VideoRecipe.scenes_smoke(),
+        PixelNeRFRecipe(fresh=FreshOrbits(meshes=(Path("a"), Path("b")), index=Path("c"))),
+        VideoRecipe.large(),
     ]
     for recipe in recipes:
         assert from_json(to_json(recipe)) == recipe
@@ -52,6 +59,20 @@ def test_recipes_survive_json() -> None:
         from_json('{"recipe": "pixelnerf", "width": 192}')
     with pytest.raises(V3DError, match="no recipe of this version"):
         from_json('{"recipe": "pixelnerf", "network": {"wide": 192}}')
+
+
+def test_the_large_recipe_is_that_of_the_larger_weights() -> None:
+    """Its sizes have their number of parameters, and its length their samples and orbits."""
+    recipe = PixelNeRFRecipe.large()
+    with torch.device("meta"):
+        network = PixelNeRF(recipe.network)
+    assert sum(p.numel() for p in network.parameters()) == 42_825_669
+    counts = recipe.source_counts
+    samples = recipe.steps * sum(recipe.batch // n for n in counts) / len(counts)
+    assert samples == pytest.approx(498_000, rel=0.02)
+    assert recipe.fresh.rendered_by(recipe.steps) == pytest.approx(32_407, rel=0.01)
+    row = OrbitLayout(recipe.network.size, KEPT + AROUND).nbytes
+    assert rows_in(recipe.fresh.orbit_gigabytes, row) > 32_000  # no orbit had to go
 
 
 def test_what_follows_from_the_data_is_no_option() -> None:
@@ -100,7 +121,7 @@ def test_the_smoke_orbit_model_learns_and_loads(orbits: Path, nerf: Path, tmp_pa
     assert {"psnr of guide, 1", "lpips of one step, 1", "loss at 0.5"} <= lines[-1].keys()
     assert {"first step", "noisy", "lpips"} <= lines[0].keys()
     model = MiniModel.load(tmp_path / "model")
-    assert len(model(torch.rand(64, 64, 4), steps=1)) == 18
+    assert len(model(OrbitPhotos((torch.rand(64, 64, 4),)), steps=1)) == 18
 
 
 def test_the_smoke_pixelnerf_learns_and_loads(orbits: Path, tmp_path: Path) -> None:

@@ -28,6 +28,8 @@ class Session:
         export: also copy the trained model into this folder.
         device: auto takes a CUDA device where there is one.
         threads: of the CPU.
+        workers: processes that render the orbits of --meshes, by default one for each core but one. Their
+            number changes no result.
     """
 
     out: Out = Path("runs/new")
@@ -36,6 +38,7 @@ class Session:
     export: Path | None = None
     device: Device = "auto"
     threads: int | None = None
+    workers: int | None = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,8 @@ class Resume:
         export: also copy the trained model into this folder.
         device: auto takes a CUDA device where there is one.
         threads: of the CPU.
+        workers: processes that render the orbits of --meshes, by default one for each core but one. Their
+            number changes no result.
     """
 
     run: Positional[Path]
@@ -107,6 +112,7 @@ class Resume:
     export: Path | None = None
     device: Device = "auto"
     threads: int | None = None
+    workers: int | None = None
 
 
 @dataclass(frozen=True)
@@ -128,10 +134,20 @@ _VAESmoke = subcommand("vae-smoke", default=TrainVAE(VAERecipe.smoke()), descrip
 _PixelNeRFSmoke = subcommand(
     "pixelnerf-smoke", default=TrainPixelNeRF(PixelNeRFRecipe.smoke()), description=_SMOKE
 )
+_PixelNeRFLarge = subcommand(
+    "pixelnerf-large",
+    default=TrainPixelNeRF(PixelNeRFRecipe.large()),
+    description="The larger PixelNeRF, of one to four photos from any height; with --meshes, on a large GPU.",
+)
 _ScenePixelNeRF = subcommand(
     "scene-pixelnerf", default=TrainPixelNeRF(PixelNeRFRecipe.scenes()), description="PixelNeRF for scenes."
 )
 _OrbitSmoke = subcommand("orbit-smoke", default=TrainVideo(VideoRecipe.smoke()), description=_SMOKE)
+_OrbitLarge = subcommand(
+    "orbit-large",
+    default=TrainVideo(VideoRecipe.large()),
+    description="OrbitDiT at all noise levels, a sampler of many steps; with --meshes, on a large GPU.",
+)
 _Scene = subcommand(
     "scene",
     default=TrainVideo(VideoRecipe.scenes()),
@@ -144,9 +160,11 @@ What = (
     | Annotated[TrainVAE, _VAESmoke]
     | Annotated[TrainPixelNeRF, subcommand("pixelnerf")]
     | Annotated[TrainPixelNeRF, _PixelNeRFSmoke]
+    | Annotated[TrainPixelNeRF, _PixelNeRFLarge]
     | Annotated[TrainPixelNeRF, _ScenePixelNeRF]
     | Annotated[TrainVideo, subcommand("orbit")]
     | Annotated[TrainVideo, _OrbitSmoke]
+    | Annotated[TrainVideo, _OrbitLarge]
     | Annotated[TrainVideo, _Scene]
     | Annotated[TrainVideo, _SceneSmoke]
     | Annotated[TrainSVD, subcommand("svd")]
@@ -172,7 +190,12 @@ def train(what: OmitSubcommandPrefixes[OmitArgPrefixes[What]]) -> None:
     if isinstance(what, Resume):
         out, export = what.run, what.export
         progress = training.resume_training(
-            out, minutes=what.minutes, device=what.device, threads=what.threads, on_line=_show
+            out,
+            minutes=what.minutes,
+            device=what.device,
+            threads=what.threads,
+            workers=what.workers,
+            on_line=_show,
         )
     else:
         session = what.session
@@ -184,6 +207,7 @@ def train(what: OmitSubcommandPrefixes[OmitArgPrefixes[What]]) -> None:
             init=session.init,
             device=session.device,
             threads=session.threads,
+            workers=session.workers,
             on_line=_show,
         )
     if export is not None:

@@ -100,9 +100,9 @@ def check_cameras(path: Path, shard: Shard) -> None:
 
 
 def recoloured(images: Tensor, generator: torch.Generator) -> tuple[Tensor, bool]:
-    """Views [V, H, W, 4] uint8 with colour channels permuted and tinted, mirrored with probability 1/2.
+    """Views [V, H, W, 4] uint8, with colour channels permuted and tinted, mirrored with probability 1/2.
 
-    Exact in pixels, and far cheaper than rendering.
+    Exact in pixels, far cheaper than rendering, on any device.
 
     Returns:
         the images, and whether they are mirrored: if so, they show the views at the opposite azimuths.
@@ -112,6 +112,6 @@ def recoloured(images: Tensor, generator: torch.Generator) -> tuple[Tensor, bool
     if mirrored:
         x = x.flip(2)
     alpha = x[..., 3:]
-    tint = 0.8 + 0.2 * torch.rand(3, generator=generator)
+    tint = (0.8 + 0.2 * torch.rand(3, generator=generator)).to(x.device)
     colour = (x[..., :3] - (1 - alpha))[..., torch.randperm(3, generator=generator)] * tint + 1 - alpha
     return (torch.cat([colour, alpha], -1).clamp(0, 1) * 255 + 0.5).to(torch.uint8), mirrored

@@ -21,7 +21,7 @@ from v3d.cameras import Cameras, cat_cameras, orbit
 from v3d.data.combining import combine
 from v3d.data.corpus import CorpusObject
 from v3d.data.jobs import counted, survey, worker_pool
-from v3d.data.random_numbers import uniform
+from v3d.data.random_numbers import integer, uniform
 from v3d.data.records import OrbitRecord, save_folder, save_shard, save_tar
 from v3d.data.settings import RenderSettings
 from v3d.data.sources import Source
@@ -29,7 +29,7 @@ from v3d.data.variants import DEFAULT_LIGHT, OrbitVariant, around, placed_mesh, 
 from v3d.errors import V3DError
 from v3d.files import write_json
 from v3d.framing import photo_of
-from v3d.meshes.rendering import render
+from v3d.meshes.rendering import Light, render
 from v3d.views import Views
 
 
@@ -107,7 +107,7 @@ def render_chunk(chunk: Chunk, *, out: Path, settings: RenderSettings) -> list[d
         try:
             item, licence = source.load(), source.licence
             if uniform(generator, 0, 1) < settings.combined:
-                item, licence = with_partner(item, licence, chunk, generator)
+                item, licence = with_partner(item, licence, [s for s, _ in chunk.sources], generator)
             record = render_record(item, licence, settings, generator)
         except V3DError as error:
             failures.append({"id": source.id, "round": str(r), "reason": str(error)})
@@ -124,13 +124,13 @@ def render_chunk(chunk: Chunk, *, out: Path, settings: RenderSettings) -> list[d
 
 
 def with_partner(
-    item: CorpusObject, licence: str, chunk: Chunk, generator: torch.Generator
+    item: CorpusObject, licence: str, sources: Sequence[Source], generator: torch.Generator
 ) -> tuple[CorpusObject, str]:
-    """The object together with another one of its chunk, and both licences.
+    """The object together with a random one of `sources`, and both licences.
 
     It stays alone where either has no texture, or where the textures are not read alike (palette or image).
     """
-    other = chunk.sources[int(torch.randint(len(chunk.sources), (), generator=generator))][0]
+    other = sources[integer(generator, 0, len(sources))]
     partner = other.load()
     textured = item.mesh.texture is not None and partner.mesh.texture is not None
     if partner.palette != item.palette or not textured:
@@ -150,10 +150,36 @@ def render_record(
     """
     variant = draw_variant(settings, generator)
     cameras = draw_cameras(settings, generator)
-    mesh = placed_mesh(item.mesh, variant, cameras)
+    placed = replace(item, mesh=placed_mesh(item.mesh, variant, cameras))
     if settings.around:
         cameras = cat_cameras([cameras, around(settings.around, settings.size, generator)])
-    images = render(mesh, cameras, light=variant.light, nearest=item.palette)
+    return render_placed(
+        placed, licence, cameras, variant.light, depth=settings.depth, normal=settings.normal
+    )
+
+
+def render_placed(
+    item: CorpusObject,
+    licence: str,
+    cameras: Cameras,
+    light: Light | None,
+    *,
+    depth: bool,
+    normal: bool = False,
+) -> OrbitRecord:
+    """Render an object where it stands, with the photo that view 0 makes.
+
+    Args:
+        item: framed for the orbit whose front camera is the first of `cameras`.
+        licence: of the object.
+        cameras: of the views.
+        light: None renders the bare texture.
+        depth, normal: also keep camera z and world normals.
+
+    Raises:
+        V3DError: the object cannot be seen from its front.
+    """
+    images = render(item.mesh, cameras, light=light, nearest=item.palette)
     if images.alpha[0].max() < 0.5:
         raise V3DError("thinner than a pixel, seen from this front")
     views = Views(images.rgb, images.alpha, cameras)
@@ -162,8 +188,8 @@ def render_record(
         licence=licence,
         views=views,
         photo=photo_of(views),
-        depth=images.depth if settings.depth else None,
-        normal=images.normal if settings.normal else None,
+        depth=images.depth if depth else None,
+        normal=images.normal if normal else None,
     )
 
 

@@ -75,3 +75,38 @@ class RenderScenesSettings:
     split: str = "all"
     untextured: bool = False
     seed: int = 0
+
+
+@dataclass(frozen=True)
+class FreshOrbits:
+    """Orbits that are rendered while a network trains on them, instead of shards on disk.
+
+    Attributes:
+        meshes: mesh files, folders, manifests (.json), packed corpora (.npz); none of them: train on `data`.
+        index: JSON list with `id`, `split`, `licence` of objects that come without them (packed corpora).
+        split: only objects of this split; "all" takes every one.
+        untextured: take objects without colours, in grey.
+        procedural: share of the orbits whose object is made up (`v3d make-objects`).
+        combined: share of the orbits that show two objects together, one on top of the other or beside it.
+        tilted: share of the orbits whose photo is taken from another height: the object leans towards it.
+        elevations: lowest and highest elevation of those photos, in degrees.
+        first_orbits: rendered before the first step.
+        orbits_per_step: new ones in every step, on average; steps wait for them.
+        orbit_gigabytes: memory of the training device that orbits fill; then the newest replace the oldest.
+    """
+
+    meshes: tuple[Path, ...] = ()
+    index: Path | None = None
+    split: str = "all"
+    untextured: bool = False
+    procedural: float = 0.3
+    combined: float = 0.12
+    tilted: float = 0.4
+    elevations: tuple[float, float] = (-10.0, 40.0)
+    first_orbits: int = 200
+    orbits_per_step: float = 0.5
+    orbit_gigabytes: float = 2.0
+
+    def rendered_by(self, step: int) -> int:
+        """Orbits that step number `step` (from 0) waits for: how far rendering must have come."""
+        return self.first_orbits + int(step * self.orbits_per_step)

@@ -13,6 +13,7 @@ import math
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 from v3d.cameras import ORBIT_RADIUS, ORBIT_VIEWS, WIDE_FOV, Cameras, intrinsics, look_at, orbit
 from v3d.data.random_numbers import uniform
@@ -37,6 +38,8 @@ class OrbitVariant:
         warp: smooth distortion of its shape, None for none.
         channels: permutation of the colour channels.
         gain: [3] colour gain.
+        elevation: degrees above the horizon from which the photo is taken. Cameras stay level, so the object
+            leans: its top comes towards the front camera by as much (`seen_from`).
     """
 
     front: float = 0.0
@@ -46,6 +49,7 @@ class OrbitVariant:
     warp: Warp | None = None
     channels: tuple[int, int, int] = (0, 1, 2)
     gain: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    elevation: float = 0.0
 
 
 DEFAULT_LIGHT = Light(torch.tensor([1.0, 0.6, 1.2]), ambient=0.7)
@@ -78,6 +82,20 @@ def random_variant(generator: torch.Generator) -> OrbitVariant:
     )
 
 
+def seen_from(variant: OrbitVariant, elevation: float) -> OrbitVariant:
+    """The variant with a photo from `elevation` degrees; its light, fixed to the object, leans with it."""
+    light = variant.light
+    if light is not None:
+        light = replace(light, direction=leaning(light.direction, elevation))
+    return replace(variant, light=light, elevation=elevation)
+
+
+def leaning(points: Tensor, degrees: float) -> Tensor:
+    """Points [..., 3] turned about the y axis: what was straight up leans towards +x, the front camera."""
+    c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    return points @ points.new_tensor([[c, 0.0, s], [0.0, 1.0, 0.0], [-s, 0.0, c]]).T
+
+
 def around(views: int, size: int, generator: torch.Generator) -> Cameras:
     """`views` cameras (field of view `WIDE_FOV`) in random directions around the object.
 
@@ -92,7 +110,7 @@ def around(views: int, size: int, generator: torch.Generator) -> Cameras:
 
 
 def vary(mesh: Mesh, variant: OrbitVariant) -> Mesh:
-    """The mesh in the proportions and colours of `variant`, turned to its front."""
+    """The mesh in the proportions and colours of `variant`, turned to its front and to its elevation."""
     turn = math.radians(-variant.front)
     rotation = torch.tensor(
         [[math.cos(turn), -math.sin(turn), 0.0], [math.sin(turn), math.cos(turn), 0.0], [0.0, 0.0, 1.0]]
@@ -101,9 +119,10 @@ def vary(mesh: Mesh, variant: OrbitVariant) -> Mesh:
     if variant.mirror:
         stretch = stretch * torch.tensor([1.0, -1.0, 1.0])
     vertices = mesh.vertices if variant.warp is None else variant.warp(mesh.vertices)
+    upright = (vertices * stretch) @ rotation.T
     return replace(
         mesh,
-        vertices=(vertices * stretch) @ rotation.T,
+        vertices=leaning(upright, variant.elevation) if variant.elevation else upright,
         faces=mesh.faces.flip(1) if variant.mirror else mesh.faces,
         texture=None
         if mesh.texture is None

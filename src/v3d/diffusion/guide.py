@@ -21,20 +21,19 @@ from v3d.networks.sources import Sources, camera_similarity
 GUIDE_WEIGHT = 0.2
 """Weight of the guide's colour beside the video model's where that is half transparent (`in_outlines`)."""
 
-OUTLINE, STEEPNESS = 0.45, 6.0
-"""The alpha at which a silhouette is cut, and how much steeper alpha becomes there (`firm_alpha`).
+OUTLINE, EDGE = 0.45, 2.0
+"""The alpha at which a silhouette is cut, and the pixels over which alpha then falls (`firm_alpha`).
 
 An expected silhouette is cut below one half because IoU forgives what is too large more than what is missing.
 A carved body wants it higher, since one view too small is enough to carve: 32 validation objects at 0.4, 0.44
-and 0.52 have a mask IoU of 0.713, 0.711 and 0.701 and a mesh IoU of 0.454, 0.460 and 0.472. Steep outlines
-cost PSNR, which likes fog (test split: 19.6 dB with a steepness of 1.5), but fog becomes torn surfaces in the
-mesh, and firm views a body. Under smoothed outlines (`smooth_outlines`) 6 has a better LPIPS than 4 for one
-photo (three validation objects: 0.324 against 0.337) and one as good for four (four objects: 0.113 against
-0.111), for 0.1 and 0.25 dB.
+and 0.52 have a mask IoU of 0.713, 0.711 and 0.701 and a mesh IoU of 0.454, 0.460 and 0.472. Firm outlines
+cost PSNR, which likes fog, but fog becomes torn surfaces in the mesh. Edges of two pixels are as good as fog
+four times as steep by PSNR, and better by LPIPS (docs/history.md).
 """
 
 SMOOTHING = 0.8
 """Standard deviation in pixels by which `smooth_outlines` smooths alpha."""
+_FLAT = 0.01  # the least slope of alpha a pixel that counts
 
 
 @dataclass(frozen=True)
@@ -214,16 +213,21 @@ def smooth_outlines(images: Tensor) -> Tensor:
 
 
 def firm_alpha(images: Tensor) -> Tensor:
-    """Images of the same straight colours under a steeper alpha, which is one half where it was `OUTLINE`.
+    """Images of the same straight colours whose silhouettes end within `EDGE` pixels, at `OUTLINE`.
 
     What a model is unsure of it renders half transparent, and on white that is washed out. The colour behind
-    the transparency is sound: it is taken off the white and composited again with the firmer alpha.
+    the transparency is sound: it is taken off the white and composited again with a firm alpha, which is the
+    distance to the level set of `OUTLINE`, (alpha - OUTLINE) / |grad alpha|, over `EDGE`, plus one half.
 
     Args:
         images: [V, 4, H, W] in [-1, 1], colour on white, then alpha.
     """
     rgb, alpha = ((images / 2 + 0.5).clamp(0, 1)).split([3, 1], 1)
-    firm = ((alpha - OUTLINE) * STEEPNESS + 0.5).clamp(0, 1)
+    padded = F.pad(alpha, (1, 1, 1, 1), mode="replicate")
+    across = (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]) / 2
+    down = (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]) / 2
+    slope = (across.square() + down.square()).sqrt().clamp_min(_FLAT)
+    firm = ((alpha - OUTLINE) / (EDGE * slope) + 0.5).clamp(0, 1)
     return torch.cat([_straight(rgb, alpha) * firm + 1 - firm, firm], 1) * 2 - 1
 
 

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from v3d.errors import V3DError
 from v3d.files import atomic
-from v3d.training.recipe import Recipe, from_json, to_json
+from v3d.training.recipe import Recipe
+from v3d.training.recipe_json import from_json, to_json
 
 FILE = "checkpoint.safetensors"
 """Name of a checkpoint in its run's folder."""

@@ -195,7 +195,7 @@ class SceneExamples:
         if len(rgb) < sources + views:
             raise V3DError(
                 f"A scene in {self._shards.folder} has {len(rgb)} views, too few for {sources} photos and"
-                f" {views} others: lower --sources or --views, or render longer clips."
+                f" {views} others: lower --source-counts or --views, or render longer clips."
             )
         chosen = torch.randperm(len(rgb), generator=generator)[: sources + views]
         x, new = _opaque(rgb[chosen]), chosen[sources:]

@@ -106,7 +106,7 @@ class OrbitGuides:
     def _make(cache: Path, shard: Shard, pixelnerf: PixelNeRF) -> Any:
         rows = []
         for row in range(len(shard.ids)):
-            photo, cameras = _images(shard.photo(row)[None]), orbit(ORBIT_VIEWS)
+            photo, cameras = images_of(shard.photo(row)[None]), orbit(ORBIT_VIEWS)
             shard.views(row)  # a damaged one shows itself here, not in the middle of the training
             rows.append(render_bytes(pixelnerf, photo, cameras[0], cameras))
         images, depth = (torch.stack(part) for part in zip(*rows, strict=True))
@@ -122,16 +122,56 @@ class OrbitGuides:
         if views < ORBIT_VIEWS:
             frames = torch.randperm(ORBIT_VIEWS, generator=generator)[:views]
         guide, depth = (kept.get_slice(name)[row][frames] for name in ("images", "depth"))
-        rows = [shard.photo(row), *(shard.view(row, k) for k in frames.tolist())]
-        images, mirrored = recoloured(torch.cat([torch.stack(rows), guide.permute(0, 2, 3, 1)]), generator)
-        x = _images(images)
-        if mirrored:
-            frames, depth = -frames % ORBIT_VIEWS, depth.flip(-1)
-        photos, cameras = x[:1], orbit(ORBIT_VIEWS)[[0, *frames.tolist()]]
-        guided = make_guide(
-            x[1 + views :], depth.float(), photos, cameras[:1], cameras[1:], self._warps, opaque=self._opaque
+        seen = torch.stack([shard.view(row, k) for k in frames.tolist()])
+        photos = OrbitImages(shard.photo(row)[None], torch.zeros(1, dtype=torch.int64))
+        return recoloured_orbit(
+            photos, OrbitImages(seen, frames), guide, depth, self._warps, generator, opaque=self._opaque
         )
-        return GuidedViews(x[1 : 1 + views], guided, photos, cameras)
+
+
+@dataclass(frozen=True)
+class OrbitImages:
+    """Images of an orbit.
+
+    Attributes:
+        images: uint8 [N, S, S, 4] colour on white, then alpha.
+        frames: [N] which of the orbit's 18 cameras each was taken by.
+    """
+
+    images: Tensor
+    frames: Tensor
+
+
+def recoloured_orbit(
+    photos: OrbitImages,
+    views: OrbitImages,
+    guide: Tensor,
+    depth: Tensor,
+    warps: int,
+    generator: torch.Generator,
+    *,
+    opaque: bool,
+) -> GuidedViews:
+    """Views of an orbit with their guide, photos and guide in one random appearance.
+
+    Args:
+        photos: that the guide was rendered from.
+        views: V of them.
+        guide, depth: PixelNeRF's part of these views, as `render_bytes` returns it.
+        warps: photos that are warped to every view.
+        generator: of the appearance.
+        opaque: PixelNeRF's own setting.
+    """
+    n, v = len(photos.images), len(views.images)
+    images, mirrored = recoloured(
+        torch.cat([photos.images, views.images, guide.permute(0, 2, 3, 1)]), generator
+    )
+    x, frames = images_of(images), torch.cat([photos.frames, views.frames])
+    if mirrored:
+        frames, depth = -frames % ORBIT_VIEWS, depth.flip(-1)
+    cameras = orbit(ORBIT_VIEWS).to(x.device)[frames]
+    guided = make_guide(x[n + v :], depth.float(), x[:n], cameras[:n], cameras[n:], warps, opaque=opaque)
+    return GuidedViews(x[n : n + v], guided, x[:n], cameras)
 
 
 class SceneGuides:
@@ -172,7 +212,7 @@ class SceneGuides:
 
     def _make(self, cache: Path, i: int, pixelnerf: PixelNeRF, counts: Sequence[int], views: int) -> Any:
         rgb, cameras, _ = self._shards[i]
-        x, generator = _images(rgb), torch.Generator().manual_seed(zlib.crc32(f"{i} {len(rgb)}".encode()))
+        x, generator = images_of(rgb), torch.Generator().manual_seed(zlib.crc32(f"{i} {len(rgb)}".encode()))
         tensors: dict[str, Tensor] = {}
         for n in counts:
             chosen = torch.randperm(len(rgb), generator=generator)[: n + views]
@@ -192,8 +232,8 @@ class SceneGuides:
         chosen = chosen[: sources + views]
         rgb, cameras, _ = self._shards[i]
         channels = torch.randperm(3, generator=generator)
-        x = _images(rgb[chosen][..., channels])
-        images = _images(guide[:views].permute(0, 2, 3, 1)[..., channels])
+        x = images_of(rgb[chosen][..., channels])
+        images = images_of(guide[:views].permute(0, 2, 3, 1)[..., channels])
         photos, (given, new) = x[:sources], (cameras[chosen[:sources]], cameras[chosen[sources:]])
         guided = make_guide(
             images, depth[:views].float(), photos, given, new, self._warps, opaque=self._opaque
@@ -213,13 +253,13 @@ def render_bytes(
         photo_cameras, cameras: of the photos and of the V views, in one world.
 
     Returns:
-        Images (127.5 (x + 1) of values in [-1, 1], rounded) and depth, both on the CPU.
+        Images (127.5 (x + 1) of values in [-1, 1], rounded) and depth, on the network's device.
     """
     images, depth = render_views(pixelnerf, photos.to(pixelnerf.position.device), photo_cameras, cameras)
-    return (images.add(1).mul(127.5).add(0.5).clamp(0, 255)).to(torch.uint8).cpu(), depth.half().cpu()
+    return (images.add(1).mul(127.5).add(0.5).clamp(0, 255)).to(torch.uint8), depth.half()
 
 
-def _images(pixels: Tensor) -> Tensor:
+def images_of(pixels: Tensor) -> Tensor:
     """uint8 [V, H, W, 3 or 4] -> [V, 4, H, W] in [-1, 1]; without alpha it is 1."""
     x = pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
     return x if x.shape[1] == 4 else torch.cat([x, torch.ones_like(x[:, :1])], 1)
@@ -235,5 +275,5 @@ def _open(cache: Path) -> Any:
 
 def _keep(cache: Path, tensors: dict[str, Tensor]) -> Any:
     with atomic(cache) as temporary:
-        save_file(tensors, temporary)
+        save_file({name: tensor.cpu() for name, tensor in tensors.items()}, temporary)
     return safe_open(cache, "pt")

@@ -11,7 +11,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from v3d.errors import V3DError
+from v3d.training.muon import Muon
 from v3d.training.recipe import Recipe
 
 
@@ -32,9 +32,6 @@ class Learner:
             network: float32; it is changed in place by every step.
             recipe: says how steps are made.
             precision: of the arithmetic.
-
-        Raises:
-            V3DError: this torch lacks the recipe's optimiser.
         """
         frozen = {id(p): p for p in network.parameters() if not p.requires_grad}  # shared by the copies
         self.network = network
@@ -48,8 +45,8 @@ class Learner:
 
     @property
     def rate(self) -> float:
-        """The learning rate of the last step."""
-        return float(self.optimizers[0].param_groups[0]["lr"])
+        """The recipe's learning rate as it was in the last step."""
+        return float(self.optimizers[-1].param_groups[0]["lr"])
 
     @torch.no_grad()
     def refresh_copy(self) -> None:
@@ -79,7 +76,7 @@ class Learner:
         rate = self._recipe.learning_rate * schedule(self._recipe, number, done)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group["factor"]
         for p, gradient in zip(self._trained, gradients, strict=True):
             p.grad = gradient
         norm = nn.utils.clip_grad_norm_(self._trained, self._recipe.clip)
@@ -102,28 +99,24 @@ class Learner:
 def make_optimizers(network: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
     """AdamW for everything, or Muon (steps of orthogonal matrices) for the matrices of transformer blocks.
 
-    Raises:
-        V3DError: this torch has no Muon.
+    AdamW's learning rate is `adamw_factor` of Muon's.
     """
 
     def is_hidden_matrix(name: str, p: Tensor) -> bool:
         return name.startswith("blocks.") and p.ndim == 2 and not name.endswith("modulation")
 
     muon = recipe.optimizer == "muon"
-    if muon and not hasattr(torch.optim, "Muon"):
-        raise V3DError(f"torch {torch.__version__} has no Muon; install torch 2.9 or say --optimizer adamw.")
     trained = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
     matrices = [p for name, p in trained if muon and is_hidden_matrix(name, p)]
     chosen = {id(p) for p in matrices}
     rest = [p for _, p in trained if id(p) not in chosen]
     rate, decay = recipe.learning_rate, recipe.weight_decay
+    groups = [{"params": rest, "factor": recipe.adamw_factor if matrices else 1.0}]
     optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(rest, lr=rate, betas=(0.9, recipe.beta2), weight_decay=decay, fused=True)
+        torch.optim.AdamW(groups, lr=rate, betas=(0.9, recipe.beta2), weight_decay=decay, fused=True)
     ]
     if matrices:
-        optimizers.append(
-            torch.optim.Muon(matrices, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
-        )
+        optimizers.append(Muon([{"params": matrices, "factor": 1.0}], lr=rate, weight_decay=decay))
     return optimizers
 
 

@@ -125,7 +125,8 @@ class _Training:
 
     def step(self, done: float, clock: _Clock, asked: threading.Event) -> bool:
         """Take one step, `done` in [0, 1] of the way; returns whether the processes agree to stop."""
-        progress, batch = self.progress, self._task.batch_size(done)
+        progress = self.progress
+        batch = self._task.batch_size(progress.step, done)
         gradients = self._gradients(done, batch)
         seconds, stop = self._processes.sum_(
             gradients, [clock.seconds() if self._processes.main else 0.0, float(asked.is_set())]

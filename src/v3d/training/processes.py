@@ -79,6 +79,11 @@ class Processes:
             tensor.copy_(part.view_as(tensor))
         return [float(x) for x in total.tolist()]
 
+    def broadcast_(self, tensor: Tensor, rank: int) -> None:
+        """Replace a tensor by that of process `rank`; all processes call this in one order."""
+        if self.size > 1:
+            torch.distributed.broadcast(tensor, rank)
+
     def wait(self) -> None:
         """Wait until all processes have come this far."""
         if self.size > 1:

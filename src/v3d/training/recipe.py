@@ -5,16 +5,12 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import types
-import typing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+from v3d.data.settings import FreshOrbits
 from v3d.diffusion.configs import OrbitDiTConfig
-from v3d.errors import V3DError
 from v3d.networks.configs import PixelNeRFConfig, VAEConfig
 
 DataKind = Literal["orbits", "scenes"]
@@ -34,8 +30,9 @@ class Recipe:
         steps: length of the run in optimiser steps; 0 goes by the clock.
         batch: samples of a step, over all processes.
         accumulate: parts into which each process cuts its share of a step to fit in memory.
-        optimizer: "adamw", or "muon" (torch 2.9) for matrices of transformer blocks and AdamW for the rest.
+        optimizer: "adamw", or "muon" for matrices of transformer blocks and AdamW for the rest.
         learning_rate: largest.
+        adamw_factor: of that rate, which the weights beside Muon's take.
         beta2: of AdamW.
         weight_decay: of the weights, per step and learning rate.
         clip: bound of the gradient's norm.
@@ -56,6 +53,7 @@ class Recipe:
     accumulate: int = 1
     optimizer: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = 1e-3
+    adamw_factor: float = 1.0
     beta2: float = 0.95
     weight_decay: float = 0.01
     clip: float = 1.0
@@ -107,21 +105,27 @@ class VAERecipe(Recipe):
 
 @dataclass(frozen=True)
 class PixelNeRFRecipe(Recipe):
-    """PixelNeRF: new views of objects from one photo, or of scenes from several.
+    """PixelNeRF: new views of objects from one photo or several, or of scenes from several.
 
     Attributes:
         examples: what the data are: "orbits" (`v3d render`) or "scenes" (`v3d render-scenes`).
-        sources: most photos of a scene; orbits have one.
+        fresh: orbits that are rendered while the network trains; where it names meshes, `data` is not read.
+        source_counts: numbers of photos, one chosen for each step; orbits of `data` have one. Steps with
+            several photos of fresh orbits have so many times fewer samples.
         photos_only_after: fraction of the run until which half of the orbits begin at any of their views;
             after it the source is always the photo, framed by the law.
         views: of a clip that a step draws rays from.
         rays: random ones of each view.
         pixels: side to which views are reduced before rays are drawn.
+        full_size_after: fraction of the run after which rays are drawn from whole views; of fresh orbits.
         network: its sizes. `imagenet` is better for scenes; of objects it makes the network overfit.
-        depth_loss: weight of |ln(depth / true depth)|, where the data have depth (scenes).
+        depth_loss: weight of |ln(depth / true depth)|, where the data have depth (scenes, fresh orbits).
         lpips: weight of the perceptual distance of a square of neighbouring pixels; 0 leaves it out. Squared
             errors alone ask for the mean of what may be there, which is a blur.
-        square: side of that square, in pixels of the whole view; its area is a multiple of `rays`.
+        lpips_after: fraction of the run after which that counts.
+        square: side of that square, in pixels of the whole view.
+        square_share: share of the samples that have a square; each then counts as much more.
+        square_error: weight of the squared error of the square's colours.
     """
 
     batch: int = 16
@@ -130,22 +134,56 @@ class PixelNeRFRecipe(Recipe):
     warmup: int = 50
     ema: float = 0.997
     examples: DataKind = "orbits"
-    sources: int = 1
+    fresh: FreshOrbits = FreshOrbits()  # noqa: RUF009 (frozen)
+    source_counts: tuple[int, ...] = (1,)
     photos_only_after: float = 0.75
     views: int = 5
     rays: int = 128
     pixels: int = 64
+    full_size_after: float = 1.0
     network: PixelNeRFConfig = PixelNeRFConfig(samples=24)  # noqa: RUF009 (frozen)
     depth_loss: float = 0.05
     lpips: float = 0.03
+    lpips_after: float = 0.0
     square: int = 32
+    square_share: float = 1.0
+    square_error: float = 0.0
+
+    @staticmethod
+    def large() -> PixelNeRFRecipe:
+        """One to four photos from any height: half a million samples, minutes on a large GPU.
+
+        The recipe of the larger weights that ship; docs/training.md says how their run differed.
+        """
+        return PixelNeRFRecipe(
+            fresh=FreshOrbits(first_orbits=600, orbits_per_step=7.2, orbit_gigabytes=45.0),
+            steps=4423,
+            batch=128,
+            learning_rate=1.5e-3,
+            adamw_factor=0.533,
+            warmup=100,
+            flat=0.55,
+            ema=0.998,
+            source_counts=(1,) * 12 + (2, 3, 4),
+            views=4,
+            rays=96,
+            full_size_after=0.5,
+            network=PixelNeRFConfig(
+                width=512, depth=12, grid=64, planes=48, channels=12, hidden=64, samples=32, fine=32
+            ),
+            depth_loss=0.02,
+            lpips=0.02,
+            lpips_after=0.5,
+            square_share=0.25,
+            square_error=0.25,
+        )
 
     @staticmethod
     def scenes() -> PixelNeRFRecipe:
         """One to four sources; depths from a camera's feet to the end of the ground."""
         return PixelNeRFRecipe(
             examples="scenes",
-            sources=4,
+            source_counts=(1, 2, 3, 4),
             batch=8,
             network=PixelNeRFConfig(
                 width=192, depth=5, planes=40, near=0.1, far=10.0, samples=40, texture=12, imagenet=True
@@ -163,6 +201,7 @@ class PixelNeRFRecipe(Recipe):
             ema=0.95,
             warmup=5,
             log_steps=10,
+            fresh=FreshOrbits(first_orbits=6, orbits_per_step=0.1),
             views=3,
             rays=64,
             pixels=32,
@@ -176,6 +215,8 @@ class VideoRecipe(Recipe):
 
     Attributes:
         examples: what the data are: "orbits" (`v3d render`) or "scenes" (`v3d render-scenes`).
+        fresh: orbits that are rendered while the network trains, each with its guide; where it names meshes,
+            `data` is not read.
         pixelnerf: folder of a trained PixelNeRF, whose views are the guide; None takes the one that ships.
         source_counts: numbers of photos, one chosen for each step.
         views: generated together in most steps: random ones of an orbit, the cheapest way to learn it.
@@ -197,6 +238,7 @@ class VideoRecipe(Recipe):
     warmup: int = 50
     ema: float = 0.998
     examples: DataKind = "orbits"
+    fresh: FreshOrbits = FreshOrbits()  # noqa: RUF009 (frozen)
     pixelnerf: Path | None = None
     source_counts: tuple[int, ...] = (1,)
     views: int = 4
@@ -210,6 +252,40 @@ class VideoRecipe(Recipe):
     lpips: float = 8.0
     guidance: float = 1.0
     sampler_steps: int = 1
+
+    @staticmethod
+    def large() -> VideoRecipe:
+        """A diffusion model of whole orbits, trained at all noise levels, for a sampler of many steps.
+
+        Its guides are of one, two or four photos from any height. Minutes on a large GPU.
+        """
+        return VideoRecipe(
+            fresh=FreshOrbits(
+                procedural=0.25,
+                combined=0.08,
+                tilted=0.25,
+                elevations=(-10.0, 35.0),
+                first_orbits=400,
+                orbits_per_step=2.0,
+                orbit_gigabytes=24.0,
+            ),
+            steps=7500,
+            batch=48,
+            learning_rate=1.2e-3,
+            adamw_factor=0.5,
+            warmup=100,
+            flat=0.5,
+            ema=0.999,
+            source_counts=(1, 1, 1, 1, 1, 2, 4),
+            views=6,
+            all_views_after=0.75,
+            network=OrbitDiTConfig(channels=(64, 96, 192), width=384, depth=8, sigma_data=0.4),
+            P_mean=-1.0,
+            P_std=1.4,
+            first_steps=0.1,
+            lpips=0.0,
+            sampler_steps=12,
+        )
 
     @staticmethod
     def scenes() -> VideoRecipe:
@@ -236,6 +312,7 @@ class VideoRecipe(Recipe):
             ema=0.95,
             warmup=5,
             log_steps=10,
+            fresh=FreshOrbits(first_orbits=6, orbits_per_step=0.1),
             network=OrbitDiTConfig(channels=(16, 16, 32), width=64, depth=1),
         )
 
@@ -301,47 +378,3 @@ class SVDRecipe(Recipe):
     augmentation_std: float = 0.5
     guidance: float = 3.5
     sampler_steps: int = 25
-
-
-RECIPES: dict[str, type[Recipe]] = {
-    "vae": VAERecipe,
-    "pixelnerf": PixelNeRFRecipe,
-    "video": VideoRecipe,
-    "svd": SVDRecipe,
-}
-"""The kinds of recipes by their names in checkpoints."""
-
-
-def to_json(recipe: Recipe) -> str:
-    """The recipe as a JSON object; `recipe` in it names its kind."""
-    name = next(name for name, kind in RECIPES.items() if type(recipe) is kind)
-    return json.dumps({"recipe": name, **dataclasses.asdict(recipe)}, default=str)
-
-
-def from_json(text: str) -> Recipe:
-    """The recipe that `to_json` wrote.
-
-    Raises:
-        V3DError: it is of another version of V3D, or no recipe at all.
-    """
-    try:
-        values: dict[str, Any] = json.loads(text)
-        recipe: Recipe = _typed(values, RECIPES[values.pop("recipe")])
-        return recipe
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise V3DError(
-            f"This is no recipe of this version of V3D ({type(error).__name__}: {error})."
-        ) from error
-
-
-def _typed(value: Any, hint: Any) -> Any:
-    """A JSON value as what the hint says: JSON knows neither dataclasses nor paths nor tuples."""
-    if value is None:
-        return None
-    if dataclasses.is_dataclass(hint):
-        hints = typing.get_type_hints(hint)
-        return hint(**{name: _typed(entry, hints[name]) for name, entry in value.items()})  # type: ignore[operator]
-    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    if Path in kinds:
-        return Path(value)
-    return tuple(value) if isinstance(value, list) else value

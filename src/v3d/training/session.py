@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -34,6 +35,7 @@ def train(
     resume: bool = False,
     device: Device = "auto",
     threads: int | None = None,
+    workers: int | None = None,
     on_line: OnLine | None = None,
 ) -> Progress:
     """Train the recipe's model in the folder `out`; `out/model` holds weights that load, always.
@@ -46,6 +48,8 @@ def train(
         resume: go on from `out`'s checkpoint; `resume_training` takes the recipe from there, too.
         device: "auto" takes a CUDA device where there is one.
         threads: of torch on the CPU.
+        workers: processes that render fresh orbits, where the recipe names meshes; 0 renders in this one,
+            None takes all cores but one. Their number changes no result.
         on_line: called with every line of the log.
 
     Raises:
@@ -57,8 +61,9 @@ def train(
     if threads is not None:
         torch.set_num_threads(threads)
     processes = Processes.open(device)
-    task = make_task(recipe, processes, None if init is None else weights_folder(init))
-    with _locked(out) if processes.main else nullcontext():
+    workers = spare_cores() if workers is None else workers
+    task = make_task(recipe, processes, None if init is None else weights_folder(init), workers)
+    with closing(task), _locked(out) if processes.main else nullcontext():
         return loop.run(
             task, recipe, out, minutes=minutes, resume=resume, processes=processes, on_line=on_line
         )
@@ -92,6 +97,7 @@ def resume_training(
     minutes: float | None = None,
     device: Device = "auto",
     threads: int | None = None,
+    workers: int | None = None,
     on_line: OnLine | None = None,
 ) -> Progress:
     """Go on with the run in `out`, by the recipe in its checkpoint.
@@ -101,22 +107,43 @@ def resume_training(
         minutes: stop cleanly after so much time.
         device: "auto", "cpu" or "cuda".
         threads: of torch on the CPU.
+        workers: processes that render fresh orbits, where the recipe names meshes; 0 renders in this one,
+            None takes all cores but one. Their number changes no result.
         on_line: called with every line of the log.
 
     Raises:
         V3DError: the checkpoint or its data are missing, another process trains there, the disk is full.
     """
     recipe = read_recipe(out)
-    return train(recipe, out, minutes=minutes, resume=True, device=device, threads=threads, on_line=on_line)
+    return train(
+        recipe,
+        out,
+        minutes=minutes,
+        resume=True,
+        device=device,
+        threads=threads,
+        workers=workers,
+        on_line=on_line,
+    )
 
 
-def make_task(recipe: Recipe, processes: Processes = SINGLE_PROCESS, init: Path | None = None) -> Task:
+def spare_cores() -> int:
+    """Cores that this process may use, but for one; at least 1."""
+    available = getattr(os, "sched_getaffinity", None)
+    cores = len(available(0)) if available else os.cpu_count() or 1
+    return max(1, cores - 1)
+
+
+def make_task(
+    recipe: Recipe, processes: Processes = SINGLE_PROCESS, init: Path | None = None, workers: int = 0
+) -> Task:
     """Open the data and make the network that the recipe trains.
 
     Args:
         recipe: what is trained, and how.
         processes: this process among those that train together.
         init: folder of weights to start from.
+        workers: processes that render fresh orbits for this one; 0 renders them in it.
 
     Raises:
         V3DError: data or weights are missing or do not fit the recipe.
@@ -124,7 +151,7 @@ def make_task(recipe: Recipe, processes: Processes = SINGLE_PROCESS, init: Path 
     if isinstance(recipe, VAERecipe):
         return VAETask(recipe, processes, init)
     if isinstance(recipe, PixelNeRFRecipe):
-        return PixelNeRFTask(recipe, processes, init)
+        return PixelNeRFTask(recipe, processes, init, workers)
     if isinstance(recipe, SVDRecipe):
         if init is not None:
             raise V3DError(
@@ -134,4 +161,4 @@ def make_task(recipe: Recipe, processes: Processes = SINGLE_PROCESS, init: Path 
 
         return SVDTask(recipe, processes)
     assert isinstance(recipe, VideoRecipe)
-    return VideoTask(recipe, processes, init)
+    return VideoTask(recipe, processes, init, workers)

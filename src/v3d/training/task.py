@@ -10,6 +10,11 @@ import torch
 from torch import Tensor, nn
 
 
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """Random numbers that all samples of a step share."""
+    return torch.Generator().manual_seed(2 * (seed * 1_000_003 + step))
+
+
 @dataclass(frozen=True)
 class BatchShare:
     """The part of a step's batch that is computed at once.
@@ -34,7 +39,7 @@ class BatchShare:
 
     def generator(self) -> torch.Generator:
         """Random numbers that all samples of the step share."""
-        return torch.Generator().manual_seed(2 * (self.seed * 1_000_003 + self.step))
+        return step_generator(self.seed, self.step)
 
     def sample_generator(self, sample: int, device: torch.device | str = "cpu") -> torch.Generator:
         """Random numbers of one sample, wherever and with whichever others it is computed."""
@@ -51,8 +56,8 @@ class Task(Protocol):
 
     network: nn.Module
 
-    def batch_size(self, done: float) -> int:
-        """Samples of a step, `done` in [0, 1] of the way."""
+    def batch_size(self, step: int, done: float) -> int:
+        """Samples of step number `step`, `done` in [0, 1] of the way."""
         ...
 
     def losses(self, network: nn.Module, share: BatchShare) -> dict[str, Tensor]:
@@ -68,6 +73,10 @@ class Task(Protocol):
 
     def refresh(self) -> None:
         """Take in data that have arrived since the last look."""
+        ...
+
+    def close(self) -> None:
+        """End what the task has started: processes that render."""
         ...
 
     def export(self, network: nn.Module, folder: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,35 +13,18 @@ from torch import Tensor, nn
 from v3d.errors import V3DError
 from v3d.metrics import decibels
 from v3d.networks.perceptual import Perceptual
-from v3d.networks.pixelnerf import PixelNeRF, load_pixelnerf
+from v3d.networks.pixelnerf import Frusta, PixelNeRF, load_pixelnerf
 from v3d.networks.sources import Sources, camera_similarity
 from v3d.networks.volume_rendering import Rendered
-from v3d.training.examples import Clip, Examples, open_examples
+from v3d.training.examples import Clip
 from v3d.training.export import export_pixelnerf
-from v3d.training.order import Order
+from v3d.training.fresh_rays import FreshRays
 from v3d.training.processes import SINGLE_PROCESS, Processes
+from v3d.training.rays import ExampleRays, RayData, Squares, open_sized, squares_of
 from v3d.training.recipe import PixelNeRFRecipe
-from v3d.training.task import BatchShare
+from v3d.training.task import BatchShare, step_generator
 
 _VALIDATION, _SHOWN = 32, 8
-
-
-@dataclass(frozen=True)
-class Sample:
-    """What a step draws of one clip: R random rays, and the rays of a square of neighbouring pixels.
-
-    Attributes:
-        sources: its photos (B = 1).
-        rays: [R + square^2, 7] origins, directions, and where in its interval each sample lies; those of the
-            square come last.
-        truth: [R, 5] what the random rays show: premultiplied colour, alpha, camera depth (0: unknown).
-        square: [square, square, 3] what the others show, on white; [0] where no square is asked for.
-    """
-
-    sources: Sources
-    rays: Tensor
-    truth: Tensor
-    square: Tensor
 
 
 class PixelNeRFTask:
@@ -49,14 +32,18 @@ class PixelNeRFTask:
 
     Attributes:
         network: PixelNeRF.
-        data: the training examples.
+        data: where its batches come from.
     """
 
     network: nn.Module
-    data: Examples
+    data: RayData
 
     def __init__(
-        self, recipe: PixelNeRFRecipe, processes: Processes = SINGLE_PROCESS, init: Path | None = None
+        self,
+        recipe: PixelNeRFRecipe,
+        processes: Processes = SINGLE_PROCESS,
+        init: Path | None = None,
+        workers: int = 0,
     ) -> None:
         """Open the data and make the network.
 
@@ -64,14 +51,16 @@ class PixelNeRFTask:
             recipe: what is trained, and how.
             processes: this process among those that train together.
             init: folder of a PixelNeRF to start from; its sizes must be the recipe's.
+            workers: processes that render fresh orbits for this one; 0 renders them in it.
 
         Raises:
             V3DError: data or weights are missing or do not fit, or the recipe's sizes do not.
         """
         check_sizes(recipe)
         self.recipe, self.processes = recipe, processes
-        self.refresh()
-        self._validation = None if recipe.validation is None else self._open(recipe.validation)
+        fresh = bool(recipe.fresh.meshes)
+        self.data = FreshRays(recipe, processes, workers) if fresh else ExampleRays(recipe)
+        self._validation = None if recipe.validation is None else open_sized(recipe, recipe.validation)
         config = replace(recipe.network, opaque=self.data.opaque)
         torch.manual_seed(recipe.seed)
         net = PixelNeRF(config) if init is None else load_pixelnerf(init).requires_grad_(True).train()
@@ -82,79 +71,66 @@ class PixelNeRFTask:
         self.network = net.to(processes.device)
         self.perceptual = Perceptual.load("lpips", device=processes.device) if recipe.lpips else None
 
-    def _open(self, folder: Path) -> Examples:
-        data, size = open_examples(self.recipe.examples, folder), self.recipe.network.size
-        if data.size != size:
-            raise V3DError(
-                f"The views in {folder} have {data.size} pixels, the recipe wants {size}: "
-                f"say --size {data.size}, or render others."
-            )
-        return data
-
     def refresh(self) -> None:
-        """Open the data anew, with what has arrived."""
-        self.data = self._open(self.recipe.data)
-        self.order = Order(len(self.data), self.recipe.seed)
+        """Take in data that have arrived."""
+        self.data.refresh()
 
-    def batch_size(self, done: float) -> int:
-        """Clips of a step; always the recipe's."""
-        return self.recipe.batch
+    def close(self) -> None:
+        """End processes that render."""
+        self.data.close()
+
+    def _photos(self, generator: torch.Generator) -> int:
+        """How many photos the sets of a step have: the first thing that its generator decides."""
+        counts = self.recipe.source_counts
+        return counts[int(torch.randint(len(counts), (), generator=generator))]
+
+    def batch_size(self, step: int, done: float) -> int:
+        """Sets of photos of a step."""
+        return self.data.batch_size(self._photos(step_generator(self.recipe.seed, step)))
 
     def losses(self, network: nn.Module, share: BatchShare) -> dict[str, Tensor]:
-        """Per clip [B]: squared error of rays with depth error and LPIPS, and these apart."""
-        r = self.recipe
-        count = 1 + int(torch.randint(r.sources, (), generator=share.generator()))  # the same for all samples
-        samples = [self._sample(share, j, count) for j in share.samples]
-        sources = Sources.stack([s.sources for s in samples]).to(share.device)
-        rays = torch.stack([s.rays for s in samples]).to(share.device)
-        out: Rendered = network(sources, *torch.split(rays, [3, 3, 1], -1))
-        truth = torch.stack([s.truth for s in samples]).to(share.device)
-        colours, depth = torch.split(truth, [4, 1], -1)
-        n_random = colours.shape[1]  # random rays; those of the square come after them
-        error = torch.cat([out.rgb, out.alpha[..., None]], -1)[:, :n_random] - colours
-        has_depth, z = depth[..., 0] > 0, out.depth[:, :n_random]
-        ratio = z.clamp_min(1e-3) / depth[..., 0].where(has_depth, z.detach().clamp_min(1e-3))
-        depth_error = (ratio.log().abs() * has_depth).mean(1)
+        """Per set [B]: squared error of rays with depth error and LPIPS, and these apart."""
+        assert isinstance(network, PixelNeRF)
+        r, generator = self.recipe, share.generator()
+        batch = self.data.draw(share, self._photos(generator), generator)
+        frusta = network.encode(batch.sources)
+        origins, directions, jitter = torch.split(batch.rays, [3, 3, 1], -1)
+        out = network.render(frusta, origins, directions, None, jitter)
+        colours, depth = torch.split(batch.truth, [4, 1], -1)
+        error = torch.cat([out.rgb, out.alpha[..., None]], -1) - colours
+        depth_error = log_depth_error(out, depth[..., 0])
         values = {
             "loss": error.square().mean((1, 2)) + r.depth_loss * depth_error,
             "psnr of rays": decibels(error[..., :3].square().mean((1, 2))),
         }
         shape_errors = {"depth": depth_error, "alpha": error[..., 3].square().mean(1)}
         values |= {name: shape_errors[name] for name in self.data.metrics}
-        if self.perceptual is not None:
-            on_white = (out.rgb + 1 - out.alpha[..., None])[:, n_random:]
-            generated = torch.unflatten(on_white, 1, (r.square, r.square))
-            lpips = self._lpips(generated, torch.stack([s.square for s in samples]).to(share.device))
-            values |= {"loss": values["loss"] + r.lpips * lpips, "lpips": lpips}
+        if batch.squares is not None:
+            lpips, squared = self._of_squares(network, frusta, batch.squares)
+            more = share.batch / squares_of(r, share)  # for the samples that have none
+            on_top = more * (r.lpips * lpips + r.square_error * squared)
+            without = values["loss"].new_full((len(share.samples) - len(lpips),), torch.nan)
+            values["lpips"] = torch.cat([lpips, without])
+            values["loss"] = values["loss"] + torch.cat([on_top, without]).nan_to_num(0)
         return values
 
-    def _sample(self, share: BatchShare, j: int, count: int) -> Sample:
-        """Sample `j` of a step, from `count` photos."""
-        r, g = self.recipe, share.sample_generator(j)
-        any_front = share.done < r.photos_only_after
-        clip = self.data.clip(self.order[share.position + j], count, r.views, g, any_front=any_front)
-        near = camera_similarity(clip.source_cameras, clip.target_cameras)
-        origins, directions, colours, depth = draw_rays(clip, r.pixels, r.rays, g)
-        rays = torch.cat([origins, directions, torch.rand(len(origins), 1, generator=g)], -1)
-        square = colours.new_zeros(0)
-        if self.perceptual is not None:
-            origins, directions, square = draw_square(clip, r.square, g)
-            middle = torch.full((len(origins), 1), 0.5)
-            rays = torch.cat([rays, torch.cat([origins, directions, middle], -1)])
-            near = torch.cat([near, near[:, :1].expand(-1, r.square**2 // r.rays)], 1)
-        sources = Sources.of(clip.sources * 2 - 1, clip.source_cameras, near)
-        return Sample(sources, rays, torch.cat([colours, depth], -1), square)
+    def _of_squares(self, network: PixelNeRF, frusta: Frusta, squares: Squares) -> tuple[Tensor, Tensor]:
+        """[Q] LPIPS and squared error of squares, LPIPS of squares twice enlarged.
 
-    def _lpips(self, generated: Tensor, true: Tensor) -> Tensor:
-        """[B] LPIPS of squares [B, S, S, 3], twice enlarged: its first layer has a stride of four pixels."""
+        Its first layer has a stride of four pixels.
+        """
         assert self.perceptual is not None
+        out = network.render(squares.frusta(frusta), *squares.rays.split(3, -1))
+        true = squares.colours
+        generated = (out.rgb + 1 - out.alpha[..., None]).view_as(true)
         a, b = (
             F.interpolate(x.permute(0, 3, 1, 2).float(), scale_factor=2.0, mode="bilinear").permute(
                 0, 2, 3, 1
             )
             for x in (generated, true)
         )
-        return self.perceptual.distances(a, self.perceptual.prepare(b))
+        lpips = self.perceptual.distances(a, self.perceptual.prepare(b))
+        return lpips, (generated - true).square().mean((1, 2, 3))
 
     def export(self, network: nn.Module, folder: Path) -> None:
         """Write the PixelNeRF's weights and sizes."""
@@ -168,8 +144,9 @@ class PixelNeRFTask:
         Beside it the PSNR of repeating the first source, of the views in reverse order (which a network that
         has learned to turn does not resemble), and of views from around, if there are some.
         """
+        report = self.data.report()
         if self._validation is None:
-            return {}, None
+            return report, None
         assert isinstance(network, PixelNeRF)
         rows: list[Tensor] = []
         psnrs: dict[str, list[Tensor]] = defaultdict(list)
@@ -192,21 +169,29 @@ class PixelNeRFTask:
                 chosen = list(range(0, len(true), max(1, len(true) // 6)))[:6]
                 pictures = [repeated[0], *(x[k] for x in (generated, true) for k in chosen)]
                 rows.append(torch.cat([p[:3].permute(1, 2, 0) for p in pictures], 1))
-        return {name: float(torch.stack(v).mean()) for name, v in psnrs.items()}, torch.cat(rows)
+        return report | {name: float(torch.stack(v).mean()) for name, v in psnrs.items()}, torch.cat(rows)
 
 
 def check_sizes(recipe: PixelNeRFRecipe) -> None:
     """Refuse a recipe whose sizes do not fit each other.
 
     Raises:
-        V3DError: the square of the perceptual loss is no multiple of the rays; a ray has no sample; or the
-            sizes of views, patches, frusta, tokens and training rays do not divide each other.
+        V3DError: the square of the perceptual loss is larger than a view; a ray has no sample; the sizes of
+            views, patches, frusta, tokens and training rays do not divide each other; orbits on disk are
+            asked for several photos; or the network is to be compiled.
     """
     c = recipe.network
-    if recipe.lpips and recipe.square**2 % recipe.rays:
+    if not 0 < recipe.square <= c.size:
+        raise V3DError(f"--square is {recipe.square}; it has at most the {c.size} pixels of a view's side.")
+    if recipe.compile:
+        raise V3DError("PixelNeRF's encoder and renderer are called apart: leave out --compile.")
+    several = recipe.examples == "scenes" or recipe.fresh.meshes
+    if min(recipe.source_counts, default=0) < 1 or (max(recipe.source_counts) > 1 and not several):
         raise V3DError(
-            f"A square of {recipe.square} pixels a side is no multiple of {recipe.rays} rays; change one."
+            "--source-counts are 1 or more, and orbits of --data have 1: several need scenes or --meshes."
         )
+    if recipe.fresh.meshes and recipe.examples == "scenes":
+        raise V3DError("Scenes are not rendered while training; leave out --meshes, or train pixelnerf.")
     if min(c.samples, c.fine) < 1 or c.texture < 0:
         raise V3DError("A ray has at least one sample, even and fine, and --texture is 0 or more channels.")
     if c.patch < 1 or c.size % c.patch or c.grid % (c.size // c.patch) or c.width % 64:
@@ -218,6 +203,18 @@ def check_sizes(recipe: PixelNeRFRecipe) -> None:
         raise V3DError(
             f"--size ({c.size}) must be a multiple of --pixels ({recipe.pixels}), to which views are reduced."
         )
+
+
+def log_depth_error(out: Rendered, depth: Tensor) -> Tensor:
+    """[B] mean of |ln(z / depth)| over the rays, 0 where nothing is known or almost nothing was rendered.
+
+    Args:
+        out: R rays of each of B sets.
+        depth: [B, R] true camera depth z, 0 where unknown.
+    """
+    counts = (depth > 0) & (out.alpha > 0.3)
+    z = (out.depth / out.alpha.clamp_min(0.3)).clamp_min(1e-3)
+    return (z.log() - depth.where(counts, 1.0).log()).abs().where(counts, 0.0).mean(1)
 
 
 def _generated(network: PixelNeRF, clip: Clip) -> Tensor:
@@ -234,48 +231,3 @@ def _generated(network: PixelNeRF, clip: Clip) -> Tensor:
 def _psnr(images: Tensor, true: Tensor) -> Tensor:
     """[V] of the colours of [V, 4, H, W] in [0, 1]."""
     return decibels((images - true)[:, :3].square().mean((1, 2, 3)))
-
-
-def draw_rays(
-    clip: Clip, pixels: int, rays: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Rays through random pixels of the targets, which are reduced to `pixels` a side first.
-
-    Args:
-        clip: its targets' side is a multiple of `pixels`.
-        pixels: side of the reduced targets.
-        rays: of each target.
-        generator: of the choice.
-
-    Returns:
-        origins and directions [V * rays, 3], what they show [V * rays, 4] (colour premultiplied by alpha),
-        and camera depth [V * rays, 1], 0 where unknown.
-    """
-    x = F.avg_pool2d(clip.targets, clip.targets.shape[-1] // pixels)
-    x = torch.cat([x[:, :3] - (1 - x[:, 3:]), x[:, 3:]], 1)
-    depth = x.new_zeros(len(x), 1, 1) if clip.depth is None else clip.depth
-    depth = F.interpolate(depth[:, None], (pixels, pixels), mode="nearest")
-    maps = [*clip.target_cameras.resized(pixels, pixels).rays(), *(t.movedim(1, -1) for t in (x, depth))]
-    at = torch.randint(pixels**2, (len(x), rays, 1), generator=generator)
-    origins, directions, colours, depth = (
-        t.flatten(1, 2).gather(1, at.expand(-1, -1, t.shape[-1])).flatten(0, 1) for t in maps
-    )
-    return origins, directions, colours, depth
-
-
-def draw_square(clip: Clip, side: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """A random square of neighbouring pixels of the first target.
-
-    Args:
-        clip: its targets are at least `side` pixels wide.
-        side: of the square, in pixels.
-        generator: of its place.
-
-    Returns:
-        origins and directions [side^2, 3], rows first, and what they show [side, side, 3] on white.
-    """
-    size = clip.targets.shape[-1]
-    y, x = torch.randint(size - side + 1, (2,), generator=generator).tolist()
-    there = (slice(y, y + side), slice(x, x + side))
-    origins, directions = (t[0][there].flatten(0, 1) for t in clip.target_cameras[0].rays())
-    return origins, directions, clip.targets[0, :3].permute(1, 2, 0)[there]

@@ -113,7 +113,10 @@ class SVDTask:
         if len(OrbitShards(self.recipe.data)) > len(self.latents):
             self._load()
 
-    def batch_size(self, done: float) -> int:
+    def close(self) -> None:
+        """Nothing was started."""
+
+    def batch_size(self, step: int, done: float) -> int:
         """Orbits of a step; always the recipe's."""
         return self.recipe.batch
 

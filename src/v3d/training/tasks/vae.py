@@ -84,7 +84,10 @@ class VAETask:
         self.data = OrbitShards(self.recipe.data)
         self.order = Order(len(self.data), self.recipe.seed)
 
-    def batch_size(self, done: float) -> int:
+    def close(self) -> None:
+        """Nothing was started."""
+
+    def batch_size(self, step: int, done: float) -> int:
         """Crops of a step; always the recipe's."""
         return self.recipe.batch
 

@@ -18,11 +18,13 @@ from v3d.networks.perceptual import Perceptual
 from v3d.networks.pixelnerf import load_pixelnerf
 from v3d.training.examples import Examples, open_examples
 from v3d.training.export import export_mini
+from v3d.training.fresh_guides import FreshGuides
 from v3d.training.guides import GuidedViews, Guides
 from v3d.training.order import Order
 from v3d.training.processes import SINGLE_PROCESS, Processes
 from v3d.training.recipe import VideoRecipe
 from v3d.training.task import BatchShare
+from v3d.weights import MINI
 
 SIGMA_MAX = Sampling().sigma_max
 """Noise level of the sampler's first step."""
@@ -74,7 +76,11 @@ class VideoTask:
     data: Guides
 
     def __init__(
-        self, recipe: VideoRecipe, processes: Processes = SINGLE_PROCESS, init: Path | None = None
+        self,
+        recipe: VideoRecipe,
+        processes: Processes = SINGLE_PROCESS,
+        init: Path | None = None,
+        workers: int = 0,
     ) -> None:
         """Render the guides of the data and make the network.
 
@@ -82,15 +88,23 @@ class VideoTask:
             recipe: what is trained, and how.
             processes: this process among those that train together.
             init: folder of a mini model to start from; its sizes must be the recipe's.
+            workers: processes that render fresh orbits for this one; 0 renders them in it.
 
         Raises:
             V3DError: data or weights are missing or do not fit.
         """
         self.recipe, self.processes = recipe, processes
-        examples = open_examples(recipe.examples, recipe.data)
-        self.pixelnerf = load_pixelnerf(recipe.pixelnerf or examples.shipped, processes.device)
+        examples = None if recipe.fresh.meshes else open_examples(recipe.examples, recipe.data)
+        shipped = MINI if examples is None else examples.shipped
+        self.pixelnerf = load_pixelnerf(recipe.pixelnerf or shipped, processes.device)
         self.perceptual = Perceptual.load("lpips", device=processes.device) if recipe.lpips else None
-        self._load(examples)
+        self._fresh: FreshGuides | None = None
+        if examples is None:
+            if recipe.examples == "scenes":
+                raise V3DError("Scenes are not rendered while training; leave out --meshes, or train orbit.")
+            self.data = self._fresh = FreshGuides(recipe, self.pixelnerf, processes, workers)
+        else:
+            self._load(examples)
         self._validation: Guides | None = None
         if recipe.validation is not None:
             self._validation = self._guides(open_examples(recipe.examples, recipe.validation))
@@ -123,14 +137,20 @@ class VideoTask:
         self.order = Order(len(self.data), self.recipe.seed)
 
     def refresh(self) -> None:
-        """Open the data anew, and render the guides of what has arrived."""
-        self._load(open_examples(self.recipe.examples, self.recipe.data))
+        """Open data on disk anew, and render the guides of what has arrived."""
+        if self._fresh is None:
+            self._load(open_examples(self.recipe.examples, self.recipe.data))
+
+    def close(self) -> None:
+        """End processes that render."""
+        if self._fresh is not None:
+            self._fresh.close()
 
     def views(self, done: float) -> int:
         """Views that are generated together, `done` in [0, 1] of the way."""
         return self.recipe.views if done <= self.recipe.all_views_after else self.recipe.all_views
 
-    def batch_size(self, done: float) -> int:
+    def batch_size(self, step: int, done: float) -> int:
         """Sets of views of a step: smaller batches of more views each."""
         return max(1, self.recipe.batch * self.recipe.views // self.views(done))
 
@@ -141,6 +161,9 @@ class VideoTask:
         judged by LPIPS; the others follow the noise distribution.
         """
         r, g = self.recipe, share.generator()
+        if self._fresh is not None:
+            self._fresh.advance(share.step)
+            self.order = Order(len(self._fresh), r.seed)
         count = r.source_counts[int(torch.randint(len(r.source_counts), (), generator=g))]
         keep = (torch.rand(share.batch, generator=g) >= r.drop)[share.samples].to(share.device)
         sigma = NoiseDistribution(r.P_mean, r.P_std).sample(share.batch, g)[share.samples].to(share.device)
@@ -207,9 +230,11 @@ class VideoTask:
 
         Scores are taken apart for every number of photos; a row shows photos, truth, guide, one step.
         """
+        report = {} if self._fresh is None else self._fresh.ring.report
         if self._validation is None:
-            return {}, None
-        counts = self.recipe.source_counts
+            return report, None
+        scenes = self.recipe.examples == "scenes"
+        counts = sorted(set(self.recipe.source_counts)) if scenes else [1]  # orbits on disk have one photo
         lpips = Perceptual.load("lpips", device=next(network.parameters()).device)
         scores: dict[str, list[float]] = {}
         rows = []
@@ -220,7 +245,7 @@ class VideoTask:
                     scores.setdefault(name, []).append(value)
                 if i < _SHOWN and count == counts[len(counts) // 2]:
                     rows.append(row)
-        return {name: sum(v) / len(v) for name, v in scores.items()}, torch.cat(rows)
+        return report | {name: sum(v) / len(v) for name, v in scores.items()}, torch.cat(rows)
 
     def _measure(
         self, network: nn.Module, data: Guides, i: int, count: int, lpips: Perceptual

@@ -8,7 +8,7 @@ PARALLEL := OMP_NUM_THREADS=1 $(RUN)/python -m pytest -n logical --maxprocesses 
 .PHONY: help setup demo test quick lint docs wheel bench clean
 
 help:
-	@echo "make demo    assets of the photos in examples/, in out/"
+	@echo "make demo    three assets of what is in examples/, in out/"
 	@echo "make test    all tests"
 	@echo "make quick   the tests that take about a second or less each"
 	@echo "make lint    style, types, architecture"
@@ -22,19 +22,24 @@ setup: $(VENV)/.developer
 $(VENV)/.user: pyproject.toml constraints.txt
 	@echo "== Setting up in $(VENV): PyTorch and what else V3D needs (a few minutes, once)"
 	$(PYTHON) -m venv $(VENV)
-	$(RUN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e .
+	$(RUN)/python -m pip install --disable-pip-version-check -c constraints.txt -e .
 	@touch $@
 
 $(VENV)/.developer: $(VENV)/.user
 	@echo "== Setting up the tools of developers (a minute, once)"
-	$(RUN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(RUN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
 demo: $(VENV)/.user
-	@echo "== Making assets of the photos in examples/ (the first run compiles the kernels: a minute more)"
-	$(RUN)/v3d generate examples/*.png examples/*.jpg -o out
-	@echo "== Done. Open, for example:"
-	@for folder in out/*/; do echo "  $${folder}mesh.glb   $${folder}turntable.mp4   $${folder}preview.png"; done
+	@echo "== 1 of 3: an asset of four photos of a pirate (the first run compiles the kernels: a minute more)"
+	$(RUN)/v3d generate examples/pirate.png --left examples/pirate_left.png --back examples/pirate_back.png \
+	    --right examples/pirate_right.png -o out
+	@echo "== 2 of 3: an asset of one photo of a duck"
+	$(RUN)/v3d generate examples/bob.png -o out --quality draft
+	@echo "== 3 of 3: an asset of 18 views of a toy plane"
+	$(RUN)/v3d reconstruct examples/plane -o out
+	@echo "== Done. Look at preview.png first; mesh.glb opens in Blender and in viewers of glTF:"
+	@for name in pirate bob plane; do echo "  out/$$name/preview.png  out/$$name/turntable.mp4  out/$$name/mesh.glb"; done
 
 test: setup
 	@echo "== All tests, in parallel; each file is named when its first test has ended"

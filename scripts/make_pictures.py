@@ -1,13 +1,18 @@
-"""Draw the pictures of README.md and docs/gallery.md from finished runs.
+"""Draw the pictures of README.md and docs/gallery.md.
 
-python scripts/make_pictures.py docs/images/reconstruct.jpg RUN RUN --views 16 2 --turns 150 60
+python scripts/make_pictures.py runs docs/images/reconstruct.jpg RUN RUN --views 16 2 --turns 150 60
+python scripts/make_pictures.py photos docs/images/four_photos.jpg RUN
+python scripts/make_pictures.py gallery CORPUS.npz docs/images FOLDER
 
-A row a run: what was given (the photo, or one of the views), then splats, mesh and bare shape from that
-camera, and the mesh from a place where no view stood: 25 degrees above, and turned.
+`runs` draws a row a run: what was given (the photo, or one of the views), then splats, mesh and bare shape
+from that camera, and the mesh from a place where no view stood: 25 degrees above, and turned. `photos` draws
+one run: its photos, then mesh, splats and shape from between them. `gallery` makes ten assets of four photos
+and ten of one, in FOLDER, where a stopped run goes on, and draws each from eight sides.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,20 +21,38 @@ import tyro
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+import make_examples
 from v3d.cameras import Cameras, orbit
 from v3d.capture.images import read_image
 from v3d.capture.readers import load_views
 from v3d.compositing import over_white
 from v3d.meshes.files import load_mesh
+from v3d.objects.pipeline import generate
 from v3d.preview import clay, textured
+from v3d.settings import GenerateSettings, Quality
 from v3d.splats.files.ply import load_ply
 from v3d.splats.rasterize import splat_renderer
 
 GAP, LABEL, INK = 16, 36, (80, 80, 80)
 DRAWN = ("Splats", "Mesh", "Shape", "Mesh, from above")
+SIDES = tuple(f"{45 * i}°" for i in range(8))
+ABOVE = 12.0  # degrees that cameras which look at assets stand above them
+BESIDE = 30.0  # degrees from the front to the single photo, which shows two sides
+GALLERY = {  # object of the validation split -> azimuth of its front
+    "kay__character_pack_adventures_mage": 0.0,
+    "qf__farm_animals_animated_zebra": 0.0,
+    "quat__cute_fish_pack_clownfish": 0.0,
+    "mmmm__veh_tank1": 0.0,
+    "ycb__072_a_toy_airplane": 180.0,
+    "ycb__010_potted_meat_can": 180.0,
+    "gso__cole_hardware_hammer_black": 0.0,
+    "quat__rpg_items_pack_chest_open": 0.0,
+    "ken__furniture_pack_bedbunk": 0.0,
+    "kay__medieval_hexagon_pack_waterplant_c": 0.0,
+}
 
 
-def main(
+def runs(
     out: tyro.conf.Positional[Path],
     runs: tyro.conf.Positional[tuple[Path, ...]],
     views: tuple[int, ...] = (),
@@ -49,18 +72,105 @@ def main(
     """
     chosen = zip(runs, views or (0,) * len(runs), turns or (150.0,) * len(runs), strict=True)
     rows = [trimmed(row(run, view, turn, tile, fill)) for run, view, turn in chosen]
-    headings = ("Photo" if (runs[0] / "photo.png").exists() else "Given view", *DRAWN)
-    heights = [row.shape[1] for row in rows]
-    size = (GAP + len(headings) * (tile + GAP), LABEL + sum(heights) + GAP * len(rows))
+    save_rows(rows, ("Photo" if (runs[0] / "photo.png").exists() else "Given view", *DRAWN), out)
+
+
+def photos(out: tyro.conf.Positional[Path], run: tyro.conf.Positional[Path], tile: int = 330) -> None:
+    """Draw the photos of a run of several, and what it made, from between them and above.
+
+    Args:
+        out: .png or .jpg file.
+        run: folder of the finished run.
+        tile: pixels of a picture's side.
+    """
+    paths = sorted(run.glob("photo*.png"), key=lambda path: float(path.stem[6:] or 0))  # by azimuth
+    given = [framed(path, 0.92, tile // 2) for path in paths[:4]]
+    blank = torch.ones_like(given[0])
+    given += [blank] * (4 - len(given))
+    square = torch.cat([torch.cat(given[:2], 1), torch.cat(given[2:], 1)])
+    mesh, splats = load_mesh(run / "mesh.glb"), load_ply(run / "splats.ply")
+    cameras = around_asset(mesh.vertices, 8, tile)
+    drawn = [
+        textured(mesh)(cameras[1]),
+        textured(mesh)(cameras[3]),
+        splat_renderer(splats)(cameras[5]),
+        clay(mesh)(cameras[7]),
+    ]
+    images = torch.stack([square, *(image[0] for image in drawn)])
+    save_rows([trimmed(images)], ("Photos", "Mesh", "Mesh", "Splats", "Shape"), out)
+
+
+def gallery(
+    corpus: tyro.conf.Positional[Path],
+    images: tyro.conf.Positional[Path],
+    folder: tyro.conf.Positional[Path],
+    quality: Quality = "standard",
+    tile: int = 140,
+) -> None:
+    """Make ten assets of four photos and ten of one, and draw each from eight sides.
+
+    Args:
+        corpus: the packed corpus of validation objects.
+        images: folder for `gallery_four.jpg` and `gallery_one.jpg`.
+        folder: of the runs and their photos.
+        quality: of the assets.
+        tile: pixels of a small picture's side.
+    """
+    rows: dict[str, list[Tensor]] = {"four": [], "one": []}
+    for name, front in GALLERY.items():
+        for kind, run in make_assets(corpus, folder, name, front, quality).items():
+            mesh = load_mesh(run / "mesh.glb")
+            sides = textured(mesh)(around_asset(mesh.vertices, len(SIDES), tile))
+            photo = framed(run / "photo.png", 0.92, tile)
+            rows[kind].append(trimmed(torch.cat([photo[None], sides])))
+    for kind, drawn in rows.items():
+        save_rows(drawn, ("Photo", *SIDES), images / f"gallery_{kind}.jpg", gap=6)
+
+
+def make_assets(corpus: Path, folder: Path, name: str, front: float, quality: Quality) -> dict[str, Path]:
+    """Render the photos of an object, make its two assets -> the folders of their runs."""
+    item = make_examples.read(corpus, name)
+    paths = {}
+    for side in make_examples.SIDES:
+        paths[side.azimuth] = folder / "photos" / f"{name}_{side.azimuth:g}.png"
+        photo = make_examples.photo_of_side(item, side, front)
+        make_examples.save(photo, None, paths[side.azimuth])
+    beside = folder / "photos" / f"{name}.png"
+    photo = make_examples.photo_of_side(item, make_examples.SIDES[0], front + BESIDE)
+    make_examples.save(photo, None, beside)
+    settings = GenerateSettings(quality=quality)
+    return {
+        "four": generate(paths, folder / "four", settings).folder,
+        "one": generate(beside, folder / "one", settings).folder,
+    }
+
+
+def save_rows(rows: Sequence[Tensor], headings: Sequence[str], out: Path, *, gap: int = GAP) -> None:
+    """Save rows of images [N, H, tile, 3] below each other, each column under its heading."""
+    heights, tile = [row.shape[1] for row in rows], rows[0].shape[2]
+    size = (gap + len(headings) * (tile + gap), LABEL + sum(heights) + gap * len(rows))
     sheet = Image.new("RGB", size, "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=17)
     for column, name in enumerate(headings):
-        left, top = GAP + column * (tile + GAP), LABEL
+        left, top = gap + column * (tile + gap), LABEL
         draw.text((left + tile / 2, LABEL / 2), name, INK, font, anchor="mm")
         for images, height in zip(rows, heights, strict=True):
             sheet.paste(as_image(images[column]), (left, top))
-            top += height + GAP
+            top += height + gap
     sheet.save(out, quality=90)
+
+
+def around_asset(vertices: Tensor, views: int, size: int) -> Cameras:
+    """Cameras around an asset, a little above it, that it fills."""
+    cameras = orbit(views, size=size, elevation=ABOVE)
+    xy, _ = cameras.project(vertices)
+    return zoomed(cameras, 0.96 / float((2 * xy / size - 1).abs().max()))
+
+
+def framed(path: Path, fill: float, size: int) -> Tensor:
+    """A photo with alpha [size, size, 3] on white, the object enlarged to fill it."""
+    rgba = torch.from_numpy(read_image(path)[0])
+    return crop(over_white(rgba[..., :3], rgba[..., 3]), zoom_to(rgba[..., 3], fill), size)
 
 
 def trimmed(images: Tensor) -> Tensor:
@@ -77,8 +187,7 @@ def row(run: Path, view: int, turn: float, tile: int, fill: float) -> Tensor:
     camera = zoomed(given.cameras[view].resized(tile, tile), zoom)
     above = zoomed(orbit(1, size=tile, azimuth=360 * view / len(given) + turn, elevation=25), zoom)
     if (run / "photo.png").exists():
-        rgba = torch.from_numpy(read_image(run / "photo.png")[0])
-        source = crop(over_white(rgba[..., :3], rgba[..., 3]), zoom_to(rgba[..., 3], fill), tile)
+        source = framed(run / "photo.png", fill, tile)
     else:
         source = crop(given.rgb[view], zoom, tile)
     drawn = [
@@ -125,4 +234,4 @@ def as_image(rgb: Tensor) -> Image.Image:
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    tyro.extras.subcommand_cli_from_dict({"runs": runs, "photos": photos, "gallery": gallery})

@@ -336,16 +336,20 @@ def _stages(report: Path) -> dict[str, dict[str, object]]:
 
 
 def test_progress_in_a_log_is_plain_lines() -> None:
+    """One as a stage starts, so that minutes of work are not silent, and one as it ends."""
     text = StringIO()
     with ProgressDisplay(Console(file=text, width=40)) as show:
         show.title("a rather long path/to/a photo.png -> some/folder/of/results")
-        for event in (("photo", 1, 1), ("views", 0, 1), ("views", 1, 4), ("views", 3, 4), ("views", 1, 1)):
+        show("photo", 1, 1)
+        show("views", 0, 1)
+        assert text.getvalue().endswith("views ...\n")
+        for event in (("views", 1, 4), ("views", 3, 4), ("views", 1, 1)):
             show(*event)
     lines = text.getvalue().splitlines()
     assert lines[0] == "a rather long path/to/a photo.png -> some/folder/of/results"
-    assert lines[1] == "photo: kept from the last run"
-    assert lines[2].startswith("views: ") and lines[2].endswith(" s")
-    assert len(lines) == 3
+    assert lines[1:3] == ["photo: kept from the last run", "views ..."]
+    assert lines[3].startswith("views: ") and lines[3].endswith(" s")
+    assert len(lines) == 4
 
 
 def test_progress_in_a_terminal_is_bars_with_the_time_left() -> None:

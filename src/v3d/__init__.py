@@ -1,8 +1,8 @@
-"""V3D: photos become an orbit of views, 3D Gaussians and a textured mesh.
+"""V3D: photos of an object become an orbit of views, 3D Gaussians and a textured mesh.
 
 >>> import v3d
 >>> asset = v3d.generate("cup.png", "out")
->>> asset = v3d.generate({0: "cup.png", 90: "cup_left.png", 180: "cup_back.png"}, "out")
+>>> asset = v3d.generate({0: "front.png", 90: "left.png", 180: "back.png", 270: "right.png"}, "out")
 """
 
 from __future__ import annotations

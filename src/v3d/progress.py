@@ -36,7 +36,7 @@ class ProgressDisplay:
     def title(self, text: str) -> None:
         """Begin another run and print what it makes; the bars of the run before stay above."""
         self.close()
-        self._console.print(text, highlight=False, soft_wrap=True)
+        self._line(text)
 
     def close(self) -> None:
         """End the bars, so that other text can follow."""
@@ -47,15 +47,23 @@ class ProgressDisplay:
         self._started.clear()
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        """Show how many of its steps a stage did; one that starts complete was kept from the last run."""
+        """Show how many of its steps a stage did; one that starts complete was kept from the last run.
+
+        A log has a line when a stage starts and one when it ends.
+        """
         now = time.monotonic()
-        kept = stage not in self._started and done == total
+        first = stage not in self._started
         self._started.setdefault(stage, now)
         if self._console.is_terminal:
             self._bar(stage, done, total)
         elif done == total:
-            state = "kept from the last run" if kept else f"{now - self._started[stage]:.1f} s"
-            self._console.print(f"{stage}: {state}", highlight=False, soft_wrap=True)
+            state = "kept from the last run" if first else f"{now - self._started[stage]:.1f} s"
+            self._line(f"{stage}: {state}")
+        elif first:
+            self._line(f"{stage} ...")
+
+    def _line(self, text: str) -> None:
+        self._console.print(text, highlight=False, soft_wrap=True)
 
     def _bar(self, stage: str, done: int, total: int) -> None:
         if self._bars is None:

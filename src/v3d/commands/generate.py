@@ -29,9 +29,9 @@ def generate(
 
     Args:
         photos: image files, each of one object. With photos of other sides, the object's front.
-        left: the same object's own left side: the front faces to the left in it.
-        back: its back.
-        right: its own right side.
+        left: the same object's own left side, azimuth 90: its front faces left in it.
+        back: its back, azimuth 180.
+        right: its own right side, azimuth 270: its front faces right in it.
         photo: photos of other sides: azimuth in degrees, counter-clockwise seen from above; 45 is between
             front and left.
         out: every object gets a folder of the name of its front photo in it.

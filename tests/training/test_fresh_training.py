@@ -191,7 +191,7 @@ def test_a_batch_in_parts_draws_what_it_draws_whole(recipe: PixelNeRFRecipe) -> 
             assert torch.equal(part.squares.colours[0], whole.squares.colours[samples[0]])
 
 
-def drawn(recipe: PixelNeRFRecipe, monkeypatch: pytest.MonkeyPatch, *, mirror: bool) -> RayBatch:
+def three_photos(recipe: PixelNeRFRecipe, monkeypatch: pytest.MonkeyPatch, *, mirror: bool) -> RayBatch:
     """Batches of three photos without defects, all mirrored or none, whose rays are of whole views."""
     monkeypatch.setattr(fresh_rays, "softened", lambda photos, uniform: photos)
     monkeypatch.setattr(fresh_rays, "noise_levels", lambda uniform: torch.zeros(len(uniform())))
@@ -225,7 +225,7 @@ def test_photos_show_the_points_that_rays_hit(
 
     Seen from the far side of the mirror they do not.
     """
-    batch = drawn(recipe, monkeypatch, mirror=mirror)
+    batch = three_photos(recipe, monkeypatch, mirror=mirror)
     depth, alpha = batch.truth[..., 4:], batch.truth[..., 3]
     points = batch.rays[..., :3] + depth * batch.rays[..., 3:6]
     hit = depth[..., 0] > 0
@@ -237,11 +237,11 @@ def test_photos_show_the_points_that_rays_hit(
     assert float((mirrored[:, :, 3] > 0.4).float().mean(1)[hit].mean()) < 0.93
     # A third of the points or more are visible in some photo, which then has their colour.
     on_white = (batch.truth[..., :3] + 1 - alpha[..., None]).mT
-    unlike = (photos[:, :, :3] - on_white[:, None]).abs().amax(2).amin(1)
-    assert float((unlike[hit] < 0.06).float().mean()) > 0.5
+    difference = (photos[:, :, :3] - on_white[:, None]).abs().amax(2).amin(1)
+    assert float((difference[hit] < 0.06).float().mean()) > 0.5
     other = photos.roll(1, 0)  # the photos of other samples, in other colours
-    unlike_other = (other[:, :, :3] - on_white[:, None]).abs().amax(2).amin(1)
-    assert float((unlike_other[hit] < 0.06).float().mean()) < 0.45
+    other_difference = (other[:, :, :3] - on_white[:, None]).abs().amax(2).amin(1)
+    assert float((other_difference[hit] < 0.06).float().mean()) < 0.45
     # The front photo is taken from azimuth 0.
     centres = Cameras(torch.linalg.inv(batch.sources.w2c[:, 0]), batch.sources.K[:, 0], 1, 1).centers
     torch.testing.assert_close(centres, orbit(1).centers.expand(12, 3), atol=1e-4, rtol=0)
@@ -251,9 +251,9 @@ def test_a_square_has_the_colours_of_its_rays(
     recipe: PixelNeRFRecipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where single rays of the same view go through its pixels, they are told the same."""
-    batch = drawn(recipe, monkeypatch, mirror=True)
+    batch = three_photos(recipe, monkeypatch, mirror=True)
     assert batch.squares is not None
-    met = 0
+    compared = 0
     for k in range(12):
         single, truth = batch.rays[k, :200, 3:6], batch.truth[k, :200]
         apart = torch.cdist(single, batch.squares.rays[k, :, 3:6])
@@ -261,8 +261,8 @@ def test_a_square_has_the_colours_of_its_rays(
         same = nearest.values < 1e-4
         colours = batch.squares.colours[k].flatten(0, 1)[nearest.indices[same]]
         torch.testing.assert_close(colours, truth[same, :3] + 1 - truth[same, 3:4], atol=1e-5, rtol=0)
-        met += int(same.sum())
-    assert met > 30
+        compared += int(same.sum())
+    assert compared > 30
 
 
 def test_geometry_is_float32_inside_autocast(recipe: PixelNeRFRecipe) -> None:

@@ -176,8 +176,8 @@ class OrbitJob:
         packed.images.copy_(_bytes(torch.cat([views.rgb, views.alpha[..., None]], -1)))
         visible = packed.images[..., 3] / 255
         packed.box.copy_(torch.tensor([_box(alpha) for alpha in visible]))
-        known = (depth - _NEAR) * _PER_UNIT + 1.5  # rounded, not cut
-        packed.depth.copy_(torch.where(visible > 0.5, known.clamp(1, 255), 0.0))
+        quantised = (depth - _NEAR) * _PER_UNIT + 1.5  # rounded, not cut
+        packed.depth.copy_(torch.where(visible > 0.5, quantised.clamp(1, 255), 0.0))
         packed.photo.copy_(_bytes(on_white(record.photo)))
         return row
 

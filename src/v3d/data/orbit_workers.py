@@ -29,7 +29,7 @@ from v3d.errors import V3DError
 ROWS = 2
 """Rows of shared memory of a worker: it renders one orbit while another waits."""
 
-_GENTLE = 5  # workers are so much nicer than the trainer, which feeds the device
+_NICENESS = 5  # of workers: the trainer, which feeds the device, goes first
 
 log = logging.getLogger(__name__)
 
@@ -61,13 +61,13 @@ class OrbitWorkers:
         context = torch.multiprocessing.get_context("spawn")  # a fork of a process with threads can hang
         self._workers: list[_Worker] = []
         for rank in range(workers):
-            mine, its = context.Pipe()
+            trainer_end, worker_end = context.Pipe()
             rows = torch.zeros(ROWS, job.layout.nbytes, dtype=torch.uint8).share_memory_()
-            arguments = (job, numbers[rank::workers], rows, its)
+            arguments = (job, numbers[rank::workers], rows, worker_end)
             process = context.Process(target=_work, args=arguments, daemon=True)
             process.start()
-            its.close()  # its end lives in the worker alone, so that the pipe ends with it
-            self._workers.append(_Worker(process, mine, rows))
+            worker_end.close()  # it lives on in the worker alone, so that the pipe ends with it
+            self._workers.append(_Worker(process, trainer_end, rows))
 
     def take(self, out: Tensor) -> None:
         """Wait for the next orbit and copy it to `out`, uint8 [nbytes] on any device.
@@ -119,7 +119,7 @@ def _work(job: OrbitJob, numbers: range, rows: Tensor, pipe: Connection) -> None
     """What a worker does until the other end of its pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the trainer, which closes the pipe
     if hasattr(os, "nice"):
-        os.nice(_GENTLE)
+        os.nice(_NICENESS)
     torch.set_num_threads(1)
     with contextlib.suppress(EOFError, OSError):
         for count, (answer, row) in enumerate(_rendered(job, numbers)):

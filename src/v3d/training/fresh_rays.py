@@ -150,11 +150,12 @@ class FreshRays:
         truth = torch.cat([colours, depth[..., None]], -1).flatten(1, 2)
 
         n_squares = sum(j < squares_of(r, share) for j in share.samples)  # they come first
-        corner = uniform(2)  # drawn whatever follows
         squares = None
         if n_squares:
             first = choice.first(n_squares)
-            squares = self._squares(first, appearance.first(n_squares), corner[:n_squares], weights, c2w, K)
+            squares = self._squares(
+                first, appearance.first(n_squares), uniform(2)[:n_squares], weights, c2w, K
+            )
         return RayBatch(sources, rays, truth, squares)
 
     def _photos(self, choice: Choice, appearance: Appearance) -> Tensor:

@@ -122,10 +122,16 @@ class OrbitGuides:
         if views < ORBIT_VIEWS:
             frames = torch.randperm(ORBIT_VIEWS, generator=generator)[:views]
         guide, depth = (kept.get_slice(name)[row][frames] for name in ("images", "depth"))
-        seen = torch.stack([shard.view(row, k) for k in frames.tolist()])
+        views_of_orbit = torch.stack([shard.view(row, k) for k in frames.tolist()])
         photos = OrbitImages(shard.photo(row)[None], torch.zeros(1, dtype=torch.int64))
         return recoloured_orbit(
-            photos, OrbitImages(seen, frames), guide, depth, self._warps, generator, opaque=self._opaque
+            photos,
+            OrbitImages(views_of_orbit, frames),
+            guide,
+            depth,
+            self._warps,
+            generator,
+            opaque=self._opaque,
         )
 
 

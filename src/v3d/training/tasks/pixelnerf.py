@@ -206,15 +206,17 @@ def check_sizes(recipe: PixelNeRFRecipe) -> None:
 
 
 def log_depth_error(out: Rendered, depth: Tensor) -> Tensor:
-    """[B] mean of |ln(z / depth)| over the rays, 0 where nothing is known or almost nothing was rendered.
+    """[B] mean of |ln(z / depth)| over the rays.
+
+    Those whose depth is not stated, or where almost nothing was rendered, count 0.
 
     Args:
         out: R rays of each of B sets.
         depth: [B, R] true camera depth z, 0 where unknown.
     """
-    counts = (depth > 0) & (out.alpha > 0.3)
+    has_depth = (depth > 0) & (out.alpha > 0.3)
     z = (out.depth / out.alpha.clamp_min(0.3)).clamp_min(1e-3)
-    return (z.log() - depth.where(counts, 1.0).log()).abs().where(counts, 0.0).mean(1)
+    return (z.log() - depth.where(has_depth, 1.0).log()).abs().where(has_depth, 0.0).mean(1)
 
 
 def _generated(network: PixelNeRF, clip: Clip) -> Tensor:

@@ -74,7 +74,7 @@ def one_sentence(text: str) -> str:
 
 def test_generate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     photo = save_photo(tmp_path / "cup.png")
-    arguments = ["generate", str(photo), "-o", str(tmp_path / "out"), "--until", "views", "--steps", "1"]
+    arguments = ["generate", str(photo), "-o", str(tmp_path / "out"), "--until", "views"]
     assert cli.main(arguments) == 0
     shown = capsys.readouterr().err
     assert "views: " in shown
@@ -153,8 +153,6 @@ def test_other_photos_go_on_when_one_fails(tmp_path: Path, capsys: pytest.Captur
         str(tmp_path / "out"),
         "--until",
         "views",
-        "--steps",
-        "1",
     ]
     assert cli.main(arguments) == 1
     shown = capsys.readouterr().err

@@ -6,11 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 import trimesh
 from made import Made
 from PIL import Image
 
 from shapes import textured
+from v3d.diffusion.configs import OrbitDiTConfig, Sampling
+from v3d.diffusion.dit import OrbitDiT
 from v3d.diffusion.generator import Generator
 from v3d.diffusion.photos import OrbitPhotos
 from v3d.errors import V3DError
@@ -32,7 +35,9 @@ from v3d.evaluation.variants import (
 )
 from v3d.meshes.mesh import Mesh
 from v3d.networks.perceptual import Perceptual
+from v3d.networks.pixelnerf import PixelNeRF, PixelNeRFConfig
 from v3d.objects.presets import PRESETS
+from v3d.training.export import export_mini
 from v3d.views import Views
 
 SMALL = replace(GENERATION, size=40, supersample=1, samples=1000, directions=6)
@@ -223,21 +228,44 @@ def test_another_preset_of_hulls_is_another_header(monkeypatch: pytest.MonkeyPat
     assert bench.generation_header(GenerationChoice()) != before
 
 
-def test_guidance_and_steps_of_the_weights_that_ship(folder: Path, tmp_path: Path):
-    settings = AblationSettings(guidance=(1.0, 8.0), steps=(2, 1), hull=False)
+@pytest.fixture
+def sampled(tmp_path: Path) -> str:
+    """A folder of small weights with a video model, whose output is not zero."""
+    torch.manual_seed(0)
+    sizes = PixelNeRFConfig(size=16, width=64, depth=1, grid=4, planes=4, samples=4, drawn=16)
+    dit = OrbitDiT(OrbitDiTConfig(size=32, channels=(8, 8, 8), width=64, depth=1))
+    for p in dit.parameters():
+        p.data += 0.05 * torch.randn(p.shape)
+    export_mini(PixelNeRF(sizes), dit, tmp_path / "model", Sampling())
+    return str(tmp_path / "model")
+
+
+def test_guidance_and_steps_of_weights_with_a_video_model(folder: Path, tmp_path: Path, sampled: str):
+    settings = AblationSettings(model=(sampled,), guidance=(1.0, 8.0), steps=(2, 1), hull=False)
     objects = ObjectSource(manifest=folder / "index.json", limit=1)
-    report = evaluate(EvaluateAblation(tmp_path, objects, settings, size=32))
+    report = evaluate(EvaluateAblation(tmp_path / "out", objects, settings, size=32))
     means = report["summary"]["orbits, all objects"]
     assert list(means) == ["base", "guidance 8.0", "steps 1"]
     assert len({row["psnr"] for row in means.values()}) == 3
-    assert report["provenance"]["models"]["mini"] == Generator.from_pretrained("mini").hash
+    assert report["provenance"]["models"][sampled] == Generator.from_pretrained(sampled).hash
 
 
-def test_samplers_of_the_weights_that_ship(folder: Path, tmp_path: Path):
-    settings = AblationSettings(sampler=("euler", "heun"), steps=(2,), hull=False)
+def test_samplers_of_weights_with_a_video_model(folder: Path, tmp_path: Path, sampled: str):
+    settings = AblationSettings(model=(sampled,), sampler=("euler", "heun"), steps=(2,), hull=False)
     objects = ObjectSource(manifest=folder / "index.json", limit=1)
-    means = evaluate(EvaluateAblation(tmp_path, objects, settings, size=32))["summary"]["orbits, all objects"]
+    report = evaluate(EvaluateAblation(tmp_path / "out", objects, settings, size=32))
+    means = report["summary"]["orbits, all objects"]
     assert means["base"]["psnr"] != means["sampler heun"]["psnr"]
+
+
+def test_weights_without_a_video_model_fail_object_by_object(folder: Path, tmp_path: Path):
+    """Every object says why; a table without numbers has no curves, and is no fault."""
+    objects = ObjectSource(manifest=folder / "index.json", limit=1)
+    settings = AblationSettings(steps=(1, 2), hull=False)
+    report = evaluate(EvaluateAblation(tmp_path, objects, settings, size=32))
+    assert (
+        "no video model" in json.dumps(report["objects"]) and "orbits, all objects" not in report["summary"]
+    )
 
 
 def test_a_plot_has_its_points_where_they_belong():

@@ -116,7 +116,7 @@ def test_photos_are_cut_to_framings_of_their_own_before_they_are_registered(
     ) -> Registered:
         given.extend(photos)
         assert list(azimuths) == [0, 90, 180] and elevation == 20
-        return Registered(tuple(photos))
+        return Registered(tuple(photos), ())
 
     monkeypatch.setattr("v3d.evaluation.photos.register_photos", register)
     protocol = replace(SMALL, elevation=20.0)

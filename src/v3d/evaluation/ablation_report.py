@@ -102,7 +102,7 @@ def curves(half: str, variants: Sequence[Variant[Any]], report: Mapping[str, Any
                 d = apart.get(v.label, {}).get(metric, {"mean": 0.0, "low": 0.0, "high": 0.0})
                 x = float(getattr(v.choice, axis))
                 points.append(Point(x, y, y + d["low"] - d["mean"], y + d["high"] - d["mean"]))
-            if all(p.y == p.y for p in points):
+            if points and all(p.y == p.y for p in points):
                 row.append(plot(points, f"{metric} over {axis}"))
         if row:
             rows.append(row)

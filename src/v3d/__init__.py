@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Any
 # Torch's OpenMP threads otherwise spin while they wait, which on a busy machine costs several times the work
 # itself. Read when torch is first imported; a value that the user has set stays.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# oneDNN keeps a compiled product for each of its last 1,024 shapes. Every view has another number of rays, so
+# a process that draws many orbits would grow by 100 MB with each of its first dozens.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 
 if TYPE_CHECKING:
     from v3d.cameras import Cameras, orbit

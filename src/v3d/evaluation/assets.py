@@ -63,9 +63,7 @@ class MeasuredBuild:
         if not self.inputs.agree_in_colour:
             mesh = self.mesh
             with self._timed("splats"):
-                return build.splats_of_mesh(
-                    self.inputs, mesh, self.preset, seed=self.seed, perceptual=perceptual
-                )
+                return build.splats_of_mesh(self.inputs, mesh, self.preset, seed=self.seed)
         hull = self.hull if carving else None
         with self._timed("splats"):
             splats = build.splats(self.inputs, hull, self.preset, seed=self.seed, perceptual=perceptual)

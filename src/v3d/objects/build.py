@@ -105,7 +105,6 @@ def splats_of_mesh(
     preset: Preset,
     *,
     seed: int = 0,
-    perceptual: Perceptual | None = None,
     device: str = "cpu",
     on_step: OnStep | None = None,
 ) -> Splats:
@@ -119,7 +118,6 @@ def splats_of_mesh(
         mesh: with its texture, as `textured` returns it; the Gaussians start on it.
         preset: size of the renders, number of Gaussians, settings of the fit.
         seed: of the Gaussians at the start and of the order of the views.
-        perceptual: the network of the perceptual term, on `device`; None leaves the term out.
         device: where the fit runs.
         on_step: called with the iterations done and the iterations in all.
     """
@@ -130,7 +128,7 @@ def splats_of_mesh(
     views = rendered_views(mesh, cat_cameras([around, above_and_below(size)]))
     start = splats_on(mesh, views, preset.gaussians, seed=seed)
     targets = [views, *(photo.reduced(size) for photo in photos.values())]
-    fitted = fit(targets, start.to(device), preset.splats, perceptual=perceptual, on_step=on_step, seed=seed)
+    fitted = fit(targets, start.to(device), preset.splats, on_step=on_step, seed=seed)  # they agree
     return fitted.to("cpu")
 
 

@@ -165,32 +165,25 @@ def splats_stage(
     run: RunFolder, inputs: BuildInputs, hull: Grid, key: str, preset: Preset, seed: int, device: str
 ) -> tuple[Splats, str]:
     """The Gaussians (`build.splats`); `key` is that of the hull."""
-    return _splats_stage(
-        run,
-        [key],
-        preset,
-        seed,
-        device,
-        lambda perceptual, on_step: build.splats(
+    perceptual = Perceptual.load("vae", device=device) if preset.perceptual else None
+
+    def fit(on_step: OnStep) -> Splats:
+        return build.splats(
             inputs, hull, preset, seed=seed, perceptual=perceptual, device=device, on_step=on_step
-        ),
-    )
+        )
+
+    return _splats_stage(run, [key], preset, seed, device, perceptual, fit)
 
 
 def splats_of_mesh_stage(
     run: RunFolder, inputs: BuildInputs, mesh: Mesh, key: str, preset: Preset, seed: int, device: str
 ) -> tuple[Splats, str]:
     """The Gaussians of the textured mesh (`build.splats_of_mesh`); `key` is that of the mesh."""
-    return _splats_stage(
-        run,
-        ["of mesh", key],
-        preset,
-        seed,
-        device,
-        lambda perceptual, on_step: build.splats_of_mesh(
-            inputs, mesh, preset, seed=seed, perceptual=perceptual, device=device, on_step=on_step
-        ),
-    )
+
+    def fit(on_step: OnStep) -> Splats:
+        return build.splats_of_mesh(inputs, mesh, preset, seed=seed, device=device, on_step=on_step)
+
+    return _splats_stage(run, ["of mesh", key], preset, seed, device, None, fit)
 
 
 def _splats_stage(
@@ -199,14 +192,14 @@ def _splats_stage(
     preset: Preset,
     seed: int,
     device: str,
-    fit: Callable[[Perceptual | None, OnStep], Splats],
+    perceptual: Perceptual | None,
+    fit: Callable[[OnStep], Splats],
 ) -> tuple[Splats, str]:
-    """Gaussians that `fit` makes with the perceptual network and a callback for its steps."""
-    perceptual = Perceptual.load("vae", device=device) if preset.perceptual else None
+    """Gaussians that `fit` makes with this perceptual network and a callback for its steps."""
     name = perceptual.name if perceptual else None
 
     def compute(stage: Stage) -> Splats:
-        splats = fit(perceptual, stage.step)
+        splats = fit(stage.step)
         stage.facts |= {"gaussians": len(splats), "perceptual": name, "device": device}
         return splats
 

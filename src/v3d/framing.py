@@ -49,17 +49,17 @@ def frame_photo(rgba: Tensor) -> Tensor:
     off_centre = max(abs(left + right - width), abs(top + bottom - height)) / 2
     if height == width <= MAX_SIZE and abs(size - width) <= 2 and off_centre <= 0.5:
         return rgba
-    return window(rgba, (left + right - size) // 2, (top + bottom - size) // 2, size)
+    return _windowed(rgba, (left + right - size) // 2, (top + bottom - size) // 2, size)
 
 
 def pad_square(rgba: Tensor) -> Tensor:
     """A photo [H, W, 4] in the middle of a transparent square [S, S, 4], S at most `MAX_SIZE`."""
     height, width = rgba.shape[:2]
     size = max(height, width)
-    return window(rgba, -((size - width) // 2), -((size - height) // 2), size)
+    return _windowed(rgba, -((size - width) // 2), -((size - height) // 2), size)
 
 
-def window(rgba: Tensor, left: int, top: int, size: int) -> Tensor:
+def _windowed(rgba: Tensor, left: int, top: int, size: int) -> Tensor:
     """The square window of a photo at (left, top), transparent outside it, reduced to at most `MAX_SIZE`."""
     height, width = rgba.shape[:2]
     margins = (-left, left + size - width, -top, top + size - height)

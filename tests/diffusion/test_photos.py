@@ -57,6 +57,13 @@ def test_several_photos_are_exactly_what_their_views_show(elevation: float) -> N
     assert float((views.rgb[others] - 0.5).abs().max()) == 0
 
 
+def test_one_image_for_two_sides_stands_on_both() -> None:
+    same = photo(0.7)
+    views = with_photos(grey_orbit(18), OrbitPhotos((same, same), (0.0, 180.0)))
+    for v in (0, 9):
+        assert torch.equal(views.rgb[v], OrbitPhotos((same,)).as_views(32).rgb[0])
+
+
 def test_photos_from_another_height_stand_at_no_view_of_a_level_orbit() -> None:
     photos = OrbitPhotos((photo(0.6), photo(0.6, seed=1)), (0.0, 180.0), 15.0)
     assert photos.among(orbit(18, size=8)) == {}

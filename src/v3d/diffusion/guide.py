@@ -33,7 +33,7 @@ four times as steep by PSNR, and better by LPIPS (docs/history.md).
 
 SMOOTHING = 0.8
 """Standard deviation in pixels by which `smooth_outlines` smooths alpha."""
-_FLAT = 0.01  # the least slope of alpha a pixel that counts
+_FLAT = 0.01  # change of alpha from pixel to pixel; flatter is no edge
 
 
 @dataclass(frozen=True)

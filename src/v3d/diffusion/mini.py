@@ -38,8 +38,6 @@ from v3d.weights.storage import unusable_weights
 
 MAX_PHOTOS = 8
 """The video model reads at most so many photos, those nearest to all views together."""
-
-
 LEVEL = 5.0
 """Degrees of elevation up to which one photo counts as level."""
 
@@ -67,7 +65,7 @@ class MiniModel:
         pixelnerf: the network in evaluation mode.
         hash: fingerprint of the weight files and their configuration, for reports and stage keys.
         dit: the video model in evaluation mode; None leaves PixelNeRF's views as they are.
-        one_photo: PixelNeRF of single photos from `LEVEL` heights; None leaves these to `pixelnerf`.
+        one_photo: PixelNeRF of single photos within `LEVEL` of the horizon; None leaves these to `pixelnerf`.
         sampling: of the video model.
         sampler: a function of `v3d.diffusion.edm`.
     """

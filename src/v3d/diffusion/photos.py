@@ -70,10 +70,12 @@ class OrbitPhotos:
 
     def among(self, cameras: Cameras) -> dict[int, Tensor]:
         """Number of a camera -> the photo [S, S, 4] that was taken from its place."""
+        return {v: self.images[i] for i, v in self.numbers(cameras).items()}
+
+    def numbers(self, cameras: Cameras) -> dict[int, int]:
+        """Number of a photo -> that of the camera at its place, for photos that have one there."""
         distance = torch.cdist(cameras.centers, self.cameras(1).centers.to(cameras.centers))
-        return {
-            int(v): self.images[i] for i, v in enumerate(distance.argmin(0)) if distance[v, i] < _SAME_PLACE
-        }
+        return {i: int(v) for i, v in enumerate(distance.argmin(0)) if distance[v, i] < _SAME_PLACE}
 
 
 def check_sides(azimuths: tuple[float, ...], elevation: float) -> None:
@@ -108,9 +110,9 @@ def with_photos(views: Views, photos: OrbitPhotos) -> Views:
     size = views.cameras.width
     given = photos.as_views(size)
     rgb, alpha, between = views.rgb.clone(), views.alpha.clone(), []
-    numbers = {id(image): v for v, image in photos.among(views.cameras).items()}
-    for i, image in enumerate(photos.images):
-        v = numbers.get(id(image))
+    numbers = photos.numbers(views.cameras)
+    for i in range(len(photos)):
+        v = numbers.get(i)
         if v is None:
             between.append(given[i])
         elif len(photos) > 1 or soft_iou(alpha[v], given.alpha[i]) > SAME_FRAMING:

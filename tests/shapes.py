@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -72,3 +73,20 @@ def ball_views(
 def reused(asset: Asset) -> dict[str, bool]:
     """Stage -> whether it was loaded from an earlier run."""
     return {name: record["reused"] for name, record in asset.report["stages"].items()}
+
+
+def lopsided_mesh() -> Mesh:
+    """A body with an arm, a nose and a hat: no two sides look alike; warm, so nothing is white or grey."""
+    parts = [
+        trimesh.creation.box(extents=extents, transform=trimesh.transformations.translation_matrix(place))
+        for extents, place in (
+            ((0.5, 0.4, 0.9), (0.0, 0.0, -0.1)),
+            ((0.2, 0.6, 0.2), (0.0, 0.4, 0.1)),
+            ((0.4, 0.2, 0.2), (0.35, -0.1, -0.3)),
+            ((0.3, 0.3, 0.3), (-0.1, -0.05, 0.45)),
+        )
+    ]
+    mesh = textured(trimesh.util.concatenate(parts), seed=3)
+    assert mesh.texture is not None
+    warm = mesh.texture * torch.tensor([0.6, 0.35, 0.2]) + torch.tensor([0.3, 0.1, 0.05])
+    return replace(mesh, texture=warm)

@@ -244,24 +244,21 @@ def around(
     *,
     size: int = 256,
     radius: float = ORBIT_RADIUS,
-    elevation: float = 0.0,
+    elevation: float | Sequence[float] = 0.0,
     fov: float = ORBIT_FOV,
 ) -> Cameras:
-    """Cameras at given places of a horizontal circle around the origin, all looking at it.
+    """Cameras at given places of a sphere around the origin, all looking at it.
 
     Args:
         azimuths: of the cameras, in degrees, counter-clockwise from +x seen from above.
         size: image width and height in pixels.
         radius: distance to the origin.
-        elevation: degrees above the horizon, in (-90, 90).
+        elevation: degrees above the horizon, in (-90, 90); one for all, or one a camera.
         fov: full field of view in degrees.
     """
     phi = torch.deg2rad(torch.tensor(list(azimuths), dtype=torch.float64))
-    theta = math.radians(elevation)
-    centers = radius * torch.stack(
-        [math.cos(theta) * phi.cos(), math.cos(theta) * phi.sin(), torch.full_like(phi, math.sin(theta))],
-        dim=-1,
-    )
+    theta = torch.deg2rad(torch.tensor(elevation, dtype=torch.float64)).expand_as(phi)
+    centers = radius * torch.stack([theta.cos() * phi.cos(), theta.cos() * phi.sin(), theta.sin()], dim=-1)
     K = intrinsics(fov, size, size).repeat(len(phi), 1, 1)
     return Cameras(look_at(centers).float(), K, size, size)
 

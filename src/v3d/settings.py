@@ -11,6 +11,9 @@ PerceptualNetwork = Literal["lpips", "vgg", "vae"]
 Quality = Literal["draft", "standard", "high"]
 """How much time results may take (`v3d.objects.presets`, `v3d.scene.presets`)."""
 
+GeneratorName = Literal["v3d", "sv3d", "zero123++", "zero123++-1.1", "syncdreamer", "wonder3d"]
+"""A generator of pictures around an object whose camera law is known (`v3d.capture.orbit_law`)."""
+
 Device = Literal["auto", "cpu", "cuda"]
 """Where to compute; auto takes a CUDA device where there is one (`v3d.runtime.pick_device`)."""
 
@@ -36,6 +39,31 @@ class ReconstructSettings:
     formats: tuple[Literal["glb", "obj", "ply", "splat"], ...] = ("glb", "ply", "splat")
     seed: int = 0
     device: Device = "auto"
+
+
+@dataclass(frozen=True)
+class OrbitSettings:
+    """Where unposed pictures around an object were taken from.
+
+    Attributes:
+        law: the generator that made the pictures; it says all of the following.
+        azimuths: of the pictures in degrees, counterclockwise seen from above; by default evenly around.
+        elevation: degrees above the object's horizon: one for all pictures, or one for each; by
+            default what fits their outlines best.
+        fov: full field of view in degrees; 60 by default, 0 for parallel rays.
+        direction: in which the pictures go round the object seen from above; auto tries both.
+        grid: ROWSxCOLUMNS of pictures that come in one image, row by row.
+        poses: how the cameras of a video are found: on a turntable (a circle, from outlines and motion), by
+            structure from motion (needs the extra `colmap` and texture), or auto: whichever fits.
+    """
+
+    law: GeneratorName | None = None
+    azimuths: tuple[float, ...] = ()
+    elevation: tuple[float, ...] = ()
+    fov: float | None = None
+    direction: Literal["auto", "clockwise", "counterclockwise"] = "auto"
+    grid: str | None = None
+    poses: Literal["auto", "turntable", "sfm"] = "auto"
 
 
 @dataclass(frozen=True)

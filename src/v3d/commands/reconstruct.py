@@ -8,7 +8,7 @@ from typing import Annotated
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from v3d.commands.shared import Out, print_warnings
-from v3d.settings import ReconstructSettings
+from v3d.settings import OrbitSettings, ReconstructSettings
 
 
 def reconstruct(
@@ -17,15 +17,17 @@ def reconstruct(
     out: Out = Path("out"),
     settings: OmitArgPrefixes[ReconstructSettings] = ReconstructSettings(),  # noqa: B008 (frozen)
     orbit: bool = False,
+    cameras: OmitArgPrefixes[OrbitSettings] = OrbitSettings(),  # noqa: B008 (frozen)
     photo: Annotated[Path | None, arg(metavar="PHOTO")] = None,
     force: bool = False,
 ) -> None:
-    """Posed views -> 3D Gaussians and a textured mesh.
+    """Views of an object -> 3D Gaussians and a textured mesh.
 
     Args:
         views: folder of posed photos: with a transforms.json (nerfstudio, instant-ngp, V3D), a COLMAP model
             (also MVImgNet's), or a CO3D sequence; raw photos where the extra `colmap` is installed; or the
-            path of a transforms.json; with --orbit a video.
+            path of a transforms.json; with --orbit or --law pictures without cameras: a video, a folder of
+            images, or one image with a grid of them.
         out: the views get a folder of their own name in it.
         settings: quality and formats.
         orbit: VIEWS is a video that goes once around the object at its own height.
@@ -42,6 +44,12 @@ def reconstruct(
     with ProgressDisplay() as show:
         show.title(f"{views} -> {out / run_name(views)}")
         asset = pipeline.reconstruct(
-            views, out, settings, orbit=orbit, photo=photo, force=force, on_progress=show
+            views,
+            out,
+            settings,
+            orbit=cameras if orbit or cameras != OrbitSettings() else None,
+            photo=photo,
+            force=force,
+            on_progress=show,
         )
     print_warnings(asset.report["warnings"])

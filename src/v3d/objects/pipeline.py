@@ -15,10 +15,10 @@ from typing import Any
 from v3d.callbacks import OnProgress
 from v3d.capture.images import existing
 from v3d.capture.readers import find_photos, read_object_views
-from v3d.capture.video import views_from_video
 from v3d.diffusion.generator import load_generator
 from v3d.diffusion.photos import check_sides
 from v3d.meshes.mesh import Mesh
+from v3d.objects.around import MAX_VIEW_SIZE, views_around
 from v3d.objects.build import BuildInputs
 from v3d.objects.presets import preset_of
 from v3d.objects.stages import (
@@ -35,11 +35,9 @@ from v3d.objects.stages import (
 )
 from v3d.run import RunFolder, other_than, run_name
 from v3d.runtime import pick_device, tune_malloc
-from v3d.settings import GenerateSettings, ReconstructSettings
+from v3d.settings import GenerateSettings, OrbitSettings, ReconstructSettings
 from v3d.splats.gaussians import Splats
 from v3d.views import Views
-
-MAX_VIEW_SIZE = 1024  # larger views are reduced as they are read
 
 
 @dataclass(frozen=True)
@@ -115,7 +113,7 @@ def reconstruct(
     out: str | Path,
     settings: ReconstructSettings | None = None,
     *,
-    orbit: bool = False,
+    orbit: OrbitSettings | None = None,
     photo: str | Path | None = None,
     force: bool = False,
     on_progress: OnProgress | None = None,
@@ -127,10 +125,11 @@ def reconstruct(
 
     Args:
         views: a capture in any format that `v3d.capture.readers` knows, or views in memory (their run's
-            folder is then `out` itself). Listed photos that do not exist are left out, with a warning.
+            folder is then `out` itself). Listed photos that do not exist are left out, with a warning. With
+            `orbit` pictures without cameras: a video, a folder of images, or one image with a grid of them.
         out: the folder that gets the run's folder.
         settings: those of `ReconstructSettings()` where none are given.
-        orbit: `views` is a video that goes once around the object.
+        orbit: `views` are pictures around the object; says what is known of their cameras.
         photo: a sharper photo of view 0, for the texture; the shape fills this view's silhouette.
         force: compute finished stages anew.
         on_progress: called as the stages go on, see `v3d.callbacks.OnProgress`.
@@ -147,8 +146,9 @@ def reconstruct(
         folder, posed = Path(out), views
     else:
         folder = other_than(Path(views), Path(out) / run_name(Path(views)))
-        if orbit:
-            posed = views_from_video(views)
+        if orbit is not None:
+            pictures = views_around(views, orbit)
+            posed, notes = pictures.views, pictures.notes
         else:
             capture = find_photos(views)
             notes, posed = capture.notes, read_object_views(capture.photos, max_size=MAX_VIEW_SIZE)

@@ -17,6 +17,7 @@ from v3d.capture.images import existing
 from v3d.capture.readers import find_photos, read_object_views
 from v3d.diffusion.generator import load_generator
 from v3d.diffusion.photos import check_sides
+from v3d.errors import V3DError
 from v3d.meshes.mesh import Mesh
 from v3d.objects.around import MAX_VIEW_SIZE, views_around
 from v3d.objects.build import BuildInputs
@@ -150,6 +151,11 @@ def reconstruct(
             pictures = views_around(views, orbit)
             posed, notes = pictures.views, pictures.notes
         else:
+            if Path(views).is_file() and Path(views).suffix.lower() != ".json":
+                raise V3DError(
+                    f"{Path(views).name} has no cameras: add --orbit if its pictures go around the object, or "
+                    "give a folder of posed photos."
+                )
             capture = find_photos(views)
             notes, posed = capture.notes, read_object_views(capture.photos, max_size=MAX_VIEW_SIZE)
     run = RunFolder(folder, settings, warnings=notes, force=force, on_progress=on_progress)

@@ -37,7 +37,18 @@ from v3d.meshes.rendering import Light, render
 
 Picture = NDArray[np.float32]
 WIDTH, HEIGHT = 1024, 768
-PHOTOGRAPHS = ("coffee", "chelsea", "rocket", "astronaut", "brick", "grass", "gravel", "camera", "coins", "moon")
+PHOTOGRAPHS = (
+    "coffee",
+    "chelsea",
+    "rocket",
+    "astronaut",
+    "brick",
+    "grass",
+    "gravel",
+    "camera",
+    "coins",
+    "moon",
+)
 
 
 @dataclass(frozen=True)
@@ -90,14 +101,21 @@ def photograph(name: str, rng: np.random.Generator) -> Picture:
     part = min(height / HEIGHT, width / WIDTH) * rng.uniform(0.6, 1)
     h, w = int(HEIGHT * part), int(WIDTH * part)
     top, left = (rng.integers(0, side - size + 1) for side, size in ((height, h), (width, w)))
-    picture = cv2.resize(picture[top : top + h, left : left + w], (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
+    picture = cv2.resize(
+        picture[top : top + h, left : left + w], (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC
+    )
     return np.asarray(cv2.GaussianBlur(picture, (0, 0), rng.uniform(2, 5)), np.float32).clip(0, 1)
 
 
 def studio(alpha: Picture, rng: np.random.Generator) -> Picture:
     """A plain ground with a gradient, and the object's soft shadow on it."""
     kind = int(rng.integers(4))
-    colour = (np.full(3, 1.0), rng.uniform(0.75, 1) * np.ones(3), rng.uniform(0.3, 0.95, 3), np.full(3, 0.05))[kind]
+    colour = (
+        np.full(3, 1.0),
+        rng.uniform(0.75, 1) * np.ones(3),
+        rng.uniform(0.3, 0.95, 3),
+        np.full(3, 0.05),
+    )[kind]
     y, x = np.mgrid[:HEIGHT, :WIDTH] / HEIGHT
     angle, drop = rng.uniform(0, 2 * math.pi), rng.uniform(0, 0.12) * (kind > 0)
     ground = colour * (1 - drop * (0.5 + 0.5 * (x * math.cos(angle) + y * math.sin(angle))))[..., None]
@@ -155,7 +173,10 @@ def iou(found: Picture, truth: Picture) -> float:
 def boundary_f(found: Picture, truth: Picture) -> float:
     """F-measure of outlines, pixels within 0.3 % of the diagonal matching."""
     reach = 0.003 * math.hypot(*truth.shape)
-    outlines = [cv2.morphologyEx((a > 0.5).astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((3, 3))) for a in (found, truth)]
+    outlines = [
+        cv2.morphologyEx((a > 0.5).astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((3, 3)))
+        for a in (found, truth)
+    ]
     if not outlines[0].any():
         return 0.0
     away = [cv2.distanceTransform(1 - outline, cv2.DIST_L2, 5) for outline in outlines]

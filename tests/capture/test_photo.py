@@ -10,6 +10,7 @@ import torch
 from photos import RED, disc, middle, save, save_png, scene
 from PIL import EpsImagePlugin, Image, ImageCms
 
+from v3d.capture import images
 from v3d.capture.images import image_size, read_image
 from v3d.capture.photo import load_photo
 from v3d.errors import V3DError
@@ -75,6 +76,37 @@ def test_sixteen_bit_grey(tmp_path: Path, suffix: str) -> None:
     deep = ((a * 0.25 + (1 - a)) * 65535).round().astype(np.uint16)
     photo = load_photo(save(tmp_path / f"photo.{suffix}", deep))
     np.testing.assert_allclose(middle(photo), 0.25, atol=0.004)
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14])
+def test_fewer_bits_in_sixteen_are_not_dark(tmp_path: Path, bits: int) -> None:
+    a = disc()
+    deep = ((a * 0.25 + (1 - a)) * (2**bits - 1)).round().astype(np.uint16)
+    photo = load_photo(save(tmp_path / "photo.png", deep))
+    np.testing.assert_allclose(middle(photo), 0.25, atol=0.004)
+    assert any(f"taken for {bits} bits" in warning for warning in photo.warnings)
+
+
+def test_what_phones_save(tmp_path: Path) -> None:
+    heif = pytest.importorskip("pillow_heif")
+    heif.from_pillow(Image.fromarray(scene())).save(tmp_path / "photo.heic", quality=95)
+    assert image_size(tmp_path / "photo.heic") == (160, 120)
+    photo = load_photo(tmp_path / "photo.heic")
+    np.testing.assert_allclose(middle(photo), np.array(RED) / 255, atol=0.03)
+    if "AVIF" in Image.registered_extensions().values():
+        np.testing.assert_allclose(
+            middle(load_photo(save(tmp_path / "photo.avif", scene(), quality=95))),
+            np.array(RED) / 255,
+            atol=0.03,
+        )
+
+
+def test_heic_names_the_package_that_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "photo.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
+    monkeypatch.setattr(images, "find_spec", lambda name: None)
+    for read in (load_photo, image_size):
+        with pytest.raises(V3DError, match=r"photo.heic is a HEIC photo: run pip install .*heif"):
+            read(tmp_path / "photo.heic")
 
 
 def test_float_tiff(tmp_path: Path) -> None:
@@ -200,7 +232,7 @@ def test_photo_of_nothing(tmp_path: Path, value: int) -> None:
 def test_full_alpha_counts_as_no_alpha(tmp_path: Path) -> None:
     opaque = np.dstack([scene(), np.full((120, 160), 255, np.uint8)])
     photo = load_photo(save(tmp_path / "opaque.png", opaque))
-    assert photo.foreground == "soft alpha on a plain background"
+    assert photo.foreground == "the colour of its plain background"
 
 
 def test_a_photo_of_20000_pixels_is_reduced(tmp_path: Path) -> None:

@@ -168,5 +168,7 @@ def _contrast(photo: Image, alpha: Image) -> float:
 
 def _parts(mask: Mask, connectivity: int = 8) -> tuple[NDArray[np.int32], NDArray[np.int32], Image]:
     """Labels [H, W] from 1, areas [N] and centroids [N, 2] (x, y) of connected parts."""
-    _, label, stats, middle = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=connectivity)
+    _, label, stats, middle = cv2.connectedComponentsWithStats(
+        mask.astype(np.uint8), connectivity=connectivity
+    )
     return label, stats[1:, cv2.CC_STAT_AREA], np.asarray(middle[1:], np.float32)

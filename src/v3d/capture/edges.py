@@ -27,8 +27,12 @@ def follow_edges(rgb: Image, mask: Image, radius: float) -> Image:
     scale = min(1.0, (_MOST_PIXELS / (height * width)) ** 0.5)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     small = [cv2.resize(image, size, interpolation=cv2.INTER_AREA) for image in (rgb, mask)]
-    a, b = _affine(np.asarray(small[0], np.float32), np.asarray(small[1], np.float32), max(1, round(radius * scale)))
-    a, b = (cv2.resize(coefficient, (width, height), interpolation=cv2.INTER_LINEAR) for coefficient in (a, b))
+    a, b = _affine(
+        np.asarray(small[0], np.float32), np.asarray(small[1], np.float32), max(1, round(radius * scale))
+    )
+    a, b = (
+        cv2.resize(coefficient, (width, height), interpolation=cv2.INTER_LINEAR) for coefficient in (a, b)
+    )
     alpha = np.einsum("hwc,hwc->hw", a, rgb) + b
     alpha = np.clip((alpha - 0.5) * 1.6 + 0.5, 0, 1)  # the filter blurs: full and none lie inside its range
     reach = 2 * round(radius) + 1
@@ -59,13 +63,18 @@ def own_colours(rgb: Image, alpha: Image) -> Image:
     """The object's own colours [H, W, 3] at its edges, where a photo mixes them with the background's.
 
     Blur fusion (Forte 2021): object and background colours are averages of what surely is one or the other
-    nearby, weighted with alpha [H, W]; what they leave unexplained is given to the object.
+    nearby; what they leave unexplained is given to the object.
+
+    Args:
+        alpha: [H, W] in [0, 1].
     """
-    radius = max(3, round(max(alpha.shape) / 100)) | 1
+    window = (max(7, round(max(alpha.shape) / 50)) | 1,) * 2
     a = alpha[..., None]
-    over, under = rgb * a, rgb * (1 - a)
-    share = np.asarray(cv2.blur(alpha, (radius, radius)))[..., None]
-    front = np.asarray(cv2.blur(over, (radius, radius))) / np.maximum(share, 1e-4)
-    back = np.asarray(cv2.blur(under, (radius, radius))) / np.maximum(1 - share, 1e-4)
+
+    def nearby(weight: Image) -> Image:
+        share = np.asarray(cv2.blur(weight, window))[..., None]
+        return np.asarray(cv2.blur(rgb * weight[..., None], window)) / np.maximum(share, 1e-6)
+
+    front, back = nearby(alpha**6 + 1e-5 * alpha), nearby((1 - alpha) ** 6 + 1e-5 * (1 - alpha))
     own = front + a * (rgb - a * front - (1 - a) * back)
     return np.where((a > 0.002) & (a < 0.998), np.clip(own, 0, 1), rgb).astype(np.float32)

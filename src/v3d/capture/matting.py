@@ -69,7 +69,9 @@ def cut_out(rgb: Image) -> Cutout:
         )
     side = cut_off_at(alpha)
     if side is not None:
-        warnings.append(f"The object is cut off at the {side} of the photo; give a photo that shows all of it.")
+        warnings.append(
+            f"The object is cut off at the {side} of the photo; give a photo that shows all of it."
+        )
     found = Cutout(cutout.rgb, alpha, cutout.method, tuple(warnings))
     return found.noting(*remarks(rgb, found))
 

@@ -2,8 +2,8 @@
 
     python benchmarks/cutouts.py --corpus CORPUS.npz --sheet sheet.png    # two minutes on two cores
 
-Half of the 40 photos stand before pictures that scikit-image ships, a little out of focus, half on plain grounds:
-white to black, tinted, with gradients, soft shadows, noise and JPEG's marks. IoU and the boundary's F-measure
+Half of the 40 photos stand before pictures that scikit-image ships, a little out of focus, half on plain
+grounds: white to black, tinted, with gradients, soft shadows, noise and JPEG's marks. IoU and the boundary's F-measure
 (precision and recall of outline pixels within 0.3 % of the diagonal) are means over photos; seconds are
 those of all cores together, for a photo of 1024 x 768 pixels.
 """
@@ -75,7 +75,7 @@ def cases(corpus: Path, count: int) -> Iterator[Case]:
 
 
 def placed(mesh: Mesh, rng: np.random.Generator, *, nearest: bool) -> tuple[Picture, Picture]:
-    """Straight colour and alpha of the object, somewhere near the middle of the photo, from a little above."""
+    """Straight colour and alpha of the object, near the middle of the photo, from a little above."""
     for _ in range(9):  # a flat thing seen from its edge is no photo of it
         camera = around([rng.uniform(0, 360)], size=HEIGHT, elevation=rng.uniform(0, 30))
         framed = Mesh(frame_mesh(mesh.vertices, camera), mesh.faces, mesh.uv, mesh.texture)

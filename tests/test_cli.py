@@ -25,6 +25,7 @@ from rich.console import Console
 from v3d import cli
 from v3d.cameras import orbit
 from v3d.commands.generate import masks_of, sides_of
+from v3d.errors import V3DError
 from v3d.objects.presets import PRESETS
 from v3d.progress import ProgressDisplay
 from v3d.views import Views, save_views

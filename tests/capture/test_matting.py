@@ -9,8 +9,8 @@ import pytest
 from photos import RED, disc, middle, save, scene
 
 from v3d.capture import matting
-from v3d.capture.plain import plain_background, soft_alpha, unmix
 from v3d.capture.photo import load_photo
+from v3d.capture.plain import plain_background, soft_alpha, unmix
 from v3d.compositing import over_white
 from v3d.errors import V3DError
 

@@ -130,8 +130,8 @@ def remarks(photo: Image, cutout: Cutout) -> tuple[str, ...]:
         )
     if _contrast(photo, cutout.alpha) < _FAINT:
         out.append(
-            "The object hardly differs from its background, so its outline is unsure; give a mask of it, or a "
-            "photo on another background."
+            "The object hardly differs from its background, so its outline is unsure; give a mask of it, or "
+            "a photo on another background."
         )
     return tuple(out)
 
@@ -171,4 +171,5 @@ def _parts(mask: Mask, connectivity: int = 8) -> tuple[NDArray[np.int32], NDArra
     _, label, stats, middle = cv2.connectedComponentsWithStats(
         mask.astype(np.uint8), connectivity=connectivity
     )
-    return label, stats[1:, cv2.CC_STAT_AREA], np.asarray(middle[1:], np.float32)
+    area = np.asarray(stats[1:, cv2.CC_STAT_AREA], np.int32)
+    return np.asarray(label, np.int32), area, np.asarray(middle[1:], np.float32)

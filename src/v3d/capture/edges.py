@@ -30,10 +30,8 @@ def follow_edges(rgb: Image, mask: Image, radius: float) -> Image:
     a, b = _affine(
         np.asarray(small[0], np.float32), np.asarray(small[1], np.float32), max(1, round(radius * scale))
     )
-    a, b = (
-        cv2.resize(coefficient, (width, height), interpolation=cv2.INTER_LINEAR) for coefficient in (a, b)
-    )
-    alpha = np.einsum("hwc,hwc->hw", a, rgb) + b
+    slope, offset = (cv2.resize(x, (width, height), interpolation=cv2.INTER_LINEAR) for x in (a, b))
+    alpha = np.einsum("hwc,hwc->hw", slope, rgb) + offset
     alpha = np.clip((alpha - 0.5) * 1.6 + 0.5, 0, 1)  # the filter blurs: full and none lie inside its range
     reach = 2 * round(radius) + 1
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))
@@ -73,7 +71,8 @@ def own_colours(rgb: Image, alpha: Image) -> Image:
 
     def nearby(weight: Image) -> Image:
         share = np.asarray(cv2.blur(weight, window))[..., None]
-        return np.asarray(cv2.blur(rgb * weight[..., None], window)) / np.maximum(share, 1e-6)
+        mean = np.asarray(cv2.blur(rgb * weight[..., None], window)) / np.maximum(share, 1e-6)
+        return np.asarray(mean, np.float32)
 
     front, back = nearby(alpha**6 + 1e-5 * alpha), nearby((1 - alpha) ** 6 + 1e-5 * (1 - alpha))
     own = front + a * (rgb - a * front - (1 - a) * back)

@@ -164,8 +164,8 @@ def _reduced(image: Image.Image, max_side: int) -> Image.Image:
 def _eight_bit(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
     """Integer and float images of more than 8 bits as L, palettes as RGBA, any other mode as it is; warnings.
 
-    Cameras and scanners keep 10, 12 or 14 bits in 16, so the smallest of these that holds an image's values is
-    taken for its range.
+    Cameras and scanners keep 10, 12 or 14 bits in 16, so the smallest of these that holds an image's values
+    is taken for its range.
     """
     if image.mode.startswith("I") or image.mode == "F":
         values = np.nan_to_num(np.asarray(image, np.float32))
@@ -173,9 +173,8 @@ def _eight_bit(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
         # What lies above full scale was scaled some other way.
         ranges = (1.0, 255.0) if image.mode == "F" else (255.0, 1023.0, 4095.0, 16383.0, 65535.0)
         scale = next((s for s in ranges if top <= s), top)
-        note = (
-            f"The photo's values end at {top:.0f} of 65535, so they were taken for {math.log2(scale + 1):.0f} bits.",
-        )
+        bits = round(math.log2(scale + 1))
+        note = (f"The photo's values end at {top:.0f} of 65535, so they were taken for {bits} bits.",)
         grey = Image.fromarray((values.clip(0) / scale * 255).round().astype(np.uint8))
         return grey, note if image.mode != "F" and scale < 65535 else ()
     if image.mode in ("P", "PA") or "transparency" in image.info:

@@ -129,9 +129,10 @@ def _without_dust(cutout: Cutout) -> Cutout:
         cutout = Cutout(cutout.rgb, alpha, cutout.method, cutout.warnings).noting(
             f"{dust.sum()} {word} of the photo's alpha were left out."
         )
-    if main_part(cutout.alpha)[1]:
+    others = main_part(cutout.alpha)[1]
+    if others:
         cutout = cutout.noting(
-            f"The photo's alpha shows {main_part(cutout.alpha)[1] + 1} separate parts; they become one object."
+            f"The photo's alpha shows {others + 1} separate parts; they become one object."
         )
     side = cut_off_at(cutout.alpha)
     if side is not None:

@@ -65,7 +65,8 @@ def cut_out(rgb: Image) -> Cutout:
         )
     if others:
         warnings.append(
-            f"The photo shows {others + 1} objects; the largest near the middle was taken. Crop the photo to choose."
+            f"The photo shows {others + 1} objects, of which the largest near the middle was taken; crop the "
+            "photo to choose another."
         )
     side = cut_off_at(alpha)
     if side is not None:
@@ -121,7 +122,7 @@ def salient(rgb: Image) -> Image:
     It looks at the whole photo and, where the object is in a part of it, more closely at that.
     """
     height, width = rgb.shape[:2]
-    seen = _look(rgb)
+    seen = look(rgb)
     rows, columns = (np.nonzero((seen > 0.5).any(axis))[0] for axis in (1, 0))
     if len(rows) == 0:
         return seen
@@ -133,7 +134,7 @@ def salient(rgb: Image) -> Image:
     if part.shape[0] * part.shape[1] > 0.6 * height * width:
         return seen
     closer = np.zeros_like(seen)
-    closer[y, x] = _look(part)
+    closer[y, x] = look(part)
     return closer
 
 
@@ -148,7 +149,7 @@ def cut_out_salient(rgb: Image, seen: Image | None = None) -> Cutout:
     return Cutout(own_colours(rgb, alpha), alpha, "V3D's network (U^2-Net)")
 
 
-def _look(rgb: Image) -> Image:
+def look(rgb: Image) -> Image:
     """The network's saliency [H, W] of a photo [H, W, 3]."""
     small = cv2.resize(rgb, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
     seen = saliency(torch.from_numpy(np.ascontiguousarray(small.transpose(2, 0, 1)))[None])[0].numpy()

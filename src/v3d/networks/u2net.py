@@ -107,7 +107,8 @@ def saliency(images: Tensor) -> Tensor:
     x = x / x.amax((1, 2, 3), keepdim=True).clamp_min(1e-6)  # as in its training: the brightest value is 1
     x = (x - x.new_tensor(_MEAN)[:, None, None]) / x.new_tensor(_STD)[:, None, None]
     network = _u2netp(images.device)
-    return network(x.contiguous(memory_format=torch.channels_last))
+    seen: Tensor = network(x.contiguous(memory_format=torch.channels_last))
+    return seen
 
 
 @functools.cache

@@ -3,9 +3,9 @@
     python benchmarks/cutouts.py --corpus CORPUS.npz --sheet sheet.png    # two minutes on two cores
 
 Half of the 40 photos stand before pictures that scikit-image ships, a little out of focus, half on plain
-grounds: white to black, tinted, with gradients, soft shadows, noise and JPEG's marks. IoU and the boundary's F-measure
-(precision and recall of outline pixels within 0.3 % of the diagonal) are means over photos; seconds are
-those of all cores together, for a photo of 1024 x 768 pixels.
+grounds: white to black, tinted, with gradients, soft shadows, noise and JPEG's marks. IoU and the
+boundary's F-measure (precision and recall of outline pixels within 0.3 % of the diagonal) are means
+over photos; seconds are those of all cores together, for a photo of 1024 x 768 pixels.
 """
 
 from __future__ import annotations

@@ -46,8 +46,8 @@ def cut_out_agreeing(views: Views, *, on_step: OnStep | None = None) -> tuple[Vi
 
     The network looks at every view. Every place in space then has the share of views that see object there;
     the hull is the largest connected part where most do. Every view is looked at once more, closely, where
-    the hull is, and the views vote again. A view's mask is what it shows itself; what it misses or adds against
-    the hull, the others mend. Its edges follow the photo's.
+    the hull is, and the views vote again. A view's mask is what it shows itself; what it misses or adds
+    against the hull, the others mend. Its edges follow the photo's.
 
     Args:
         views: V >= 5 views of one object, alpha 1 everywhere, whose cameras look at it from several sides.
@@ -79,8 +79,7 @@ def cut_out_agreeing(views: Views, *, on_step: OnStep | None = None) -> tuple[Vi
     first = [look(photo) for photo in step(photos)]
     agreed = _agreed(_reduced(first, cameras), cameras)
     closer = [_look_where(photo, where) for photo, where in zip(step(photos), agreed, strict=True)]
-    better = _iou(_reduced(closer, cameras), agreed) >= _iou(_reduced(first, cameras), agreed)
-    seen = [b if is_better else a for a, b, is_better in zip(first, closer, better, strict=True)]
+    seen = [np.maximum(a, b) for a, b in zip(first, closer, strict=True)]
     agreed = _agreed(_reduced(seen, cameras), cameras)
     small = _reduced(seen, cameras)
     agrees = _iou(small, agreed) > _AGREES
@@ -92,13 +91,11 @@ def cut_out_agreeing(views: Views, *, on_step: OnStep | None = None) -> tuple[Vi
         mask = tidy(follow_edges(photo, mask, max(mask.shape) / 120))
         rgb[v] = over_white(torch.from_numpy(own_colours(photo, mask)), torch.from_numpy(mask))
         alpha[v] = torch.from_numpy(mask)
-    notes = [
-        "The photos have no alpha: the object was cut out where the views agree; give masks if it is wrong."
-    ]
+    notes = ["The photos have no alpha: the object was cut out where they agree; if it is wrong, give masks."]
     others = int((~agrees).sum())
     if others:
         notes.append(
-            f"In {others} of {len(views)} views the object was not found; their masks follow the others."
+            f"{others} of {len(views)} views do not show the object clearly; the others gave their masks."
         )
     return Views(rgb, alpha, views.cameras), tuple(notes)
 
@@ -110,7 +107,7 @@ def _reduced(masks: list[NDArray[np.float32]], cameras: Cameras) -> Tensor:
 
 
 def _agreed(seen: Tensor, cameras: Cameras) -> Tensor:
-    """What all views say of the pixels of each: the largest share of them that agree along its ray, [V, h, w].
+    """What all views say of the pixels of each: the largest share that agrees along its ray, [V, h, w].
 
     Views that see something else than the rest are left out of the second of two votes.
 
@@ -181,15 +178,11 @@ def _look_where(photo: NDArray[np.float32], projection: Tensor) -> NDArray[np.fl
     if len(rows) == 0:
         return look(photo)
     h, w = projection.shape
-    top, bottom, left, right = (
-        float(rows[0]) / h,
-        float(rows[-1] + 1) / h,
-        float(columns[0]) / w,
-        float(columns[-1] + 1) / w,
-    )
-    margin = 0.25 * max((bottom - top) * height, (right - left) * width)
-    y = slice(max(0, round(top * height - margin)), round(bottom * height + margin))
-    x = slice(max(0, round(left * width - margin)), round(right * width + margin))
+    top, bottom = int(rows[0]) / h * height, (int(rows[-1]) + 1) / h * height
+    left, right = int(columns[0]) / w * width, (int(columns[-1]) + 1) / w * width
+    margin = 0.25 * max(bottom - top, right - left)
+    y = slice(max(0, round(top - margin)), round(bottom + margin))
+    x = slice(max(0, round(left - margin)), round(right + margin))
     seen = np.zeros((height, width), np.float32)
     seen[y, x] = look(np.ascontiguousarray(photo[y, x]))
     return seen
@@ -232,6 +225,6 @@ def _iou(a: Tensor, b: Tensor) -> Tensor:
 
 def _disagreement(count: int, of: int) -> V3DError:
     return V3DError(
-        f"Only {count} of {of} photos agree on where the object is, which their backgrounds hide; give masks, "
-        "photos with alpha, or a plain background."
+        f"Only {count} of {of} photos agree on where the object is; give masks, photos with alpha, or a "
+        "plain background."
     )

@@ -53,8 +53,17 @@ def around(count: int, size: int = 160) -> Cameras:
     return cat_cameras([low, high])
 
 
+def elsewhere(views: Views) -> Views:
+    """The same in a world as other tools leave it: 40 times larger, hundreds of units off."""
+    c2w = views.cameras.c2w.double().clone()
+    c2w[:, :3, 3] = 40 * c2w[:, :3, 3] + torch.tensor([500.0, -300.0, 20.0])
+    cameras = Cameras(c2w, views.cameras.K.double(), views.cameras.width, views.cameras.height)
+    return Views(views.rgb, views.alpha, cameras)
+
+
 def test_views_agree_on_an_object_before_anything() -> None:
     views, truth = photographed(around(12), seed=2)
+    views = elsewhere(views)
     steps: list[tuple[int, int]] = []
     found, notes = cut_out_agreeing(views, on_step=lambda done, total: steps.append((done, total)))
     together = mask_iou(found.alpha, truth)
@@ -67,16 +76,6 @@ def test_views_agree_on_an_object_before_anything() -> None:
     assert found.cameras is views.cameras
     outside = found.alpha == 0
     assert bool((found.rgb[outside] == 1).all())
-
-
-def test_the_place_and_size_of_the_world_change_nothing() -> None:
-    """Cameras as other tools leave them: 40 times larger, 500 units off."""
-    views, _ = photographed(around(6), seed=1)
-    c2w = views.cameras.c2w.double().clone()
-    c2w[:, :3, 3] = 40 * c2w[:, :3, 3] + torch.tensor([500.0, -300.0, 20.0])
-    far = Views(views.rgb, views.alpha, Cameras(c2w, views.cameras.K.double(), 160, 160))
-    a, b = (cut_out_agreeing(v)[0].alpha for v in (views, far))
-    assert float(mask_iou(a, b).min()) > 0.97
 
 
 def test_what_is_missing_is_told() -> None:

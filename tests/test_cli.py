@@ -24,7 +24,8 @@ from rich.console import Console
 
 from v3d import cli
 from v3d.cameras import orbit
-from v3d.commands.generate import sides_of
+from v3d.commands.generate import masks_of, sides_of
+from v3d.errors import V3DError
 from v3d.objects.presets import PRESETS
 from v3d.progress import ProgressDisplay
 from v3d.views import Views, save_views
@@ -172,9 +173,17 @@ def test_photos_of_other_sides_have_an_azimuth() -> None:
     }
 
 
+def test_masks_are_the_front_s_or_have_an_azimuth() -> None:
+    assert masks_of(("m.png", "l@m.png@450")) == {0.0: Path("m.png"), 90.0: Path("l@m.png")}
+    assert masks_of(("side@mask.png",)) == {0.0: Path("side@mask.png")}
+    with pytest.raises(V3DError, match="Two masks are of the same side"):
+        masks_of(("m.png", "n.png@360"))
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
+        (["a.png", "--mask", "m.png"], "Masks belong to one object"),
         (["--photo", "side.png"], "write PHOTO@AZIMUTH"),
         (["--photo", "side.png@left"], "write PHOTO@AZIMUTH"),
         (["--photo", "@45"], "write PHOTO@AZIMUTH"),

@@ -24,7 +24,7 @@ def test_every_extra_that_a_message_names_exists() -> None:
     extras = set(re.findall(r"^(\w+) = \[", section, re.MULTILINE))
     sources = [file.read_text(encoding="utf-8") for file in (ROOT / "src").rglob("*.py")]
     named = {name for text in sources for name in re.findall(r"install_hint\(['\"](\w+)", text)}
-    assert {"official", "cuda", "matting", "int8", "colmap"} <= named <= extras
+    assert {"official", "cuda", "matting", "int8", "colmap", "heif"} <= named <= extras
 
 
 def test_nobody_is_sent_to_the_other_project() -> None:
@@ -38,7 +38,7 @@ def test_nobody_is_sent_to_the_other_project() -> None:
 def test_hints_name_the_packages_and_not_a_name_that_could_be_a_stranger_s(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for extra in ("official", "cuda", "matting", "int8", "colmap"):
+    for extra in ("official", "cuda", "matting", "int8", "colmap", "heif"):
         line = re.search(rf"^{extra} = \[(.+)\]$", PROJECT, re.MULTILINE)
         assert line is not None
         named = re.findall(r'"([^"]+)"', install_hint(extra))

@@ -65,6 +65,7 @@ def generate(
     out: str | Path,
     settings: GenerateSettings | None = None,
     *,
+    masks: str | Path | Mapping[float, str | Path] | None = None,
     force: bool = False,
     on_progress: OnProgress | None = None,
 ) -> Asset:
@@ -76,6 +77,8 @@ def generate(
             the object's own left side. Any azimuths will do; the front is needed.
         out: the folder that gets the run's folder.
         settings: those of `GenerateSettings()` where none are given.
+        masks: images that say where the object is, by the azimuth of their photo, or that of the front alone;
+            photos without one are cut out. The `cutout.png` of an earlier run will do, as it is or corrected.
         force: compute finished stages anew.
         on_progress: called as the stages go on, see `v3d.callbacks.OnProgress`.
 
@@ -85,12 +88,15 @@ def generate(
     settings = settings or GenerateSettings()
     sides = _sides(photos, settings.elevation)
     front = sides[0.0]
+    given = _masks(masks, sides)
     device = pick_device(settings.device)
     tune_malloc()
     folder = other_than(front.parent, Path(out) / front.stem)
     generator = load_generator(settings.model, device)  # before anything is written: the name may be wrong
     run = RunFolder(folder, settings, force=force, on_progress=on_progress)
-    framed, key = photo_stage(run, sides, elevation=settings.elevation, recentre=settings.recentre)
+    framed, key = photo_stage(
+        run, sides, masks=given, elevation=settings.elevation, recentre=settings.recentre
+    )
     views, views_key = generate_stage(run, generator, framed, key, settings)
     inputs = BuildInputs(views, framed.among(views.cameras), generator.agrees_in_colour)
     return _build(run, inputs, views_key, settings, device)
@@ -107,6 +113,22 @@ def _sides(photos: str | Path | Mapping[float, str | Path], elevation: float) ->
     check_sides(azimuths, elevation)
     sides = {float(azimuth) % 360: existing(path) for azimuth, path in given.items()}
     return {azimuth: sides[azimuth] for azimuth in azimuths}
+
+
+def _masks(
+    masks: str | Path | Mapping[float, str | Path] | None, sides: Mapping[float, Path]
+) -> dict[float, Path]:
+    """Azimuth in [0, 360) -> mask.
+
+    Raises:
+        V3DError: a file is missing, or its photo is.
+    """
+    given = {} if masks is None else {0.0: masks} if isinstance(masks, (str, Path)) else masks
+    found = {float(azimuth) % 360: existing(path) for azimuth, path in given.items()}
+    for azimuth, path in found.items():
+        if azimuth not in sides:
+            raise V3DError(f"The mask {path.name} is for a photo at {azimuth:g} degrees, but there is none.")
+    return found
 
 
 def reconstruct(

@@ -54,6 +54,7 @@ def photo_stage(
     run: RunFolder,
     paths: Mapping[float, Path],
     *,
+    masks: Mapping[float, Path] | None = None,
     elevation: float = 0.0,
     recentre: bool = True,
 ) -> tuple[OrbitPhotos, str]:
@@ -62,50 +63,55 @@ def photo_stage(
     Args:
         run: its folder.
         paths: azimuth of a photo -> its file; the front, 0, comes first.
+        masks: azimuth of a photo -> a file that says where its object is; for some photos or none.
         elevation: that the photos were taken from, degrees.
         recentre: frame the photos; otherwise they keep the framing of their files, and so their scale.
     """
+    masks = masks or {}
     azimuths = tuple(paths)
     names = [_photo_name(azimuth) for azimuth in azimuths]
+    cutouts = [_photo_name(azimuth, "cutout") for azimuth in azimuths]
 
-    def compute(stage: Stage) -> tuple[Tensor, ...]:
+    def compute(stage: Stage) -> list[tuple[Tensor, Tensor]]:
         photos = []
         for i, (azimuth, path) in enumerate(paths.items()):
-            photos.append(load_photo(path, recentre=recentre))
+            photos.append(load_photo(path, mask=masks.get(azimuth), recentre=recentre))
             stage.facts.setdefault("foreground", {})[_photo_name(azimuth)] = photos[-1].foreground
             stage.warnings.extend(photos[-1].warnings)
             stage.step(i + 1, len(paths) + 1)
         images = tuple(photo.rgba for photo in photos)
-        if not recentre or len(images) == 1:
-            return images
-        registered = register_photos(images, azimuths, elevation=elevation)
-        stage.warnings.extend(registered.notes)
-        return registered.photos
+        if recentre and len(images) > 1:
+            registered = register_photos(images, azimuths, elevation=elevation)
+            stage.warnings.extend(registered.notes)
+            images = registered.photos
+        return [(image, photo.cutout) for image, photo in zip(images, photos, strict=True)]
 
-    def save(images: tuple[Tensor, ...]) -> None:
-        for name, image in zip(names, images, strict=True):
-            with atomic(run / name) as temporary:
-                Image.fromarray((image * 255).round().to(torch.uint8).numpy()).save(temporary)
+    def save(images: list[tuple[Tensor, Tensor]]) -> None:
+        for pair in zip(zip(names, cutouts, strict=True), images, strict=True):
+            for name, image in zip(*pair, strict=True):
+                with atomic(run / name) as temporary:
+                    Image.fromarray((image * 255).round().to(torch.uint8).numpy()).save(temporary)
 
     def load() -> OrbitPhotos:
         images = tuple(torch.from_numpy(read_image(run / name)[0]) for name in names)
         return OrbitPhotos(images, azimuths, elevation)
 
     digests = [file_digest(path) for path in paths.values()]
+    given = [(azimuth, file_digest(path)) for azimuth, path in sorted(masks.items())]
     return run.stage(
         "photo",
-        version=2,
-        inputs=[digests, azimuths, elevation, recentre, method_key()],
-        files=names,
+        version=3,
+        inputs=[digests, given, azimuths, elevation, recentre, method_key()],
+        files=[*names, *cutouts],
         compute=compute,
         save=save,
         load=load,
     )
 
 
-def _photo_name(azimuth: float) -> str:
-    """The file of a framed photo: photo.png is the front."""
-    return "photo.png" if azimuth == 0 else f"photo_{azimuth:g}.png"
+def _photo_name(azimuth: float, kind: str = "photo") -> str:
+    """The file of a framed photo, or of another `kind`: photo.png is the front."""
+    return f"{kind}.png" if azimuth == 0 else f"{kind}_{azimuth:g}.png"
 
 
 def generate_stage(

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from v3d.capture.images import read_image
-from v3d.capture.matting import cut_out, cut_out_plain
+from v3d.capture.matting import cut_out
 from v3d.capture.orbit_law import OrbitLaw
 from v3d.capture.sfm import SUFFIXES, list_photos
 from v3d.errors import V3DError
@@ -26,8 +26,7 @@ def read_pictures(
 ) -> list[Image]:
     """The pictures of an object in the order of the law, cut out.
 
-    A picture's alpha is kept where it has any; plain grounds are cut out by their colour, others by
-    `v3d.capture.matting.cut_out`.
+    A picture's alpha is kept where it has any; others are cut out by `v3d.capture.matting.cut_out`.
 
     Args:
         path: a folder of images, taken in the order of their names (numbers count as numbers); one image,
@@ -114,7 +113,7 @@ def _split(path: Path, grid: tuple[int, int] | None, max_size: int) -> list[Imag
 def _cut_out_all(images: Sequence[Image]) -> list[Image]:
     """The pictures with the object's alpha."""
     out = []
-    for i, image in enumerate(cut_out_plain(images)):
+    for i, image in enumerate(images):
         if (image[..., 3] < 0.5).mean() < 0.005:
             try:
                 found = cut_out(np.ascontiguousarray(image[..., :3]))

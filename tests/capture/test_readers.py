@@ -209,7 +209,7 @@ def test_photos_can_be_chosen_before_they_are_read(tmp_path: Path) -> None:
     photos = find_photos(colmap_folder(tmp_path)).photos
     (tmp_path / "images/1.png").unlink()
     views = read_scene_views([photos[2], photos[0]], max_size=64)
-    torch.testing.assert_close(views.cameras.centers, torch.tensor(EYES[[2, 0]]).float())
+    torch.testing.assert_close(views.cameras.centers, torch.tensor(EYES[[2, 0]]))
 
 
 # Objects: every format gives the views of the same photos in a transforms.json.
@@ -265,7 +265,7 @@ def test_objects_of_co3d_have_its_masks(tmp_path: Path) -> None:
     assert np.abs(views.alpha.numpy() - disc()).max() <= 0.5001 / 255
     assert bool((load_scene_views(folder).alpha == 1).all())  # a scene has no outside
     next((folder / "masks").iterdir()).unlink()
-    with pytest.raises(V3DError, match=r"There is no photo .*frame\d+\.png"):
+    with pytest.raises(V3DError, match=r"The mask .*frame\d+\.png of the photo frame\d+\.jpg does not exist"):
         load_views(folder)
 
 

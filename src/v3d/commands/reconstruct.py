@@ -8,7 +8,7 @@ from typing import Annotated
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from v3d.commands.shared import Out, print_warnings
-from v3d.settings import ReconstructSettings
+from v3d.settings import ReconstructSettings, Up
 
 
 def reconstruct(
@@ -18,6 +18,7 @@ def reconstruct(
     settings: OmitArgPrefixes[ReconstructSettings] = ReconstructSettings(),  # noqa: B008 (frozen)
     orbit: bool = False,
     photo: Annotated[Path | None, arg(metavar="PHOTO")] = None,
+    up: Up = "auto",
     force: bool = False,
 ) -> None:
     """Posed views -> 3D Gaussians and a textured mesh.
@@ -30,6 +31,7 @@ def reconstruct(
         settings: quality and formats.
         orbit: VIEWS is a video that goes once around the object at its own height.
         photo: a sharper photo of the first view, for the texture; the shape fills this view's silhouette.
+        up: the axis of the photos' world that is up (-y is written --up=-y); auto finds it from the cameras.
         force: compute finished stages anew.
 
     Raises:
@@ -42,6 +44,6 @@ def reconstruct(
     with ProgressDisplay() as show:
         show.title(f"{views} -> {out / run_name(views)}")
         asset = pipeline.reconstruct(
-            views, out, settings, orbit=orbit, photo=photo, force=force, on_progress=show
+            views, out, settings, orbit=orbit, photo=photo, up=up, force=force, on_progress=show
         )
     print_warnings(asset.report["warnings"])

@@ -126,8 +126,9 @@ def rigid_motion(matrix: Any, where: str) -> Tensor:
     orthogonal = bool((R.mT @ R - torch.eye(3).double()).abs().max() < 0.02)  # False where there is a NaN
     if not orthogonal or not bool(torch.isfinite(c2w).all()) or float(torch.linalg.det(R)) < 0:
         raise V3DError(f"{where} is not a rotation and a position.")
-    if float(c2w[:3, 3].abs().max()) > _FARTHEST:
-        raise V3DError(f"{where} puts a camera {float(c2w[:3, 3].norm()):.0e} units away from the origin.")
+    farthest = float(c2w[:3, 3].abs().max())
+    if farthest > _FARTHEST:
+        raise V3DError(f"{where} puts a camera {farthest:.0e} units away from the origin.")
     return c2w
 
 

@@ -13,6 +13,7 @@ from scipy.spatial.transform import Rotation
 from v3d.cameras import Cameras, orbit
 from v3d.errors import V3DError
 from v3d.placement import place, single_precision, up_sentence
+from v3d.scene.normalise import normalise
 from v3d.settings import Up
 
 
@@ -61,8 +62,11 @@ def test_float32_far_from_the_origin_is_refused() -> None:
         single_precision(cameras)
     c2w = cameras.c2w.clone()
     c2w[0, 0, 3] = 1e39
-    with pytest.raises(V3DError, match="too large to compute with"):
-        single_precision(replace(cameras, c2w=c2w))
+    for use in (single_precision, place, normalise):
+        with pytest.raises(V3DError, match="too large to compute with"):
+            use(replace(cameras, c2w=c2w))
+        with pytest.raises(V3DError, match="not finite"):
+            use(replace(cameras, K=cameras.K * torch.nan))
 
 
 @pytest.mark.parametrize("elevation", [0.0, 25.0])

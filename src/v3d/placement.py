@@ -94,7 +94,11 @@ def place(cameras: Cameras, *, up: Up = "auto") -> tuple[Cameras, Similarity]:
     Returns:
         The cameras in V3D's world, in the precision of the given ones, and the similarity that brought them
         there.
+
+    Raises:
+        V3DError: a number of a camera is not finite, or float32 cannot hold it.
     """
+    check_finite(cameras)
     R = turn_to_z(up_vector(cameras, up))
     centre, scale = _centre_and_scale(cameras)
     similarity = Similarity.of(scale, R, centre)
@@ -109,9 +113,8 @@ def single_precision(cameras: Cameras) -> Cameras:
     Raises:
         V3DError: a number is too large, or the cameras stand too far from the origin for their distances.
     """
+    check_finite(cameras)
     single = cameras.to_float32()
-    if not bool(torch.isfinite(single.c2w).all()) or not bool(torch.isfinite(single.K).all()):
-        raise V3DError("A camera's numbers are too large to compute with; correct its pose and its lens.")
     centers = cameras.centers.double()
     farthest = float(centers.norm(dim=-1).max())
     spread = float((centers - centers.mean(0)).norm(dim=-1).max())
@@ -121,6 +124,19 @@ def single_precision(cameras: Cameras) -> Cameras:
             "far for 32-bit numbers; give the folder to `v3d reconstruct` or `v3d scene`, which centre them."
         )
     return single
+
+
+def check_finite(cameras: Cameras) -> None:
+    """Refuse cameras that no computation can go on with.
+
+    Raises:
+        V3DError: a number is not finite, or float32 cannot hold it.
+    """
+    single = cameras.to_float32()
+    if not bool(torch.isfinite(single.c2w).all()) or not bool(torch.isfinite(single.K).all()):
+        raise V3DError(
+            "A camera's numbers are not finite or too large to compute with; correct its pose and its lens."
+        )
 
 
 def up_vector(cameras: Cameras, up: Up) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from v3d.cameras import Cameras
-from v3d.placement import Similarity, nearest_to_axes, turn_to_z, up_vector
+from v3d.placement import Similarity, check_finite, nearest_to_axes, turn_to_z, up_vector
 from v3d.settings import Up
 
 RADIUS = 1.5
@@ -40,7 +40,11 @@ def normalise(cameras: Cameras, *, up: Up = "auto", depth: float | None = None) 
 
     Returns:
         The cameras in the normalised world, in the precision of the given ones, and the way to it.
+
+    Raises:
+        V3DError: a number of a camera is not finite, or float32 cannot hold it.
     """
+    check_finite(cameras)
     c2w = cameras.c2w.double().cpu()
     positions = c2w[:, :3, 3]
     mean = positions.mean(0)

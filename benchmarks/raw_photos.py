@@ -3,8 +3,8 @@
     pip download --no-deps gtsam && unzip -j gtsam-*.whl 'gtsam/Data/Balbianello*' -d balbianello
     python benchmarks/raw_photos.py balbianello balbianello/Balbianello.out
 
-Five photos of a villa on a lake (gtsam ships them under its BSD licence), 640 x 427 pixels. It needs the extra
-`colmap`.
+Five photos of a villa on a lake (gtsam ships them under its BSD licence), 640 x 427 pixels. It needs the
+extra `colmap`.
 """
 
 from __future__ import annotations

@@ -165,3 +165,25 @@ def test_the_run_says_how_deep_the_scene_is_or_that_nothing_tells(
         else:
             assert record["depth"] == pytest.approx(depth, rel=0.25)
             assert record["normalisation"]["scale"] == pytest.approx(1.5 / depth, rel=0.3)
+
+
+def test_a_geo_referenced_scene_that_is_y_up(tmp_path: Path) -> None:
+    """Its poses reach the normalised world to 1e-4 and upright; a given up is taken instead."""
+    angles = torch.linspace(0, 4, 6)
+    centers = torch.stack([1.5 * angles.cos(), 1.5 * angles.sin(), torch.full_like(angles, 0.5)], -1)
+    c2w = look_at(centers.double())
+    y_up = torch.tensor([[1.0, 0, 0, 4075539.8], [0, 0, 1, 931735.2], [0, -1, 0, 4801629.6], [0, 0, 0, 1]])
+    K = intrinsics(60.0, 32, 32).double().repeat(6, 1, 1)
+    own = y_up.double() @ c2w
+    save_views(
+        Views(torch.rand(6, 32, 32, 3), torch.ones(6, 32, 32), Cameras(own, K, 32, 32)), tmp_path / "a"
+    )
+    scale = 1.5 / float(centers.norm(dim=-1).max())
+    truth = torch.cat([c2w[:, :3, :3], scale * c2w[:, :3, 3:]], -1).float()
+    for name, up, upright in (("auto", "auto", True), ("y", "y", True), ("z", "z", False)):
+        run = RunFolder(tmp_path / name, SceneSettings())
+        given, _ = read_stage(run, find_photos(tmp_path / "a"), SCENE_PRESETS["draft"], up)
+        error = float((given.cameras.c2w[:, :3] - truth).abs().max())
+        assert error < 1e-4 if upright else error > 0.5
+        notes = run.report["stages"]["read"]["warnings"]
+        assert [note for note in notes if "its up is y" in note] == (notes if up == "auto" else [])

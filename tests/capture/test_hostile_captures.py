@@ -160,6 +160,16 @@ def test_positions_beyond_all_precision(tmp_path: Path) -> None:
     one_sentence(folder, "pixels in a row")
 
 
+def test_cameras_that_float32_cannot_tell_apart(tmp_path: Path) -> None:
+    """In UTM: `load_views`, which centres nothing, says who does."""
+    folder = transforms_folder(tmp_path)
+    meta = json.loads((folder / "transforms.json").read_text())
+    for frame in meta["frames"]:
+        frame["transform_matrix"][1][3] += 4654321.98
+    (folder / "transforms.json").write_text(json.dumps(meta))
+    one_sentence(folder, "too far for 32-bit numbers; give the folder to `v3d reconstruct`", load_views)
+
+
 # CO3D
 
 

@@ -127,6 +127,19 @@ def test_a_missing_mask_is_called_a_mask(folder: Path) -> None:
         read(folder)
 
 
+def test_a_photo_is_not_its_own_mask(folder: Path) -> None:
+    """The mask's folder is lost, and the end of its path is the photo's name."""
+    for file in (folder / "images").iterdir():
+        file.rename(folder / file.name)
+    list_masks(folder, "/elsewhere/masks/{}.png")
+    meta = json.loads((folder / "transforms.json").read_text())
+    for frame in meta["frames"]:
+        frame["file_path"] = frame["file_path"].removeprefix("images/")
+    (folder / "transforms.json").write_text(json.dumps(meta))
+    with pytest.raises(V3DError, match=r"mask /elsewhere/masks/0\.png of the photo 0\.png does not exist"):
+        read(folder)
+
+
 def test_an_empty_mask_is_named(folder: Path) -> None:
     masks = grey(255)
     masks[2][:] = 0

@@ -62,7 +62,8 @@ def read_transforms(path: Path) -> Capture:
         mask = frame.get("mask_path")
         if mask is not None:
             mask = usable_name(mask, f"{where}: mask_path")
-            mask = files.find(mask) or path.parent / mask
+            found = files.find(mask)
+            mask = path.parent / mask if found in (None, file) else found  # no photo is its own mask
         photos.append(PosedPhoto(file, c2w, lens, mask))
     others = [name for name in _NAMES[1:] if name != path.name and (path.parent / name).is_file()]
     if path.name in _NAMES[1:] and others:

@@ -31,7 +31,7 @@ def reconstruct(
         settings: quality and formats.
         orbit: VIEWS is a video that goes once around the object at its own height.
         photo: a sharper photo of the first view, for the texture; the shape fills this view's silhouette.
-        up: the axis of the photos' world that is up (-y is written --up=-y); auto finds it from the cameras.
+        up: the axis of the photos' world that is up; auto finds it from the cameras.
         force: compute finished stages anew.
 
     Raises:

@@ -27,7 +27,7 @@ def scene(
             path of a transforms.json.
         out: the scene gets a folder of its own name in it.
         settings: path, quality and model.
-        up: the axis of the photos' world that is up (-y is written --up=-y); auto finds it from the cameras.
+        up: the axis of the photos' world that is up; auto finds it from the cameras.
         force: compute finished stages anew.
 
     Raises:

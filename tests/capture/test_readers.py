@@ -344,7 +344,14 @@ def test_cameras_of_raw_photos_are_found(tmp_path: Path) -> None:
     photos = nearer.permute(0, 2, 3, 1)
     for i, photo in enumerate(photos):
         Image.fromarray((photo * 255).byte().numpy()).save(tmp_path / f"{i}.png")
-    found = find_photos(tmp_path).photos
+    noise = torch.rand(height, width, 3, generator=torch.Generator().manual_seed(1))
+    Image.fromarray((noise * 255).byte().numpy()).save(tmp_path / "other.png")
+    capture = find_photos(tmp_path)
+    assert capture.notes == (
+        "1 of the 6 photos do not fit to the others and are left out, other.png among them.",
+    )
+    assert capture.points is not None and len(capture.points) > 50
+    found = capture.photos
     assert [photo.file.name for photo in found] == [f"{i}.png" for i in range(count)]
     a = torch.stack([photo.c2w for photo in found])
     turn = truth.c2w[:, :3, :3].double() @ a[:, :3, :3].mT  # one turn for all

@@ -123,6 +123,12 @@ def test_names_of_colmap_and_co3d(tmp_path: Path) -> None:
     one_sentence(sequence, "longer than any file's")
 
 
+def test_no_photos(tmp_path: Path) -> None:
+    (tmp_path / "rgb").mkdir()
+    (tmp_path / "metadata.json").write_text('{"poses": [], "K": [], "w": 1, "h": 1}')
+    one_sentence(tmp_path, "lists no photos")
+
+
 def test_pipes(tmp_path: Path) -> None:
     folder = transforms_folder(tmp_path)
     (folder / "images/0.png").unlink()

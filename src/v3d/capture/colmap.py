@@ -19,7 +19,7 @@ from torch import Tensor
 from v3d.capture.lens import Lens
 from v3d.capture.photo_files import PhotoFiles, best_folders
 from v3d.capture.posed import Capture, PosedPhoto, rigid_motion, rotation
-from v3d.capture.text_files import read_lines, regular_file, usable_name
+from v3d.capture.text_files import read_lines, regular_file, shortened, usable_name
 from v3d.errors import V3DError
 
 # Below a capture's folder, in the layouts of COLMAP, nerfstudio, Gaussian Splatting's convert.py, Metashape.
@@ -206,7 +206,7 @@ def _lens(file: Path, model: str, width: int, height: int, numbers: list[float])
     if known is None:
         names = ", ".join(name for name, model_ in _CAMERAS.items() if model_)
         raise V3DError(
-            f"{file}: the camera model {model} is not known (known: {names}); "
+            f"{file}: the camera model {shortened(model)} is not known (known: {names}); "
             "run COLMAP's image_undistorter first."
         )
     try:

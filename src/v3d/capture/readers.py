@@ -106,6 +106,8 @@ def find_photos(path: str | Path) -> Capture:
             "transforms.json, and with a video the option --orbit."
         )
     capture = _read_cameras(path)
+    if not capture.photos and not capture.missing:
+        raise V3DError(f"{path} lists no photos.")
     if not capture.photos:
         raise V3DError(
             f"None of the {len(capture.missing)} photos of {path} exists; "

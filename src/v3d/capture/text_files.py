@@ -78,7 +78,7 @@ def parse_json(text: str) -> Any:
 def _finite(digits: str) -> float:
     value = float(digits)
     if math.isinf(value):
-        raise ValueError(f"the number {_short(digits)} is too large")
+        raise ValueError(f"the number {shortened(digits)} is too large")
     return value
 
 
@@ -132,18 +132,19 @@ def usable_name(name: Any, where: str) -> str:
     if not isinstance(name, str) or not name.strip():
         refuse("the name of the photo is missing")
     if "\0" in name:
-        refuse(f"the name {_short(name)!r} has a zero byte")
+        refuse(f"the name {shortened(name)!r} has a zero byte")
     path: str = name.replace("\\", "/")
     longest = max(len(part.encode(errors="replace")) for part in path.split("/"))
     if longest > _MAX_NAME or len(path) > _MAX_PATH:
-        refuse(f"the name {_short(name)!r} is longer than any file's")
+        refuse(f"the name {shortened(name)!r} is longer than any file's")
     return path
 
 
 def shown(file: Path) -> str:
     """A path as a sentence can show it: shortened, without what terminals would swallow."""
-    return _short(str(file).replace("\0", "\\0"), 120)
+    return shortened(str(file).replace("\0", "\\0"), 120)
 
 
-def _short(text: str, length: int = 40) -> str:
+def shortened(text: str, length: int = 40) -> str:
+    """A text of at most `length` characters, as a sentence can quote it."""
     return text if len(text) <= length else f"{text[: length - 3]}..."

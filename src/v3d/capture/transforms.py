@@ -18,7 +18,7 @@ from v3d.capture.images import image_size
 from v3d.capture.lens import Lens
 from v3d.capture.photo_files import PhotoFiles
 from v3d.capture.posed import Capture, PosedPhoto, without_scale
-from v3d.capture.text_files import read_json, usable_name
+from v3d.capture.text_files import read_json, shortened, usable_name
 from v3d.errors import V3DError
 
 _PINHOLE = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "PERSPECTIVE")
@@ -121,7 +121,9 @@ def frame_lens(frame: Mapping[str, Any], size: tuple[int, int], where: str) -> L
     model = frame.get("camera_model", "OPENCV")
     fisheye = model == "OPENCV_FISHEYE" or bool(frame.get("is_fisheye"))
     if not fisheye and model not in _PINHOLE:
-        raise V3DError(f"{where}: the camera model {model} is not known; undistort the photos first.")
+        raise V3DError(
+            f"{where}: the camera model {shortened(str(model))} is not known; undistort the photos first."
+        )
     try:
         width, height = int(frame.get("w") or size[0]), int(frame.get("h") or size[1])
         names = ("k1", "k2", "k3", "k4") if fisheye else ("k1", "k2", "p1", "p2", "k3")

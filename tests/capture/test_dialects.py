@@ -98,6 +98,13 @@ def test_suffixes(tmp_path: Path, listed: str, suffix: str) -> None:
     assert len(notes) == ("." in listed) and all("under another suffix" in note for note in notes)
 
 
+def test_the_case_of_folders_and_files(tmp_path: Path) -> None:
+    folder = transforms_folder(tmp_path)
+    edit(folder, lambda f: f.update(file_path=f["file_path"].replace("images", "Images")))
+    (note,) = exact(folder).notes
+    assert "in another case" in note and "Images/0.png" in note
+
+
 @pytest.mark.parametrize("make", [transforms_folder, lambda folder: colmap_folder(folder, binary=False)])
 def test_byte_order_marks(tmp_path: Path, make: Callable[[Path], Path]) -> None:
     folder = make(tmp_path)

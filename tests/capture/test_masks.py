@@ -162,6 +162,8 @@ def test_inverted_masks(folder: Path) -> None:
 
 
 def test_masks_that_fill_their_images_stay(folder: Path) -> None:
-    """A close-up has no black inside."""
+    """A close-up has no black inside; and where there are masks, no plain background is cut out."""
+    for i in range(3):
+        Image.new("RGB", (W, H), "white").save(folder / f"images/{i}.png")
     save(folder, "masks/{}.png", [np.full((H, W), 255, np.uint8)] * 3)
     assert bool((read(folder)[0].alpha == 1).all())

@@ -6,6 +6,7 @@ no suffix, or begins with folders of another machine.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -54,7 +55,8 @@ class PhotoFiles:
                 return regular_file(path)
         for folder in self.folders:
             if (file := self._similar(folder / name)) is not None:
-                how = "under another suffix" if file.stem == PurePosixPath(name).stem else "in another case"
+                listed = PurePosixPath(name)
+                how = "under another suffix" if file.suffix != listed.suffix else "in another case"
                 return self._remember(how, name, file) if Path(name).suffix else file
         if any((folder / name).parent.is_dir() for folder in self.folders):
             return None  # its folder is there, the file is not
@@ -91,8 +93,9 @@ class PhotoFiles:
         """Lower-case names, with and without suffix -> the image files of a folder that have them."""
         if folder not in self._listings:
             listing: dict[str, list[Path]] = {}
-            if folder.is_dir():
-                for file in sorted(folder.iterdir()):
+            existing = _in_any_case(folder)
+            if existing is not None:
+                for file in sorted(existing.iterdir()):
                     if file.suffix.lower() in SUFFIXES and file.is_file():
                         listing.setdefault(file.name.lower(), []).append(file)
                         listing.setdefault(file.stem.lower(), []).append(file)
@@ -115,6 +118,17 @@ def best_folders(tops: Sequence[Path], names: Sequence[str]) -> tuple[Path, ...]
     # A reduced copy that is whole is not taken for photos of which a few are missing.
     best = next((f for f, n in zip(folders, counts, strict=True) if n > 0 and 2 * n >= most), None)
     return (best,) if best is not None else tuple(folders)
+
+
+def _in_any_case(folder: Path) -> Path | None:
+    """The folder itself or, where there is none, one whose name or whose parents' differ in case alone."""
+    if folder.is_dir():
+        return folder
+    above = None if folder == folder.parent else _in_any_case(folder.parent)
+    if above is None or not os.access(above, os.R_OK):
+        return None
+    name = folder.name.lower()
+    return next((f for f in sorted(above.iterdir()) if f.name.lower() == name and f.is_dir()), None)
 
 
 def _tails(name: str) -> Iterator[str]:

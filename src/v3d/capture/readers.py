@@ -146,7 +146,8 @@ def read_object_views(
         images.append(image)
         lenses.append(lens)
     _apply_masks(images, photos, sides, warn)
-    images = cut_out_plain(images)
+    if all(photo.mask is None for photo in photos):
+        images = cut_out_plain(images)
     rgb, alpha = torch.empty(len(photos), height, width, 3), torch.empty(len(photos), height, width)
     cameras: list[Cameras] = []
     for i, (photo, lens) in enumerate(zip(photos, lenses, strict=True)):

@@ -104,7 +104,9 @@ class PhotoFiles:
 
 
 def best_folders(tops: Sequence[Path], names: Sequence[str]) -> tuple[Path, ...]:
-    """The folders in which photos are looked for, the one that has most of `names` first.
+    """The folder that the photos are in; where none has any, all that may have them.
+
+    Of several, the first that has at least half as many as the one with most.
 
     Args:
         tops: folders that may hold the photos themselves or in one of `PHOTO_FOLDERS`.

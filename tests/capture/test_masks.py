@@ -1,137 +1,169 @@
-"""Masks that people give, and what the alpha of a photo says: `v3d.capture.masks`."""
+"""Masks in every form that people save them, beside photos with a busy background."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-from photos import RED, disc, middle, save, scene
+import torch
+from numpy.typing import NDArray
 from PIL import Image
+from posed_folders import H, W, transforms_folder
 
-from v3d.capture.masks import by_alpha, read_mask
-from v3d.capture.photo import load_photo
+from v3d.capture.readers import find_photos, read_object_views, read_scene_views
 from v3d.errors import V3DError
+from v3d.metrics import mask_iou
+from v3d.views import Views
 
-TRUTH = disc() > 0.5
-
-
-def iou(found: object, truth: np.ndarray) -> float:
-    a, b = np.asarray(found) > 0.5, truth > 0.5
-    return float((a & b).sum() / (a | b).sum())
+Bits = NDArray[np.uint8]
 
 
-def forms(kind: str) -> np.ndarray | Image.Image:
-    """The disc as people save masks."""
-    bits = TRUTH.astype(np.uint8)
-    if kind == "alpha":
-        return np.dstack([np.full((120, 160, 3), 90, np.uint8), bits * 255])
-    if kind == "palette":
-        image = Image.fromarray(bits)
-        image.putpalette([0, 0, 0, 128, 0, 0])
-        return image
-    if kind == "large":
-        return np.kron(bits, np.ones((3, 3), np.uint8)) * 255
-    if kind == "small":
-        return bits[::2, ::2] * 255
-    values = {"0/1": bits, "0/255": bits * 255, "black on white": (1 - bits) * 255}
-    values |= {"16 bits": bits.astype(np.uint16) * 65535, "colour": np.dstack([bits * 255] * 3)}
-    return values[kind]
+def discs() -> list[NDArray[np.bool_]]:
+    """[H, W], where the object is in each of three photos."""
+    y, x = np.mgrid[:H, :W]
+    return [np.hypot(x - 70 - 10 * i, y - 60) < 30 for i in range(3)]
 
 
-KINDS = ("0/1", "0/255", "black on white", "16 bits", "colour", "alpha", "palette", "large", "small")
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three photos of noise."""
+    transforms_folder(tmp_path)
+    noise = np.random.default_rng(0).integers(0, 255, (3, H, W, 3), dtype=np.uint8)
+    for i, pixels in enumerate(noise):
+        Image.fromarray(pixels).save(tmp_path / f"images/{i}.png")
+    return tmp_path
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_form_of_mask(tmp_path: Path, kind: str) -> None:
-    mask = forms(kind)
-    image = mask if isinstance(mask, Image.Image) else Image.fromarray(mask)
-    image.save(tmp_path / "mask.png")
-    alpha, warnings = read_mask(tmp_path / "mask.png", 160, 120)
-    assert alpha.shape == (120, 160)
-    assert iou(alpha, TRUTH) > (0.96 if kind == "small" else 0.995)
-    assert bool(warnings) == (kind == "black on white")
+def save(folder: Path, pattern: str, images: list[Bits]) -> None:
+    for i, image in enumerate(images):
+        file = folder / pattern.format(i)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(file)
 
 
-def test_masks_that_cannot_be_meant(tmp_path: Path) -> None:
-    for array, reason in (
-        (np.zeros((120, 160), np.uint8), "is empty"),
-        (np.full((120, 160), 255, np.uint8), "is full"),
-        (np.full((120, 120), 255, np.uint8), "another shape"),
-    ):
-        with pytest.raises(V3DError, match=reason):
-            read_mask(save(tmp_path / "mask.png", array), 160, 120)
+def list_masks(folder: Path, pattern: str) -> None:
+    """Name the masks in transforms.json."""
+    meta = json.loads((folder / "transforms.json").read_text())
+    for i, frame in enumerate(meta["frames"]):
+        frame["mask_path"] = pattern.format(i)
+    (folder / "transforms.json").write_text(json.dumps(meta))
 
 
-def test_a_mask_takes_the_place_of_the_cut_out(tmp_path: Path) -> None:
-    clutter = np.random.default_rng(0).uniform(0, 1, (120, 160, 3))
-    photo = save(tmp_path / "photo.png", scene(clutter))
-    found = load_photo(photo, mask=save(tmp_path / "mask.png", TRUTH.astype(np.uint8)))
-    assert found.foreground == "mask"
-    assert found.rgba.shape == (100, 100, 4)
-    assert iou(found.rgba[..., 3], disc(100, 100)) > 0.99
-    assert iou(found.cutout[..., 3], TRUTH) > 0.999
-    back = save(tmp_path / "cutout.png", (found.cutout * 255).round().byte().numpy())
-    assert (load_photo(photo, mask=back).rgba - found.rgba).abs().max() < 1 / 250
+def read(folder: Path) -> tuple[Views, list[str]]:
+    notes: list[str] = []
+    return read_object_views(find_photos(folder).photos, warn=notes.append), notes
 
 
-# Alpha of a file
+def overlap(folder: Path) -> float:
+    """The least IoU of the alpha that was read with the discs."""
+    views, _ = read(folder)
+    truth = torch.from_numpy(np.stack(discs())).float()
+    return min(float(mask_iou(a[None], b[None])) for a, b in zip(views.alpha, truth, strict=True))
 
 
-def rgba(alpha: np.ndarray) -> np.ndarray:
-    return np.dstack([scene(), (alpha * 255).round().astype(np.uint8)])
+def grey(high: int, low: int = 0) -> list[Bits]:
+    return [np.where(disc, high, low).astype(np.uint8) for disc in discs()]
 
 
-def test_a_transparent_margin_is_no_cut_out(tmp_path: Path) -> None:
-    margin = np.zeros((120, 160))
-    margin[6:-6, 6:-6] = 1
-    photo = load_photo(save(tmp_path / "photo.png", rgba(margin)))
-    assert iou(photo.cutout[..., 3], TRUTH) > 0.98
-    assert any("only a margin" in warning for warning in photo.warnings)
+def in_alpha(colour: int) -> list[Bits]:
+    """RGBA masks of one colour."""
+    return [np.dstack([np.full((H, W, 3), colour, np.uint8), mask]) for mask in grey(255)]
 
 
-def test_a_square_thing_that_was_cut_out_stays(tmp_path: Path) -> None:
-    alpha = np.zeros((120, 160))
-    alpha[10:110, 30:130] = 1
-    brick = np.dstack([np.full((120, 160, 3), RED, np.uint8), (alpha * 255).astype(np.uint8)])
-    photo = load_photo(save(tmp_path / "photo.png", brick))
-    assert iou(photo.cutout[..., 3], alpha) == 1
-    assert photo.warnings == ()
+FORMS: dict[str, list[Bits]] = {
+    "0 and 255": grey(255),
+    "0 and 1": grey(1),
+    "0 and 128": grey(128),
+    "a palette's dark green": [np.dstack([0 * m, m, 0 * m]) for m in grey(128)],
+    "white, in alpha": in_alpha(255),
+    "black, in alpha": in_alpha(0),
+}
 
 
-def test_dust_does_not_move_the_object(tmp_path: Path) -> None:
-    alpha = disc()
-    alpha[3:5, 3:5] = alpha[110:111, 150:152] = 1
-    clean = load_photo(save(tmp_path / "clean.png", rgba(disc())))
-    photo = load_photo(save(tmp_path / "dusty.png", rgba(alpha)))
-    assert (photo.rgba[..., 3] - clean.rgba[..., 3]).abs().max() == 0
-    assert photo.warnings == ("2 specks of the photo's alpha were left out.",)
-    assert clean.warnings == ()
+@pytest.mark.parametrize("form", FORMS)
+def test_values(folder: Path, form: str) -> None:
+    list_masks(folder, "cutouts/{}.png")
+    save(folder, "cutouts/{}.png", FORMS[form])
+    assert overlap(folder) == 1
 
 
-def test_inverted_alpha_is_turned(tmp_path: Path) -> None:
-    photo = load_photo(save(tmp_path / "photo.png", rgba(1 - disc())))
-    assert iou(photo.cutout[..., 3], TRUTH) > 0.99
-    np.testing.assert_allclose(middle(photo), np.array(RED) / 255, atol=0.01)
-    assert any("inverted" in warning for warning in photo.warnings)
+@pytest.mark.parametrize(
+    "pattern",
+    ["masks/{}.png", "masks/{}.png.png", "mask/{}.jpg", "images_masks/{}.png", "masks/{}_mask.png"],
+)
+def test_places(folder: Path, pattern: str) -> None:
+    save(folder, pattern, grey(255))
+    assert overlap(folder) > 0.99
+    _, (note,) = read(folder)
+    assert note == f"The masks in {(folder / pattern).parent} say where the object is."
+    scene = read_scene_views(find_photos(folder).photos)
+    assert bool((scene.alpha == 1).all())  # a scene has no outside
 
 
-def test_a_frame_around_nothing_is_no_inverted_alpha() -> None:
-    frame = np.ones((120, 160, 4), np.float32) * (0.5, 0.3, 0.1, 1)
-    frame[30:90, 30:130] = 0
-    found = by_alpha(frame.astype(np.float32))
-    assert found is not None
-    assert iou(found.alpha, frame[..., 3]) == 1
+def test_photos_with_alpha_need_no_masks(folder: Path) -> None:
+    for i, disc in enumerate(grey(255)):
+        file = folder / f"images/{i}.png"
+        Image.fromarray(np.dstack([np.asarray(Image.open(file)), disc])).save(file)
+    assert overlap(folder) == 1
 
 
-def test_parts_and_cut_off_objects_in_alpha_are_told() -> None:
-    pair = np.maximum(np.roll(disc(radius=25.0), -40, 1), np.roll(disc(radius=25.0), 40, 1))
-    found = by_alpha(np.dstack([scene() / 255, pair]).astype(np.float32))
-    assert found is not None
-    assert iou(found.alpha, pair) == 1
-    assert any("2 separate parts" in warning for warning in found.warnings)
-    found = by_alpha(
-        np.dstack([scene() / 255, np.roll(disc(), -80, 1) * (np.arange(160) < 80)]).astype(np.float32)
-    )
-    assert found is not None
-    assert any("cut off at the left" in warning for warning in found.warnings)
+def test_full_masks_beside_reduced_photos(folder: Path) -> None:
+    save(folder, "masks/{}.png", [np.kron(mask, np.ones((4, 4), np.uint8)) for mask in grey(255)])
+    assert overlap(folder) == 1
+    save(folder, "masks/{}.png", [np.kron(mask, np.ones((20, 20), np.uint8)) for mask in grey(255)])
+    with pytest.raises(V3DError, match=r"mask 0\.png is more than 16 times as large"):
+        read(folder)
+
+
+def test_a_missing_mask_is_called_a_mask(folder: Path) -> None:
+    save(folder, "masks/{}.png", grey(255))
+    (folder / "masks/1.png").unlink()
+    with pytest.raises(V3DError, match=r"mask .*masks/1\.png of the photo 1\.png does not exist"):
+        read(folder)
+    list_masks(folder, "cutouts/{}.png")
+    with pytest.raises(V3DError, match=r"mask .*cutouts/0\.png of the photo 0\.png does not exist"):
+        read(folder)
+
+
+def test_a_photo_is_not_its_own_mask(folder: Path) -> None:
+    """The mask's folder is lost, and the end of its path is the photo's name."""
+    for file in (folder / "images").iterdir():
+        file.rename(folder / file.name)
+    list_masks(folder, "/elsewhere/masks/{}.png")
+    meta = json.loads((folder / "transforms.json").read_text())
+    for frame in meta["frames"]:
+        frame["file_path"] = frame["file_path"].removeprefix("images/")
+    (folder / "transforms.json").write_text(json.dumps(meta))
+    with pytest.raises(V3DError, match=r"mask /elsewhere/masks/0\.png of the photo 0\.png does not exist"):
+        read(folder)
+
+
+def test_an_empty_mask_is_named(folder: Path) -> None:
+    masks = grey(255)
+    masks[2][:] = 0
+    save(folder, "masks/{}.png", masks)
+    with pytest.raises(V3DError, match=r"masks/2\.png shows no object"):
+        read(folder)
+
+
+def test_inverted_masks(folder: Path) -> None:
+    """Black on white in all masks is inverted; where one object touches the border, nothing is guessed."""
+    save(folder, "masks/{}.png", grey(0, 255))
+    assert overlap(folder) == 1
+    assert "were inverted" in read(folder)[1][1]
+    masks = grey(0, 255)
+    masks[0][:, :20] = 0
+    save(folder, "masks/{}.png", masks)
+    views, notes = read(folder)
+    np.testing.assert_array_equal(views.alpha.numpy()[0], masks[0] / 255)
+    assert "if they show the object in black, invert them" in notes[1]
+
+
+def test_masks_that_fill_their_images_stay(folder: Path) -> None:
+    """A close-up has no black inside; and where there are masks, no plain background is cut out."""
+    for i in range(3):
+        Image.new("RGB", (W, H), "white").save(folder / f"images/{i}.png")
+    save(folder, "masks/{}.png", [np.full((H, W), 255, np.uint8)] * 3)
+    assert bool((read(folder)[0].alpha == 1).all())

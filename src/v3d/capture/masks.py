@@ -1,142 +1,142 @@
-"""Masks that say where an object is: those that people save, and the alpha of a photo."""
+"""Masks of an object: where they lie beside its photos, and what their values mean.
+
+People save them with values 0 and 1 or 0 and 255, as grey, colours of a palette, or alpha; beside photos that
+were reduced; as NAME.png or, for COLMAP, NAME.jpg.png.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from v3d.capture.cutout import Cutout, cut_off_at, main_part
-from v3d.capture.images import read_image
-from v3d.capture.matting import cut_out, salient
+from v3d.callbacks import Warn
+from v3d.capture.images import image_size, read_image
+from v3d.capture.photo_files import SUFFIXES
+from v3d.capture.posed import PosedPhoto, same_shape
+from v3d.capture.text_files import regular_file
 from v3d.errors import V3DError
 
-Image = NDArray[np.float32]
+_FOLDERS = ("masks", "mask", "images_masks", "images_mask", "object_masks")
+_LEVELS = 3  # folders above a photo in which one with masks may lie
+_LARGER = 16  # times its photo's side: more is no mask of it
+_INVERTED_BORDER, _INVERTED_INSIDE = 0.98, 0.01
+_TWO_VALUES = 0.98  # share of the pixels that are 0 or the largest value in a mask of two
 
-_ASPECT = 0.02  # how much a mask's shape may differ from its photo's
-_DUST = 0.001  # of the largest part's area: smaller parts are dust, and so are
-_DUST_PIXELS = 16  # parts of fewer pixels, where the object is not that small itself
-_RECTANGLE = 0.97  # of its own box that alpha fills, to say nothing but "a photo"
-_WIDE = 0.8  # of the frame's width or height that such a box has
+Mask = NDArray[np.float32]
 
 
-def read_mask(path: str | Path, width: int, height: int) -> tuple[Image, tuple[str, ...]]:
-    """A mask file as coverage [height, width] in [0, 1].
+def with_masks(photos: Sequence[PosedPhoto], warn: Warn) -> list[PosedPhoto]:
+    """The photos, with the masks that lie beside them where their format names none.
 
-    Any form that people save will do: alpha, white on black, black on white, 0 and 1, a palette; of any size
-    in the photo's shape.
+    A folder `masks`, `mask`, `images_masks`, ... beside the photos or the folder that they are in. Where it
+    has masks for some photos, it should have them for all: the others' names are those that are missing.
 
     Args:
-        width, height: of the photo, in pixels.
+        photos: of one capture.
+        warn: told where masks were found.
+    """
+    if any(photo.mask is not None for photo in photos):
+        return list(photos)
+    found = [_beside(photo.file) for photo in photos]
+    folder = next((mask.parent for mask in found if mask is not None), None)
+    if folder is None:
+        return list(photos)
+    warn(f"The masks in {folder} say where the object is.")
+    return [
+        replace(photo, mask=folder / f"{photo.file.stem}.png" if mask is None else mask)
+        for photo, mask in zip(photos, found, strict=True)
+    ]
 
-    Returns:
-        The mask, and warnings, one sentence each.
+
+def read_mask(photo: PosedPhoto, width: int, height: int, max_side: int) -> Mask:
+    """The mask of a photo [height, width] in [0, 1], 1 where it is white (or opaque).
+
+    Args:
+        photo: that has a mask.
+        width, height: of the photo as it was read.
+        max_side: larger masks are reduced to about this many pixels as they are decoded.
 
     Raises:
-        V3DError: the file cannot be read, has another shape, or leaves nothing or everything.
+        V3DError: the mask is missing or broken, has another shape than the photo, or is far larger.
     """
-    image, warnings = read_image(path)
-    name = Path(path).name
-    high, wide = image.shape[:2]
-    if abs(wide * height / (high * width) - 1) > max(_ASPECT, 2 / min(high, wide)):
-        raise V3DError(
-            f"The mask {name} ({wide} x {high} pixels) has another shape than its photo ({width} x {height})."
+    file = photo.mask
+    assert file is not None
+    if not file.exists():
+        raise V3DError(f"The mask {file} of the photo {photo.file.name} does not exist.")
+    size = image_size(regular_file(file), upright=False)
+    if not same_shape(size, (width, height)):
+        raise V3DError(f"The mask {file.name} and {photo.file} differ in shape.")
+    if max(size) > _LARGER * max(photo.size()):
+        raise V3DError(f"The mask {file.name} is more than {_LARGER} times as large as {photo.file}.")
+    mask = mask_values(read_image(file, max_side, upright=False)[0])
+    if mask.shape != (height, width):
+        larger = mask.shape[0] > height or mask.shape[1] > width
+        interpolation = cv2.INTER_AREA if larger else cv2.INTER_LINEAR
+        mask = np.asarray(cv2.resize(mask, (width, height), interpolation=interpolation), np.float32)
+    return mask
+
+
+def upright_masks(masks: Sequence[Mask], warn: Warn) -> list[Mask]:
+    """Masks that show the object in white: all are inverted where they show it in black without doubt.
+
+    Without doubt: every mask is white along its whole border and black inside.
+
+    Args:
+        masks: of one capture.
+        warn: told that they were inverted, or that they may have to be.
+    """
+    borders = [_border(mask) for mask in masks]
+    inside = [float((mask < 0.5).mean()) for mask in masks]
+    if min(borders) >= _INVERTED_BORDER and min(inside) >= _INVERTED_INSIDE:
+        warn("The masks show the object in black on white; they were inverted.")
+        return [1 - mask for mask in masks]
+    if float(np.mean(borders)) > 0.5:
+        warn(
+            "The masks are white along most of the photos' borders; if they show the object in black, invert "
+            "them."
         )
-    mask, turned = mask_of(image)
-    if turned:
-        warnings += (f"The mask {name} is black on white and was turned around.",)
-    if (mask > 0.5).mean() < 1e-5:
-        raise V3DError(f"The mask {name} is empty; paint the object white.")
-    if (mask > 0.5).mean() > 0.9999:
-        raise V3DError(f"The mask {name} is full: it leaves nothing out; paint what is not the object black.")
-    if (wide, high) != (width, height):
-        way = cv2.INTER_AREA if wide > width else cv2.INTER_LINEAR
-        mask = np.asarray(cv2.resize(mask, (width, height), interpolation=way), np.float32)
-    return mask, warnings
+    return list(masks)
 
 
-def mask_of(image: Image) -> tuple[Image, bool]:
-    """What a mask's image [H, W, 4] says: coverage [H, W] in [0, 1], and whether it was black on white.
+def _beside(photo: Path) -> Path | None:
+    """The mask of a photo in one of the usual folders."""
+    names = [f"{photo.name}.png", *(photo.stem + suffix for suffix in SUFFIXES), f"{photo.stem}_mask.png"]
+    for top in photo.parents[:_LEVELS]:
+        within = photo.parent.relative_to(top).parts  # from the folder above down to the photo
+        folders = [*_FOLDERS, *(f"{within[0]}_{word}" for word in ("masks", "mask") if within)]
+        for folder in folders:
+            if not (top / folder).is_dir():
+                continue
+            for place in (within[1:], within):
+                for name in names:
+                    mask = top.joinpath(folder, *place, name)
+                    if mask.is_file() and mask != photo:
+                        return mask
+    return None
 
-    Its alpha counts where that varies, otherwise its brightest channel, relative to the brightest value: so
-    0 and 1 of 255 or a palette's red will do.
-    """
-    alpha, value = image[..., 3], image[..., :3].max(-1)
-    if alpha.min() < 0.5:
-        return np.ascontiguousarray(alpha), False
-    mask = np.asarray(value / max(float(value.max()), 1e-6) * (value.max() > 0), np.float32)
-    border = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
-    turned = bool((border > 0.5).mean() > 0.95 and (mask > 0.5).mean() < 0.9999)
-    return (1 - mask if turned else mask), turned
 
+def mask_values(rgba: NDArray[np.float32]) -> Mask:
+    """What an image [H, W, 4] says as a mask [H, W]: its alpha if that says anything, else its brightness.
 
-def by_alpha(rgba: Image) -> Cutout | None:
-    """The object by the alpha of its file [H, W, 4], or None where that says nothing about it.
-
-    An opaque rectangle is a photo with a margin: the object is looked for in it. Where alpha is one around a
-    hole that the network takes for the object, it is inverted. Specks are dust.
+    Masks of two values are stretched: 1 of 255 means as much as 255, and so does a palette's dark red.
     """
     alpha = rgba[..., 3]
-    mask = alpha > 0.5
-    if (alpha < 0.5).mean() < 0.005:  # a hair-line frame or rounded corners say nothing about the object
-        return None
-    whole = Cutout(np.ascontiguousarray(rgba[..., :3]), np.ascontiguousarray(alpha), "alpha of the file")
-    border = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
-    hidden = whole.rgb[~mask]
-    painted = ((hidden.min(-1) > 0) & (hidden.max(-1) < 1) | (np.ptp(hidden, -1) > 0)).mean()
-    if border.mean() > 0.9 and painted > 0.5:  # and not the black or white of what was erased
-        seen = salient(whole.rgb) > 0.5
-        if (seen & ~mask).sum() > max((seen & mask).sum(), 0.5 * (seen | ~mask).sum()):
-            inverted = Cutout(whole.rgb, 1 - whole.alpha, "inverted alpha of the file")
-            return inverted.noting(
-                "The photo's alpha is inverted (its object is transparent); it was turned."
-            )
-    rows, columns = np.nonzero(mask.any(1))[0], np.nonzero(mask.any(0))[0]
-    y, x = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-    box = mask[y, x]
-    if box.mean() > _RECTANGLE and max(box.shape[0] / mask.shape[0], box.shape[1] / mask.shape[1]) > _WIDE:
-        inner = _inside(whole.rgb[y, x])
-        if inner is not None:
-            rgb, found = whole.rgb.copy(), np.zeros_like(whole.alpha)
-            rgb[y, x], found[y, x] = inner.rgb, inner.alpha
-            note = "The photo's alpha is only a margin around an opaque photo."
-            return Cutout(rgb, found, inner.method, (note, *inner.warnings))
-    return _without_dust(whole)
+    mask = alpha if alpha.max() > 0 and alpha.min() < 1 else rgba[..., :3].max(-1)
+    top = float(mask.max())
+    if not 0 < top < 1:
+        return mask
+    outer = (mask < 1 / 255) | (mask > top - 1 / 255)
+    if top < 1.5 / 255 or float(outer.mean()) > _TWO_VALUES:
+        return (mask / np.float32(top)).astype(np.float32)
+    return mask
 
 
-def _inside(rgb: Image) -> Cutout | None:
-    """The object in an opaque rectangle, if one clearly stands in it."""
-    try:
-        found = cut_out(np.ascontiguousarray(rgb))
-    except V3DError:
-        return None
-    fills = (found.alpha > 0.5).mean() > 0.9
-    return None if fills or cut_off_at(found.alpha) is not None else found
-
-
-def _without_dust(cutout: Cutout) -> Cutout:
-    """Without specks; what else there is to say about alpha that the user made."""
-    _, label, stats, _ = cv2.connectedComponentsWithStats((cutout.alpha > 0.02).astype(np.uint8))
-    solid = np.bincount(label.ravel(), (cutout.alpha > 0.5).ravel(), len(stats))
-    solid[0] = 0
-    largest = solid.max()
-    dust = (solid > 0) & (solid < max(_DUST * largest, min(_DUST_PIXELS, 0.01 * largest)))
-    if dust.any():
-        word = "speck" if dust.sum() == 1 else "specks"
-        alpha = np.where(dust[label], 0, cutout.alpha).astype(np.float32)
-        cutout = Cutout(cutout.rgb, alpha, cutout.method, cutout.warnings).noting(
-            f"{dust.sum()} {word} of the photo's alpha were left out."
-        )
-    others = main_part(cutout.alpha)[1]
-    if others:
-        cutout = cutout.noting(
-            f"The photo's alpha shows {others + 1} separate parts; they become one object."
-        )
-    side = cut_off_at(cutout.alpha)
-    if side is not None:
-        cutout = cutout.noting(
-            f"The object is cut off at the {side} of the photo; give one that shows all of it."
-        )
-    return cutout
+def _border(mask: Mask) -> float:
+    """Share of the outermost pixels that are white."""
+    rim = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
+    return float((rim > 0.5).mean())

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from v3d.capture.cutout import Cutout, check_size
 from v3d.capture.edges import own_colours
+from v3d.capture.foreground import by_alpha, read_mask
 from v3d.capture.images import image_size, read_image
-from v3d.capture.masks import by_alpha, read_mask
 from v3d.capture.matting import cut_out
 from v3d.compositing import resize_rgba
 from v3d.errors import V3DError
@@ -54,7 +54,7 @@ def load_photo(path: str | Path, *, mask: str | Path | None = None, recentre: bo
     Args:
         path: the image file.
         mask: an image of the photo's shape that says where the object is, in any form (see
-            `v3d.capture.masks.read_mask`).
+            `v3d.capture.foreground.read_mask`).
         recentre: apply the framing law; otherwise keep the photo's framing, padded to a square.
 
     Raises:

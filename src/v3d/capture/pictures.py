@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from v3d.capture.images import read_image
 from v3d.capture.matting import cut_out
 from v3d.capture.orbit_law import OrbitLaw
-from v3d.capture.sfm import SUFFIXES, list_photos
+from v3d.capture.photo_files import SUFFIXES
+from v3d.capture.sfm import list_photos
 from v3d.errors import V3DError
 from v3d.video import load_video
 

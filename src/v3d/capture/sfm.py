@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from v3d.capture.colmap import read_colmap
+from v3d.capture.photo_files import SUFFIXES
 from v3d.capture.posed import Capture
 from v3d.distribution import install_hint
 from v3d.errors import V3DError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 _MIN_PHOTOS = 3
 
 
@@ -28,7 +29,7 @@ def pose_photos(folder: str | Path) -> Capture:
     """Find the cameras of a folder's photos; nothing is written into it.
 
     The world's axes and unit are arbitrary. Photos of one make and size are taken to share one lens (one
-    focal length, one radial coefficient). Photos that do not fit to the others are left out.
+    focal length, one radial coefficient). Photos that do not fit to the others are left out, with a remark.
 
     Raises:
         V3DError: pycolmap is not installed, there are too few photos, or they do not fit together.
@@ -66,4 +67,9 @@ def pose_photos(folder: str | Path) -> Capture:
             )
         best = max(models.values(), key=lambda model: model.num_reg_images())
         best.write_binary(work)
-        return read_colmap(work, root=photos)
+        capture = read_colmap(work, root=photos)
+    posed = {photo.file.name for photo in capture.photos}
+    if not (lost := [name for name in names if name not in posed]):
+        return capture
+    remark = f"{len(lost)} of the {len(names)} photos do not fit to the others and are left out, "
+    return replace(capture, remarks=(*capture.remarks, f"{remark}{lost[0]} among them."))

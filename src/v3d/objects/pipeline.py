@@ -36,7 +36,7 @@ from v3d.objects.stages import (
 )
 from v3d.run import RunFolder, other_than, run_name
 from v3d.runtime import pick_device, tune_malloc
-from v3d.settings import GenerateSettings, OrbitSettings, ReconstructSettings
+from v3d.settings import GenerateSettings, OrbitSettings, ReconstructSettings, Up
 from v3d.splats.gaussians import Splats
 from v3d.views import Views
 
@@ -138,13 +138,15 @@ def reconstruct(
     *,
     orbit: OrbitSettings | None = None,
     photo: str | Path | None = None,
+    up: Up = "auto",
     force: bool = False,
     on_progress: OnProgress | None = None,
 ) -> Asset:
     """Make an asset from posed views, in the folder `out/<name of the views' folder>`.
 
     The asset stands in the world of the orbit. Where the views came in another world, the `placement` in
-    `report["stages"]["views"]` says how its points x were moved there: scale * (x - centre).
+    `report["stages"]["views"]` says how its points x came there: matrix @ (x, 1), where the matrix
+    is a turn, a scale and a shift.
 
     Args:
         views: a capture in any format that `v3d.capture.readers` knows, or views in memory (their run's
@@ -154,6 +156,7 @@ def reconstruct(
         settings: those of `ReconstructSettings()` where none are given.
         orbit: `views` are pictures around the object; says what is known of their cameras.
         photo: a sharper photo of view 0, for the texture; the shape fills this view's silhouette.
+        up: the axis of the views' world that is up; auto finds it from the cameras.
         force: compute finished stages anew.
         on_progress: called as the stages go on, see `v3d.callbacks.OnProgress`.
 
@@ -164,25 +167,22 @@ def reconstruct(
     photo = None if photo is None else existing(photo)
     device = pick_device(settings.device)
     tune_malloc()
-    notes: tuple[str, ...] = ()
+    notes: list[str] = []
     if isinstance(views, Views):
         folder, posed = Path(out), views
     else:
         folder = other_than(Path(views), Path(out) / run_name(Path(views)))
         if orbit is not None:
             pictures = views_around(views, orbit)
-            posed, notes = pictures.views, pictures.notes
+            posed = pictures.views
+            notes.extend(pictures.notes)
         else:
-            if Path(views).is_file() and Path(views).suffix.lower() != ".json":
-                raise V3DError(
-                    f"{Path(views).name} has no cameras: add --orbit if its pictures go around the object, or "
-                    "give a folder of posed photos."
-                )
             capture = find_photos(views)
-            notes, posed = capture.notes, read_object_views(capture.photos, max_size=MAX_VIEW_SIZE)
+            notes.extend(capture.notes)
+            posed = read_object_views(capture.photos, max_size=MAX_VIEW_SIZE, warn=notes.append)
     run = RunFolder(folder, settings, warnings=notes, force=force, on_progress=on_progress)
     photos = {} if photo is None else {0: photo_stage(run, {0.0: photo})[0].images[0]}
-    placed, key = views_stage(run, posed)
+    placed, key = views_stage(run, posed, up)
     return _build(run, BuildInputs(placed, photos), key, settings, device)
 
 

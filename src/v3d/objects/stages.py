@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from v3d.callbacks import OnStep
+from v3d.capture.agreement import cut_out_agreeing
 from v3d.capture.images import read_image
 from v3d.capture.matting import method_key
 from v3d.capture.photo import load_photo
@@ -32,10 +33,10 @@ from v3d.networks.perceptual import Perceptual
 from v3d.objects import build
 from v3d.objects.build import BuildInputs
 from v3d.objects.presets import Preset
-from v3d.placement import place
+from v3d.placement import place, single_precision, up_sentence
 from v3d.preview import contact_sheet, textured, turntable
 from v3d.run import RunFolder, Stage, file_digest, save_tensors
-from v3d.settings import GenerateSettings
+from v3d.settings import GenerateSettings, Up
 from v3d.splats.files.ply import load_ply, save_ply
 from v3d.splats.files.splat import save_splat
 from v3d.splats.gaussians import Splats
@@ -135,18 +136,31 @@ def generate_stage(
     )
 
 
-def views_stage(run: RunFolder, views: Views) -> tuple[Views, str]:
-    """Given views, brought to the world of the orbit (see `v3d.placement`)."""
+def views_stage(run: RunFolder, views: Views, up: Up = "auto") -> tuple[Views, str]:
+    """Given views, in whose world `up` is up, brought to the world of the orbit (see `v3d.placement`).
+
+    Views that are opaque everywhere are cut out where they agree (`v3d.capture.agreement`).
+    """
+
+    opaque = len(views) > 1 and bool((views.alpha == 1).all())
 
     def compute(stage: Stage) -> Views:
-        cameras, placement = place(views.cameras)
-        stage.facts["placement"] = {"scale": placement.scale, "centre": placement.centre}
-        return Views(views.rgb, views.alpha, cameras)
+        given = views
+        if opaque:
+            given, notes = cut_out_agreeing(views, on_step=stage.step)
+            stage.warnings.extend(notes)
+        cameras, placement = place(views.cameras, up=up)
+        stage.facts["placement"] = placement.to_json()
+        if up == "auto" and placement.turns:
+            stage.warn(up_sentence(placement))
+        if len(views) == 1:
+            stage.warn("One view alone shows no depth: the shape is a flat cone; give views of other sides.")
+        return Views(given.rgb, given.alpha, single_precision(cameras))
 
     return run.stage(
         "views",
-        version=2,
-        inputs=[views.rgb, views.alpha, views.cameras],
+        version=4,
+        inputs=[views.rgb, views.alpha, views.cameras, up, method_key() if opaque else None],
         files=["views", "transforms.json"],
         compute=compute,
         save=lambda placed: save_views(placed, run.path),

@@ -137,9 +137,16 @@ def _name(entry: dict[str, Any]) -> str:
 
 def _read_list(path: Path) -> list[dict[str, Any]]:
     try:
-        entries = list(json.loads(path.read_text(encoding="utf-8")))
-        for entry in entries:
-            _name(entry)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise V3DError(f"{path} is not a manifest: a JSON list of objects with `id` or `file`.") from error
-    return entries
+        entries = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError):
+        entries = None
+    fits = isinstance(entries, list) and all(
+        isinstance(entry, dict)
+        and ("id" in entry or "file" in entry)
+        and isinstance(entry.get("file", ""), str)
+        and isinstance(entry.get("id", ""), str | int)
+        for entry in entries
+    )
+    if not fits:
+        raise V3DError(f"{path} is not a manifest: a JSON list of objects with `id` or `file`.")
+    return list(entries)

@@ -9,6 +9,7 @@ A scanned object (Downs et al. 2022, arXiv 2204.11918; any Gazebo model that is 
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -56,7 +57,8 @@ def find_meshes(path: Path) -> list[MeshFile]:
 
 def is_scanned_object(folder: Path) -> bool:
     """Whether this is the folder of one scanned object."""
-    return (folder / SCANNED_OBJ).is_file() and (folder / SCANNED_TEXTURES).is_dir()
+    # os.path, unlike pathlib, says False to names that no disk can have.
+    return os.path.isfile(folder / SCANNED_OBJ) and os.path.isdir(folder / SCANNED_TEXTURES)
 
 
 def _find(folder: Path, root: Path) -> list[MeshFile]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 from pathlib import Path
 from urllib.parse import unquote
@@ -48,17 +49,14 @@ def find_named(name: str, folder: Path) -> Path | None:
         last = called.rsplit("/", 1)[-1].casefold()
         if not last:
             continue
+        if os.path.isfile(folder / called):
+            return folder / called
         places = (folder, folder / "textures", folder / "texture", folder.parent / SCANNED_TEXTURES)
-        try:
-            if (folder / called).is_file():
-                return folder / called
-            for place in places:
-                if place.is_dir():
-                    for file in sorted(place.iterdir()):
-                        if file.name.casefold() == last and file.is_file():
-                            return file
-        except OSError:  # a name too long for the disk
-            continue
+        for place in places:
+            if os.path.isdir(place):
+                for file in sorted(place.iterdir()):
+                    if file.name.casefold() == last and os.path.isfile(file):
+                        return file
     return None
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from v3d.errors import V3DError
+from v3d.errors import V3DError, in_words
 from v3d.meshes.folders import FORMATS
 from v3d.meshes.reading.gltf_scene import read_gltf
 from v3d.meshes.reading.obj import read_obj
@@ -56,7 +57,7 @@ def read_file(path: Path) -> FileMesh:
     """
     if path.suffix.lower() not in FORMATS:
         raise V3DError(f"{path.name} is not a mesh file V3D reads; use one of {', '.join(FORMATS)}.")
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise V3DError(f"There is no mesh file {path}.")
     try:
         with np.errstate(all="ignore"):
@@ -66,8 +67,7 @@ def read_file(path: Path) -> FileMesh:
     except MemoryError:
         raise V3DError(f"{path.name} needs more memory than there is; make a smaller one.") from None
     except Exception as error:  # broken files fail in every imaginable way
-        what = " ".join(str(error).split())[:120] or type(error).__name__
-        raise V3DError(f"{path.name} is broken or not a mesh file ({what}).") from error
+        raise V3DError(f"{path.name} is broken or not a mesh file ({in_words(error)}).") from error
 
 
 def _read(path: Path) -> FileMesh:

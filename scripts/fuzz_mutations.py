@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gzip
 import io
 import json
@@ -98,7 +99,7 @@ def _zip(data: bytes, dice: random.Random) -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         for name, member in members.items():
-            archive.writestr(name, member)
+            archive.writestr(zipfile.ZipInfo(name), member)  # of a fixed date
     return file.getvalue()
 
 
@@ -117,11 +118,11 @@ def _json(text: bytes, dice: random.Random) -> bytes:
         if action < 0.1:
             del node[key]
         elif action < 0.2 and isinstance(node, list):
-            node += [node[key]] * dice.choice((1, 3, 50))
-        elif action < 0.35 and isinstance(below, int | float) and not isinstance(below, bool):
-            node[key] = dice.choice((-below, below + 1, below * 1000, below / 3, str(below), [below]))
+            node += [copy.deepcopy(below) for _ in range(dice.choice((1, 3, 50)))]
+        elif action < 0.35 and isinstance(below, float):
+            node[key] = dice.choice((-below, below + 1, below * 1000, below * 0.3, str(below), [below]))
         else:
-            node[key] = dice.choice(_VALUES)
+            node[key] = copy.deepcopy(dice.choice(_VALUES))
         if not root:
             root = [None]
     written = json.dumps(root[0], ensure_ascii=dice.random() < 0.5)
@@ -133,10 +134,10 @@ Damage = Callable[[bytes, list[bytes], random.Random], bytes]
 
 
 def _flip(data: bytes, others: list[bytes], dice: random.Random) -> bytes:
-    copy = bytearray(data or b"\0")
+    flipped = bytearray(data or b"\0")
     for _ in range(dice.choice((1, 2, 8, 64))):
-        copy[dice.randrange(len(copy))] ^= 1 << dice.randrange(8)
-    return bytes(copy)
+        flipped[dice.randrange(len(flipped))] ^= 1 << dice.randrange(8)
+    return bytes(flipped)
 
 
 def _truncate(data: bytes, others: list[bytes], dice: random.Random) -> bytes:

@@ -82,13 +82,22 @@ def _unpacked(name: str, parts: dict[str, np.ndarray]) -> CorpusObject:
     return CorpusObject(name, mesh, palette=data.startswith(_PNG))
 
 
-@lru_cache(maxsize=1)
 def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """The arrays, and where each object's part of them begins; kept, since objects are read one by one."""
+    state = path.stat() if path.is_file() else None
+    return _read_anew(path, None if state is None else (state.st_mtime_ns, state.st_size, state.st_ino))
+
+
+@lru_cache(maxsize=1)
+def _read_anew(path: Path, state: object) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The arrays of a file in this state; another state of it is read again."""
     try:
         _check_sizes(path)
         with np.load(path, allow_pickle=False) as archive:
             packed = {name: archive[name] for name in ("ids", *_COUNTED, *set(_COUNTED.values()))}
+        if packed["ids"].dtype.kind not in "US":
+            raise ValueError("ids are no names")
+        packed["ids"] = np.array([str(name) for name in packed["ids"]])
         offsets = {}
         for name, count in _COUNTED.items():
             counts, array = packed[count], packed[name]

@@ -183,6 +183,10 @@ def broken(change: str, gltf: Gltf) -> None:
             gltf.json["bufferViews"][position["bufferView"]]["byteLength"] = 10**9
         case "number":
             gltf.json["nodes"][0]["translation"] = [0, 1e999, 0]
+        case "copies":
+            many = np.tile(FACES.reshape(-1), 10_000)
+            primitive["indices"] = gltf.array(many)
+            gltf.json["nodes"] = [{"children": list(range(1, 500))}, *({"mesh": 0} for _ in range(499))]
         case "no mesh":
             gltf.json["nodes"][0]["mesh"] = 7
 
@@ -202,6 +206,7 @@ def broken(change: str, gltf: Gltf) -> None:
         ("count without data", "claims 4,000,000,000 values"),
         ("view", "ends after its buffer"),
         ("number", "vertices that are not finite"),
+        ("copies", "shows more than 4,000,000 triangles"),
         ("no mesh", "entry 7 of its 1 meshes"),
     ],
 )

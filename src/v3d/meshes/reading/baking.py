@@ -46,7 +46,7 @@ def _patch_sizes(part: Part) -> Array:
         if layer.image is not None and layer.uv is not None:
             edges = (layer.uv - np.roll(layer.uv, 1, 1)) * layer.image.shape[1::-1]
             sizes = np.maximum(sizes, np.linalg.norm(edges, axis=-1).max(1) + 1)
-    powers: Array = 2 ** np.ceil(np.log2(sizes.clip(2, _LARGEST_PATCH))).astype(np.int64)
+    powers: Array = 2 ** np.ceil(np.log2(sizes.clip(2, _LARGEST_PATCH)) - 0.25).clip(1).astype(np.int64)
     while (powers**2).sum() > _LARGEST_SIDE**2 and powers.max() > 2:
         powers = np.maximum(powers // 2, 2)
     return powers

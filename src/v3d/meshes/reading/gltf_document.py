@@ -20,6 +20,7 @@ from v3d.meshes.reading.parts import MOST_ELEMENTS, Array
 _TYPES = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 _WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
 _READ = {"KHR_mesh_quantization", "KHR_texture_transform", "KHR_draco_mesh_compression", "EXT_texture_webp"}
+_MOST_ZEROS = 1_000_000  # values that a file states without holding them
 _MESHOPT = ("EXT_meshopt_compression", "KHR_meshopt_compression")
 
 
@@ -29,6 +30,7 @@ class GltfDocument:
     Attributes:
         json: the document.
         folder: where the files lie that it names.
+        size: bytes of the file and its buffers, as far as they were read.
     """
 
     def __init__(self, path: Path) -> None:
@@ -39,6 +41,7 @@ class GltfDocument:
         """
         self.folder = path.parent
         data = read_bytes(path)
+        self.size = len(data)
         text, self._binary = _unpack(data) if data[:4] == b"glTF" else (data, b"")
         self.json: dict[str, Any] = json.loads(text.decode("utf-8-sig"))
         if not isinstance(self.json, dict) or "asset" not in self.json:
@@ -84,8 +87,9 @@ class GltfDocument:
         accessor = self.item("accessors", index)
         dtype, width = np.dtype(_TYPES[accessor["componentType"]]), _WIDTHS[accessor["type"]]
         count = _natural(accessor["count"])
-        if count > MOST_ELEMENTS:
-            raise V3DError(f"it claims {count:,} values where {MOST_ELEMENTS:,} are the most V3D reads")
+        most = 3 * MOST_ELEMENTS if "bufferView" in accessor else _MOST_ZEROS
+        if count > most:
+            raise V3DError(f"it claims {count:,} values where {most:,} are the most V3D reads")
         if "bufferView" in accessor:
             view = self.item("bufferViews", accessor["bufferView"])
             values = _strided(
@@ -121,7 +125,9 @@ class GltfDocument:
 
     def _buffer(self, index: int) -> bytes:
         uri = self.item("buffers", index).get("uri")
-        return self._binary if uri is None else self.file(str(uri))
+        data = self._binary if uri is None else self.file(str(uri))
+        self.size += len(data)
+        return data
 
     def _sparse(self, sparse: dict[str, Any], dtype: np.dtype[Any], width: int) -> tuple[Array, Array]:
         count, at, new = _natural(sparse["count"]), sparse["indices"], sparse["values"]

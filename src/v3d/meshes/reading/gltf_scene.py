@@ -12,9 +12,10 @@ from v3d.errors import V3DError
 from v3d.meshes.reading.draco import Decoded, decode_draco
 from v3d.meshes.reading.gltf_document import GltfDocument
 from v3d.meshes.reading.gltf_materials import Materials
-from v3d.meshes.reading.parts import MOST_ELEMENTS, Array, Part, check_triangles
+from v3d.meshes.reading.parts import Array, Part, check_triangles
 
 _MOST_NODES = 1_000_000
+_MOST_INSTANCED = 4_000_000
 _TRIANGLES, _STRIP, _FAN = 4, 5, 6
 
 
@@ -43,8 +44,9 @@ def read_gltf(path: Path) -> tuple[list[Part], list[str]]:
             if part is not None:
                 parts.append(part)
                 total += len(part.faces)
-        if total > MOST_ELEMENTS:
-            raise V3DError(f"it has more than {MOST_ELEMENTS:,} triangles; make a simpler one")
+        # A small file can show one mesh a million times.
+        if total > max(_MOST_INSTANCED, document.size):
+            raise V3DError(f"it shows more than {_MOST_INSTANCED:,} triangles; make a simpler one")
     return parts, list(materials.notes)
 
 

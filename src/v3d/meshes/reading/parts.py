@@ -10,7 +10,7 @@ from v3d.errors import V3DError
 
 Array = np.ndarray
 
-MOST_ELEMENTS = 30_000_000
+MOST_ELEMENTS = 12_000_000
 """Vertices or triangles of one mesh; a file that claims more is refused before memory is asked for."""
 
 

@@ -167,11 +167,16 @@ def _stls(folder: Path) -> None:
 
 
 def _read_mesh(path: Path) -> object:
-    from v3d.meshes.files import read_mesh
+    from v3d.data.jobs import check_object
+    from v3d.data.sources import Source
+    from v3d.errors import V3DError
 
     if path.is_dir():
         path = next(p for p in (path / "a.obj", path / "a.gltf") if p.exists())
-    return read_mesh(path)
+    refused, fingerprint, _ = check_object(Source("a", path), untextured=True)
+    if refused is not None:
+        raise V3DError(refused)
+    return fingerprint
 
 
 def _splats() -> Splats:

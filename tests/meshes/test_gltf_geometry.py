@@ -149,20 +149,12 @@ def test_without_the_decoder_draco_is_named(tmp_path: Path, monkeypatch: pytest.
         load_mesh(gltf.save(tmp_path / "a.glb"))
 
 
-def broken(change: str, gltf: Gltf) -> None:
-    """Break a document in one way."""
-    position = gltf.json["accessors"][gltf.json["meshes"][0]["primitives"][0]["attributes"]["POSITION"]]
-    primitive = gltf.json["meshes"][0]["primitives"][0]
+def broken_numbers(change: str, gltf: Gltf, primitive: dict) -> None:
+    """Break the values of a document in one way."""
     corners = CORNERS.copy()
     match change:
-        case "meshopt":
-            gltf.json["extensionsRequired"] = ["EXT_meshopt_compression"]
-        case "unknown extension":
-            gltf.json["extensionsRequired"] = ["MY_curves"]
         case "index":
             primitive["indices"] = gltf.array(np.array([0, 1, 200], np.uint8))
-        case "circle":
-            gltf.json["nodes"] = [{"children": [1]}, {"children": [0], "mesh": 0}]
         case "nan":
             corners[1, 1] = np.nan
             primitive["attributes"]["POSITION"] = gltf.array(corners)
@@ -174,6 +166,18 @@ def broken(change: str, gltf: Gltf) -> None:
             primitive["attributes"]["POSITION"] = gltf.array(corners * np.float32([1, 0, 0]))
         case "two axes":
             primitive["attributes"]["POSITION"] = gltf.array(corners[:, :2])
+
+
+def broken_structure(change: str, gltf: Gltf, primitive: dict) -> None:
+    """Break what a document says of its values in one way."""
+    position = gltf.json["accessors"][primitive["attributes"]["POSITION"]]
+    match change:
+        case "meshopt":
+            gltf.json["extensionsRequired"] = ["EXT_meshopt_compression"]
+        case "unknown extension":
+            gltf.json["extensionsRequired"] = ["MY_curves"]
+        case "circle":
+            gltf.json["nodes"] = [{"children": [1]}, {"children": [0], "mesh": 0}]
         case "count":
             position["count"] = 4_000_000_000
         case "count without data":
@@ -184,8 +188,7 @@ def broken(change: str, gltf: Gltf) -> None:
         case "number":
             gltf.json["nodes"][0]["translation"] = [0, 1e999, 0]
         case "copies":
-            many = np.tile(FACES.reshape(-1), 10_000)
-            primitive["indices"] = gltf.array(many)
+            primitive["indices"] = gltf.array(np.tile(FACES.reshape(-1), 10_000))
             gltf.json["nodes"] = [{"children": list(range(1, 500))}, *({"mesh": 0} for _ in range(499))]
         case "no mesh":
             gltf.json["nodes"][0]["mesh"] = 7
@@ -212,8 +215,9 @@ def broken(change: str, gltf: Gltf) -> None:
 )
 def test_what_is_broken_is_said(tmp_path: Path, change: str, words: str) -> None:
     gltf = Gltf()
-    gltf.primitive()
-    broken(change, gltf)
+    primitive = gltf.primitive()
+    broken_numbers(change, gltf, primitive)
+    broken_structure(change, gltf, primitive)
     with pytest.raises(V3DError, match=rf"^a\.glb .*{words}") as caught:
         load_mesh(gltf.save(tmp_path / "a.glb"))
     assert "\n" not in str(caught.value)

@@ -184,6 +184,27 @@ def test_repeats_are_cut_not_tiled(tmp_path: Path) -> None:
         check(colours_at(mesh, *places), FOUR)
 
 
+@pytest.mark.parametrize("far", [-(2.0**20), 2.0**20])
+def test_uv_far_from_the_texture_keep_their_precision(tmp_path: Path, far: float) -> None:
+    gltf = Gltf()
+    surface = {"baseColorTexture": gltf.texture(quarters())}
+    primitive = gltf.primitive(TEXCOORD_0=(UV * 3 + far).astype(np.float32))
+    primitive["material"] = gltf.material(pbrMetallicRoughness=surface)
+    mesh = load_mesh(gltf.save(tmp_path / "a.glb"))
+    check(colours_at(mesh, *(np.array(AT) / 3)), FOUR)
+
+
+def test_clamped_borders_go_on_for_ever(tmp_path: Path) -> None:
+    """Uv from -1e6 to 1e6: next to nothing is the texture, the rest its corners."""
+    gltf = Gltf(samplers=[{"wrapS": 33071, "wrapT": 33071}])
+    surface = {"baseColorTexture": gltf.texture(quarters(), sampler=0)}
+    primitive = gltf.primitive(TEXCOORD_0=(UV - np.float32(0.5)) * np.float32(2e6))
+    primitive["material"] = gltf.material(pbrMetallicRoughness=surface)
+    mesh = load_mesh(gltf.save(tmp_path / "a.glb"))
+    assert len(mesh.faces) < 60
+    check(colours_at(mesh, *AT), FOUR)
+
+
 def test_a_texture_that_repeats_without_end_shows_its_mean_light(tmp_path: Path) -> None:
     gltf = Gltf()
     surface = {"baseColorTexture": gltf.texture(quarters())}

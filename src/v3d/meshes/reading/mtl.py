@@ -78,8 +78,8 @@ def _material(entry: dict[str, str], image: object, notes: dict[str, None]) -> O
     opaque = _number(entry.get("d", "1")) if "d" in entry else 1 - _number(entry.get("tr", "0"))
     if opaque < 1:
         notes["what is half transparent is shown as solid"] = None
-    if texture and pixels is None and colour is not None and colour.min() > 0.6:
-        colour = None  # the white or light grey that stands beside every texture says nothing
+    if texture and pixels is None and colour is not None and np.ptp(colour) < 0.01:
+        colour = None  # the grey that stands beside every texture says nothing
     return ObjMaterial(colour, pixels, scale, offset, clamp, cutoff)
 
 

@@ -11,6 +11,7 @@ from v3d.meshes.reading.pieces import Pieces, cut_part, joined, split, whole
 
 _MOST_CELLS = 1024  # repeats within one face; beyond it only the texture's mean colour is seen
 _MOST_PIECES = 300_000
+_MOST_ROUNDS = 12  # of cutting in half, which end a face of so many repeats
 _SLACK = 1e-4  # uv this far outside of [0, 1] is rounding
 
 
@@ -25,32 +26,49 @@ def wrap_part(part: Part) -> tuple[list[Part], int]:
     low, high = layer.uv.min((0, 1)), layer.uv.max((0, 1))
     if low.min() >= -_SLACK and high.max() <= 1 + _SLACK:
         return [replace(part, layers=(replace(layer, uv=layer.uv.clip(0, 1)),))], 0
-    cells = np.prod(np.floor(layer.uv.max(1)) - np.floor(layer.uv.min(1)) + 1, axis=1)
+    part, layer = _near_origin(part, layer)
+    uv = layer.uv
+    assert uv is not None
+    spans = np.floor(uv.max(1)) - np.floor(uv.min(1)) + 1
+    cells = np.prod(np.where(np.array(layer.wrap) == "clamp", 1, spans), axis=1)
     order = np.argsort(cells, kind="stable")
     fits = np.zeros(len(cells), bool)
     fits[order] = (cells[order] <= _MOST_CELLS) & (np.cumsum(cells[order]) <= _MOST_PIECES + len(cells))
     parts = []
     if fits.any():
-        parts.append(_folded(cut_part(part, _at_borders(layer.uv, np.flatnonzero(fits)))))
+        parts.append(_folded(cut_part(part, _at_borders(uv, layer.wrap, np.flatnonzero(fits)))))
     if not fits.all():
         far = cut_part(part, whole(np.flatnonzero(~fits)))
         parts.append(replace(far, layers=(_mean(layer),)))
     return parts, int((~fits).sum())
 
 
-def _at_borders(uv: Array, faces: Array) -> Pieces:
-    """These faces, cut wherever u or v is a whole number."""
-    pieces, done = whole(faces), []
+def _near_origin(part: Part, layer: Layer) -> tuple[Part, Layer]:
+    """The part with every face's uv moved by whole textures to where numbers are precise."""
+    assert layer.uv is not None
+    moved = np.floor(layer.uv.min(1, keepdims=True) / 2) * 2  # mirrored textures repeat after two
+    layer = replace(layer, uv=layer.uv - np.where(np.array(layer.wrap) == "clamp", 0, moved))
+    return replace(part, layers=(layer,)), layer
+
+
+def _at_borders(uv: Array, wrap: tuple[str, str], faces: Array) -> Pieces:
+    """These faces, cut where u or v is at a border of the texture: a whole number; if clamped, 0 or 1."""
+    pieces = whole(faces)
     for axis in (0, 1):
-        while len(pieces.face):
+        if wrap[axis] == "clamp":
+            for line in (0.0, 1.0):
+                pieces = joined(list(split(pieces, pieces.values(uv)[..., axis] - line)))
+            continue
+        done: list[Pieces] = []
+        for _ in range(_MOST_ROUNDS):
             at = pieces.values(uv)[..., axis]
-            low, high = at.min(1), at.max(1)
+            low, high = at.min(1) + _SLACK, at.max(1) - _SLACK
             line = np.round((low + high) / 2)
-            line = np.where(line <= low + _SLACK, np.floor(low + _SLACK) + 1, line)
-            crossed = (line > low + _SLACK) & (line < high - _SLACK)
+            line = np.where(line <= low, np.floor(low) + 1, line)
+            crossed = (line > low) & (line < high)
             done.append(pieces[~crossed])
             pieces = joined(list(split(pieces[crossed], at[crossed] - line[crossed, None])))
-        pieces, done = joined(done), []
+        pieces = joined([*done, pieces])
     return pieces
 
 

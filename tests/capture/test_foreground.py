@@ -105,7 +105,7 @@ def test_dust_does_not_move_the_object(tmp_path: Path) -> None:
     clean = load_photo(save(tmp_path / "clean.png", rgba(disc())))
     photo = load_photo(save(tmp_path / "dusty.png", rgba(alpha)))
     assert (photo.rgba[..., 3] - clean.rgba[..., 3]).abs().max() == 0
-    assert photo.warnings == ("2 specks of the photo's alpha were left out.",)
+    assert photo.warnings == ("2 specks in the photo's alpha counted as dust.",)
     assert clean.warnings == ()
 
 

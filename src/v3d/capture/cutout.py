@@ -17,6 +17,7 @@ _TINY = 48  # pixels of the longer side, of an object that also is small in its 
 _SMALL_SHARE = 0.03  # of the photo's longer side
 _LARGE_HOLE = 0.05  # of the object's area with its holes
 _ANOTHER = 0.4  # of the main object's area: a separate part of this size is another object
+_CONTRAST_SIDE = 512  # pixels at which the outline's contrast is measured
 _FAINT = 0.08  # difference of colours across an outline, in [0, 1]
 _CUT_OFF = 0.12  # of the object's width or height that lies on the photo's border
 
@@ -149,6 +150,11 @@ def _largest_hole(alpha: Image) -> float:
 
 def _contrast(photo: Image, alpha: Image) -> float:
     """Median difference of colours, in [0, 1], between both sides of the outline."""
+    scale = min(1.0, _CONTRAST_SIDE / max(alpha.shape))
+    size = (max(1, round(alpha.shape[1] * scale)), max(1, round(alpha.shape[0] * scale)))
+    photo, alpha = (
+        np.asarray(cv2.resize(x, size, interpolation=cv2.INTER_AREA), np.float32) for x in (photo, alpha)
+    )
     mask = (alpha > 0.5).astype(np.uint8)
     width = max(2, round(max(mask.shape) / 150))
     kernel = np.ones((2 * width + 1, 2 * width + 1), np.uint8)

@@ -23,14 +23,8 @@ def follow_edges(rgb: Image, mask: Image, radius: float) -> Image:
         mask: in [0, 1]; object where it is above one half.
         radius: pixels that the outline may be off by.
     """
-    height, width = mask.shape
-    scale = min(1.0, (_MOST_PIXELS / (height * width)) ** 0.5)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    small = [cv2.resize(image, size, interpolation=cv2.INTER_AREA) for image in (rgb, mask)]
-    a, b = _affine(
-        np.asarray(small[0], np.float32), np.asarray(small[1], np.float32), max(1, round(radius * scale))
-    )
-    slope, offset = (cv2.resize(x, (width, height), interpolation=cv2.INTER_LINEAR) for x in (a, b))
+    (photo, rough), scale = _small(rgb, mask)
+    slope, offset = (_at_size(x, mask.shape) for x in _affine(photo, rough, max(1, round(radius * scale))))
     alpha = np.einsum("hwc,hwc->hw", slope, rgb) + offset
     alpha = np.clip((alpha - 0.5) * 1.6 + 0.5, 0, 1)  # the filter blurs: full and none lie inside its range
     reach = 2 * round(radius) + 1
@@ -66,14 +60,30 @@ def own_colours(rgb: Image, alpha: Image) -> Image:
     Args:
         alpha: [H, W] in [0, 1].
     """
-    window = (max(7, round(max(alpha.shape) / 50)) | 1,) * 2
-    a = alpha[..., None]
+    (photo, cover), _ = _small(rgb, alpha)
+    window = (max(7, round(max(cover.shape) / 50)) | 1,) * 2
 
     def nearby(weight: Image) -> Image:
         share = np.asarray(cv2.blur(weight, window))[..., None]
-        mean = np.asarray(cv2.blur(rgb * weight[..., None], window)) / np.maximum(share, 1e-6)
-        return np.asarray(mean, np.float32)
+        mean = np.asarray(cv2.blur(photo * weight[..., None], window)) / np.maximum(share, 1e-6)
+        return _at_size(np.asarray(mean, np.float32), alpha.shape)[edge]
 
-    front, back = nearby(alpha**6 + 1e-5 * alpha), nearby((1 - alpha) ** 6 + 1e-5 * (1 - alpha))
-    own = front + a * (rgb - a * front - (1 - a) * back)
-    return np.where((a > 0.002) & (a < 0.998), np.clip(own, 0, 1), rgb).astype(np.float32)
+    edge = (alpha > 0.002) & (alpha < 0.998)
+    a = alpha[edge][:, None]
+    front, back = nearby(cover**6 + 1e-5 * cover), nearby((1 - cover) ** 6 + 1e-5 * (1 - cover))
+    own = rgb.copy()
+    own[edge] = np.clip(front + a * (rgb[edge] - a * front - (1 - a) * back), 0, 1)
+    return own
+
+
+def _small(*images: Image) -> tuple[list[Image], float]:
+    """Images of one size with at most `_MOST_PIXELS` pixels, and the scale: what is smooth needs no more."""
+    height, width = images[0].shape[:2]
+    scale = min(1.0, (_MOST_PIXELS / (height * width)) ** 0.5)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    small = [cv2.resize(image, size, interpolation=cv2.INTER_AREA) for image in images]
+    return [np.asarray(image, np.float32) for image in small], scale
+
+
+def _at_size(image: Image, shape: tuple[int, ...]) -> Image:
+    return np.asarray(cv2.resize(image, shape[1::-1], interpolation=cv2.INTER_LINEAR), np.float32)

@@ -123,10 +123,10 @@ def _without_dust(cutout: Cutout) -> Cutout:
     largest = solid.max()
     dust = (solid > 0) & (solid < max(_DUST * largest, min(_DUST_PIXELS, 0.01 * largest)))
     if dust.any():
-        word = "speck" if dust.sum() == 1 else "specks"
+        what = "A speck" if dust.sum() == 1 else f"{dust.sum()} specks"
         alpha = np.where(dust[label], 0, cutout.alpha).astype(np.float32)
         cutout = Cutout(cutout.rgb, alpha, cutout.method, cutout.warnings).noting(
-            f"{dust.sum()} {word} of the photo's alpha were left out."
+            f"{what} in the photo's alpha counted as dust."
         )
     others = main_part(cutout.alpha)[1]
     if others:

@@ -32,6 +32,7 @@ MATTING_MODELS = ("birefnet-general", "isnet-general-use", "u2net", "silueta")
 
 CUT_OUT_VERSION = 2  # of our own cut-outs, the network among them: raise it when results change
 
+_SPECK = 16  # pixels; less is no object
 _FAINT = 0.004  # colours that differ by more than this, noise apart, are not the same
 _WRONG = "if it is wrong, give a mask of it or a PNG with a transparent background"
 
@@ -57,9 +58,9 @@ def cut_out(rgb: Image) -> Cutout:
             warnings.append(f"The matting model {model} failed ({type(error).__name__}) and was not used.")
     if cutout is None:
         cutout = _own(rgb)
-        warnings.append(f"The photo has no alpha: the object was found by {cutout.method}; {_WRONG}.")
+        warnings.append(f"The object was found by {cutout.method}; {_WRONG}.")
     alpha, others = main_part(cutout.alpha)
-    if (alpha > 0.5).sum() < 0.0001 * alpha.size:
+    if (alpha > 0.5).sum() < _SPECK:
         raise V3DError(
             "No object stands out in the photo; cut it out first (a PNG with a transparent background)."
         )
@@ -84,19 +85,19 @@ def _own(rgb: Image) -> Cutout:
     nearly, and where the ground is not plain after all.
     """
     seen = salient(rgb)
-    by_network = cut_out_salient(rgb, seen)
+    by_network = _outlined(rgb, seen)
     background = plain_background(rgb)
     if background is None:
-        return by_network
+        return _by_network(rgb, by_network)
     background = with_shadows(rgb, background, seen > 0.5)
     alpha = tidy(soft_alpha(rgb, background))
-    found, wanted = alpha > 0.5, by_network.alpha > 0.5
+    found, wanted = alpha > 0.5, by_network > 0.5
     near = np.ones((5, 5), np.uint8)
     added = cv2.erode((wanted & ~found).astype(np.uint8), near) > 0
     beyond = found & (cv2.dilate(wanted.astype(np.uint8), near) == 0)
     border = np.concatenate([beyond[0], beyond[-1], beyond[:, 0], beyond[:, -1]])
     if not found.any() or border.sum() > 2 or _differs(rgb - background, added, ~found & ~wanted):
-        return by_network
+        return _by_network(rgb, by_network)
     alpha = np.where(cv2.erode((seen > 0.9).astype(np.uint8), near) * (alpha > 0.05) > 0, 1, alpha)
     alpha = np.asarray(alpha, np.float32)
     return Cutout(unmix(rgb, alpha, background), alpha, "the colour of its plain background")
@@ -138,14 +139,17 @@ def salient(rgb: Image) -> Image:
     return closer
 
 
-def cut_out_salient(rgb: Image, seen: Image | None = None) -> Cutout:
-    """The object of a photo [H, W, 3] by the network alone, without any check.
+def cut_out_salient(rgb: Image) -> Cutout:
+    """The object of a photo [H, W, 3] by the network alone, without any check."""
+    return _by_network(rgb, _outlined(rgb, salient(rgb)))
 
-    Args:
-        seen: what `salient` says of the photo, where it is known.
-    """
-    seen = salient(rgb) if seen is None else seen
-    alpha = tidy(follow_edges(rgb, seen, max(rgb.shape[:2]) / 160))
+
+def _outlined(rgb: Image, seen: Image) -> Image:
+    """The mask [H, W] of what the network sees, with the photo's edges."""
+    return tidy(follow_edges(rgb, seen, max(rgb.shape[:2]) / 160))
+
+
+def _by_network(rgb: Image, alpha: Image) -> Cutout:
     return Cutout(own_colours(rgb, alpha), alpha, "V3D's network (U^2-Net)")
 
 

@@ -70,7 +70,8 @@ def read_frames(
     if not path.is_file():
         raise V3DError(f"There is no video file {path}.")
     reader = _animation if path.suffix.lower() in _ANIMATIONS else _video
-    images, times = np.empty((0, 0, 0, 3), np.uint8), []
+    images = np.empty((0, 0, 0, 3), np.uint8)
+    times: list[float] = []
     try:
         total, frames = reader(path, count, max_size)
         for time, image in frames:
@@ -171,8 +172,12 @@ def _picture(frame: av.VideoFrame, aspect: float, max_size: int) -> NDArray[np.u
     """A decoded frame, whose pixels are `aspect` times as wide as high, as [H, W, 3]: reduced and upright."""
     width, height = frame.width * aspect, float(frame.height)
     scale = min(1.0, max_size / max(width, height))
-    size = {"width": max(round(width * scale), 1), "height": max(round(height * scale), 1)}
-    image = frame.to_ndarray(format="rgb24", **size, interpolation="AREA" if scale < 1 else "BILINEAR")
+    image = frame.to_ndarray(
+        format="rgb24",
+        width=max(round(width * scale), 1),
+        height=max(round(height * scale), 1),
+        interpolation="AREA" if scale < 1 else "BILINEAR",
+    )
     return np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90)))
 
 
@@ -199,7 +204,7 @@ def _animation(path: Path, count: int, max_size: int) -> _Stream:
 
 
 def _evenly(stamps: NDArray[np.int64], count: int) -> list[int]:
-    """At most `count` of increasing times, evenly spread over the time that they take; all if they are few."""
+    """At most `count` of increasing times, evenly spread over the whole time; all if they are few."""
     if len(stamps) <= count:
         return [int(stamp) for stamp in stamps]
     ideal = np.linspace(stamps[0], stamps[-1], count)

@@ -62,7 +62,7 @@ def decided(counter_clockwise: float, clockwise: float) -> Direction:
 
 
 def disagreement(sights: Sights, cameras: Cameras, forgive: int = 0) -> float:
-    """How far frames miss the hull of all, and how their colours on it differ from the next frame's; in noises."""
+    """How far frames miss the hull of all, and their colours on it the next frame's; in noises."""
     hull, gaps = hull_gaps(sights, cameras, forgive)
     if hull is None:
         return _EMPTY / _GAP

@@ -146,8 +146,19 @@ def tolerant_hull(
     voxel = float(((high - low).prod() / nodes) ** (1 / 3))
     shape = ((high - low) / voxel).ceil().int() + 1
     grid = empty_grid(shape.tolist(), low, voxel)
-    pixels, depth = cameras.project(grid.points().reshape(-1, 3))
+    projection, axes = cameras.K @ cameras.w2c[:, :3], grid.axes()
+    # A projection is affine before the division, so each axis adds its own part.
+    parts = [projection[:, :, i, None] * axes[i] for i in range(3)]  # [V, 3, nodes]
+    x, y, depth = (
+        (
+            parts[0][:, c, :, None, None]
+            + parts[1][:, c, None, :, None]
+            + (parts[2][:, c] + projection[:, c, 3:])[:, None, None]
+        ).flatten(1)
+        for c in range(3)
+    )
     depth = depth.clamp_min(1e-3)
+    pixels = torch.stack([x / depth, y / depth], -1)
     field = sampled(sights.distance[:, None], cameras, pixels)[..., 0] * depth / cameras.K[:, :1, 0]
     values = field.topk(forgive + 1, 0).values[-1] if forgive else field.amax(0)
     return Grid(values.view(grid.shape), grid.origin, voxel)
@@ -192,7 +203,8 @@ def _points(cameras: Cameras, pixels: Tensor, depth: Tensor) -> Tensor:
     """World points [V, P, D, 3] of pixels [V, P, 2] at camera depths [V, P, D]."""
     ray = torch.cat([pixels, torch.ones_like(pixels[..., :1])], -1) @ torch.linalg.inv(cameras.K).mT
     ray = ray @ cameras.c2w[:, :3, :3].mT
-    return cameras.centers[:, None, None] + ray[:, :, None] * depth[..., None]
+    points: Tensor = cameras.centers[:, None, None] + ray[:, :, None] * depth[..., None]
+    return points
 
 
 def _field(hull: Grid, points: Tensor) -> Tensor:
@@ -207,6 +219,7 @@ def _field(hull: Grid, points: Tensor) -> Tensor:
 SPREAD = (math.radians(1.5), math.radians(1.5), 0.025, math.radians(6), math.radians(6), math.radians(4))
 """How far a pose's six numbers may lie from the first guess: one standard deviation each."""
 FORGIVEN = (0.17, 0.13, 0.1, 0.08, 0.06)
+ROUNDS = 12
 _COLOURED = 700  # points whose colours are compared
 _EDGE_NOISE = 0.6  # pixels: how well an outline is known
 _COLOUR_NOISE = 0.12
@@ -236,7 +249,7 @@ def _model(sights: Sights, cameras: Cameras, bounds: tuple[Tensor, Tensor], forg
 
 @without_autocast
 def _residuals(poses: Tensor, sights: Sights, model: _Model, depth: Tensor) -> Tensor:
-    """Weighted residuals [V, R] of frames: of the outlines' rays at camera depths [V, POINTS], and of colours."""
+    """Weighted residuals [V, R]: of the outlines' rays at camera depths [V, POINTS], and of colours."""
     cameras = cameras_at(poses, sights.fov, sights.side)
     value = _field(model.hull, _points(cameras, sights.contour, depth[..., None]))[..., 0]
     gaps = value * cameras.K[:, :1, 0] / depth / _EDGE_NOISE
@@ -245,13 +258,13 @@ def _residuals(poses: Tensor, sights: Sights, model: _Model, depth: Tensor) -> T
     return torch.cat([gaps, off.flatten(1)], 1)
 
 
-def refine(sights: Sights, guess: Tensor, rounds: int = 12, on_round: Callable[[int], None] | None = None) -> Tensor:
-    """Poses [V, 6] near a guess [V, 6] by which the frames agree best."""
+def refine(sights: Sights, guess: Tensor, *, on_round: Callable[[int], None] | None = None) -> Tensor:
+    """Poses [V, 6] near a guess [V, 6] by which the frames agree best, after at most `ROUNDS` rounds."""
     best = (math.inf, guess)
     bounds = start_bounds(sights, guess)
     poses, spread = guess, torch.tensor(SPREAD, dtype=torch.float64)
     damping = torch.full((len(guess), 1, 1), 1e-2, dtype=torch.float64)
-    for round_ in range(rounds):
+    for round_ in range(ROUNDS):
         cameras = cameras_at(poses, sights.fov, sights.side)
         model = _model(sights, cameras, bounds, FORGIVEN[min(round_, len(FORGIVEN) - 1)])
         bounds = bounds_of(model.hull, 0.08)

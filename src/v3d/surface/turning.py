@@ -90,13 +90,13 @@ def _across(difference: Array, reach: float) -> Array:
     """Difference [N] between the frames `reach` before and after each, nearer ones at both ends."""
     frame, count = np.arange(len(difference)), len(difference)
     before = (frame - np.floor(reach)).astype(int).clip(0, max(count - 1 - round(2 * reach), 0))
-    return difference[before, (before + round(2 * reach)).clip(max=count - 1)]
+    return np.asarray(difference[before, (before + round(2 * reach)).clip(max=count - 1)])
 
 
 def _median(values: Array) -> Array:
     """Running medians of five."""
     padded = np.pad(values, 2, mode="edge")
-    return np.median(np.stack([padded[i : i + len(values)] for i in range(5)]), 0)
+    return np.asarray(np.median(np.stack([padded[i : i + len(values)] for i in range(5)]), 0), np.float64)
 
 
 def readings(difference: Array, times: Array, moves: NDArray[np.bool_]) -> list[Progress]:
@@ -109,12 +109,11 @@ def readings(difference: Array, times: Array, moves: NDArray[np.bool_]) -> list[
     """
     step = np.diff(times)
     going = moves[1:] & moves[:-1]
-    steps = {"even speed, standing still left out": step * going, "even speed": step}
+    steps: dict[str, Array] = {"even speed, standing still left out": step * going, "even speed": step}
     if step.std() > 0.1 * step.mean():
         steps["even from frame to frame"] = going * 1.0
     if len(times) >= _FEWEST:
-        speed = _across(difference, 2)
-        speed = np.convolve(np.pad(speed, 3, mode="edge"), np.ones(7) / 7, "valid")
+        speed: Array = np.convolve(np.pad(_across(difference, 2), 3, mode="edge"), np.ones(7) / 7, "valid")
         speed = (speed[1:] + speed[:-1]) / 2 * going
         steps["speed as the picture changes"] = speed
         steps["speed half as the picture changes"] = np.sqrt(speed * speed.mean())

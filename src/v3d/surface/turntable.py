@@ -1,7 +1,7 @@
 """Frames of a camera that went around an object -> `Views`.
 
 What is assumed: the camera kept to one circle, level or at one elevation, and looked at the object; its lens
-is as stated. What is found: where it stood still, how far it went, which way, how its speed changed (roughly),
+is as stated. What is found: where it stood still, how far it went, which way, roughly how its speed changed,
 how it shook, and where in the frames the object stands.
 """
 
@@ -20,6 +20,7 @@ from torch import Tensor
 from v3d.callbacks import OnStep
 from v3d.compositing import resize_rgba
 from v3d.errors import V3DError
+from v3d.framing import visible_box
 from v3d.surface.direction import Direction, decided, direction, disagreement, hull_gaps
 from v3d.surface.orbit_poses import (
     AZIMUTH,
@@ -38,6 +39,7 @@ __all__ = ["Direction", "Turntable", "direction", "turntable_views"]
 
 VIEWS = 36
 """Frames that become views at most."""
+_KEPT = 384  # pixels of the frames that are kept
 _SIDE = 96  # pixels of the frames among which the turn is sought
 _FINE = 160  # pixels of those by which cameras are refined
 _TRIED = 24  # frames by which a turn is judged
@@ -108,26 +110,41 @@ def turntable_views(
     total = len(images) + 20
     small = []
     for i, image in enumerate(images):
-        small.append(_square(torch.from_numpy(np.asarray(image, np.float32)), _FINE))
+        small.append((_square(torch.from_numpy(np.asarray(image, np.float32)), _KEPT) * 255).byte())
         step(i + 1, total)
-    seen = [i for i, image in enumerate(small) if int((image[..., 3] > 0.5).sum()) >= _FEWEST**2]
+    seen = [i for i, image in enumerate(small) if int((image[..., 3] > 127).sum()) >= _FEWEST**2]
     if len(seen) < _FEWEST:
-        raise V3DError(f"Only {len(seen)} frames show an object; at least {_FEWEST} are needed, from all round.")
-    rgba, stamps = torch.stack([small[i] for i in seen]), np.asarray(times, np.float64)[seen]
-    coarse = F.avg_pool2d(_premultiplied(rgba).permute(0, 3, 1, 2), 1)
-    coarse = F.interpolate(coarse, (_SIDE, _SIDE), mode="bilinear", antialias=True).permute(0, 2, 3, 1)
-    coarse = torch.cat([coarse[..., :3] / coarse[..., 3:].clamp_min(1e-3), coarse[..., 3:]], -1).clamp(0, 1)
-    sights = sights_of(coarse, fov)
+        raise V3DError(
+            f"Only {len(seen)} frames show an object; at least {_FEWEST} are needed, from all round."
+        )
+    stamps = np.asarray(times, np.float64)[seen]
+    small, near = _closer([small[i] for i in seen], fov)
+    coarse = torch.stack([resize_rgba(image.float() / 255, _SIDE, _SIDE) for image in small])
+    sights = sights_of(coarse, near)
     tilt = math.radians(elevation)
     turn, way, moves = _found(sights, coarse, stamps, tilt, clockwise)
     step(len(images) + 8, total)
     chosen = _spread(turn, moves, views)
     poses = _poses(turn, sights, tilt)[chosen]
-    poses, gap = _refined(sights_of(rgba[chosen], fov), poses, turn.steady, lambda i: step(len(images) + 8 + i, total))
-    out = framed([images[seen[i]] for i in chosen], poses, sights[torch.tensor(chosen)], fov, keep_axis=turn.steady)
+    fine = sights_of(torch.stack([resize_rgba(small[i].float() / 255, _FINE, _FINE) for i in chosen]), near)
+    poses, gap = _refined(fine, poses, turn.steady, lambda i: step(len(images) + 8 + i, total))
+    numbers = [seen[i] for i in chosen]
+    out = framed(images, numbers, poses, sights[torch.tensor(chosen)], fov, keep_axis=turn.steady)
     step(total, total)
     notes = _notes(turn, way, moves, gap, len(images) - len(seen), clockwise is not None)
     return Turntable(out, turn.clockwise, notes)
+
+
+def _closer(squares: list[Tensor], fov: float) -> tuple[list[Tensor], float]:
+    """Square frames [S, S, 4] cropped, around their middle, to the object; and their field of view."""
+    side = len(squares[0])
+    reach = 0.0
+    for square in squares:
+        left, top, right, bottom = visible_box(square[..., 3] / 255)
+        reach = max(reach, *(abs(edge - side / 2) for edge in (left, top, right, bottom)))
+    edge = max(math.floor(side / 2 - 1.05 * reach - 2), 0)
+    cropped = [square[edge : side - edge, edge : side - edge] for square in squares]
+    return cropped, 2 * math.degrees(math.atan(math.tan(math.radians(fov) / 2) * (1 - 2 * edge / side)))
 
 
 def _found(
@@ -138,36 +155,42 @@ def _found(
     moves = moving(difference)
     ways = (False, True) if clockwise is None else (clockwise,)
 
-    def judged(turn: _Turn) -> _Turn:
+    def judged(turn: _Turn, colours: bool = False) -> _Turn:
         chosen = torch.tensor(_spread(turn, None, _TRIED))
         cameras = cameras_at(_poses(turn, sights, tilt)[chosen], sights.fov, sights.side)
+        if colours:
+            return replace(turn, cost=disagreement(sights[chosen], cameras, 0 if turn.steady else 2))
         return replace(turn, cost=hull_gaps(sights[chosen], cameras, 1)[1])
 
-    def better(best: _Turn | None, trial: _Turn, factor: float) -> _Turn:
-        return trial if best is None or trial.cost < factor * best.cost - 0.02 else best
+    def either_way(turn: _Turn, colours: bool = False) -> _Turn:
+        trials = [judged(replace(turn, clockwise=way), colours) for way in ways]
+        return min(trials, key=lambda turn: turn.cost)
 
-    best: _Turn | None = None
-    for progress in readings(difference, stamps, moves):
+    def better(best: _Turn, trial: _Turn, factor: float) -> _Turn:
+        return trial if trial.cost < factor * best.cost - 0.02 else best
+
+    # Outlines first.
+    found = readings(difference, stamps, moves)
+    best = either_way(_Turn(found[0], found[0].turns[0], False, True))
+    for progress in found:
         for turns in progress.turns:
             for steady in (True, False):
-                trials = [judged(_Turn(progress, turns, way, steady)) for way in ways]
-                best = better(best, min(trials, key=lambda turn: turn.cost), _BETTER)
-        if best is not None and best.steady and best.cost < 0.5 * _STEADY:
+                best = better(best, either_way(_Turn(progress, turns, False, steady)), _BETTER)
+        if best.steady and best.cost < 0.5 * _STEADY:
             break
-    assert best is not None
+    # Then colours, of which outlines know nothing: those of a can fit any turn.
+    outlined = best.turns
+    best = either_way(replace(best, turns=best.progress.turns[0]), True)
+    for turns in dict.fromkeys((outlined, *best.progress.turns[1:])):
+        best = better(best, either_way(replace(best, turns=turns), True), _BETTER)
     for part in (0.03, 0.015, 0.007):
         for sign in (-1, 1):
-            best = better(best, judged(replace(best, turns=best.turns * (1 + sign * part))), 0.97)
+            best = better(best, judged(replace(best, turns=best.turns * (1 + sign * part)), True), 0.97)
     if clockwise is not None:
         return best, Direction(clockwise, True), moves
-    costs = []
-    for way in ways:
-        turn = replace(best, clockwise=way)
-        chosen = torch.tensor(_spread(turn, None, _TRIED))
-        cameras = cameras_at(_poses(turn, sights, tilt)[chosen], sights.fov, sights.side)
-        costs.append(disagreement(sights[chosen], cameras, 0 if best.steady else 2))
-    way_found = decided(*costs)
-    return replace(best, clockwise=way_found.clockwise), way_found, moves
+    other = judged(replace(best, clockwise=not best.clockwise), True)
+    costs = (other.cost, best.cost) if best.clockwise else (best.cost, other.cost)
+    return best, decided(*costs), moves
 
 
 def _poses(turn: _Turn, sights: Sights, tilt: float) -> Tensor:
@@ -184,7 +207,7 @@ def _poses(turn: _Turn, sights: Sights, tilt: float) -> Tensor:
 
 
 def _spread(turn: _Turn, moves: NDArray[np.bool_] | None, count: int) -> list[int]:
-    """At most `count` frames, by azimuth counter-clockwise from the first, evenly spread over what was seen."""
+    """At most `count` frames evenly spread over what was seen, by azimuth from the first on."""
     azimuths = turn.azimuths % 360
     usable = np.ones(len(azimuths), bool) if moves is None else moves.copy()
     usable[0] = True
@@ -245,10 +268,6 @@ def _notes(
             "film at an even pace and height, with the whole object in every frame."
         )
     return tuple(notes)
-
-
-def _premultiplied(rgba: Tensor) -> Tensor:
-    return torch.cat([rgba[..., :3] * rgba[..., 3:], rgba[..., 3:]], -1)
 
 
 def _square(rgba: Tensor, side: int) -> Tensor:

@@ -22,11 +22,18 @@ from v3d.views import Views
 _MAX_SIDE = 1024  # pixels of a view
 _FILL = 0.9  # of an image's half side that the object reaches after it was framed anew
 _FREE = (0.55, 0.97)  # of it that the object may reach to be left as it is
+_CENTRED = 0.15  # world units; an object whose middle is nearer to the origin stays where it is
 _TURNED = math.radians(0.3)  # cameras that look past the origin by less are left as they are
 
 
 def framed(
-    images: Sequence[NDArray[np.float32]], poses: Tensor, sights: Sights, fov: float, *, keep_axis: bool
+    images: Sequence[NDArray[np.float32]],
+    numbers: Sequence[int],
+    poses: Tensor,
+    sights: Sights,
+    fov: float,
+    *,
+    keep_axis: bool,
 ) -> Views:
     """Turn frames as if their cameras had looked at the object, upright, and crop them around it.
 
@@ -34,14 +41,15 @@ def framed(
     and whose object fits are padded to squares and not resampled.
 
     Args:
-        images: V frames [H, W, 4] of straight alpha in [0, 1].
+        images: frames [H, W, 4] of straight alpha in [0, 1].
+        numbers: of the V frames that become views.
         poses: [V, 6], see `v3d.surface.orbit_poses`.
-        sights: of the frames.
+        sights: of the V frames, perhaps of their middle alone.
         fov: along the frames' longer side, degrees.
         keep_axis: the cameras stay on their circle around the z axis; otherwise the object's middle becomes
             the origin.
     """
-    cameras = cameras_at(poses, fov, sights.side)
+    cameras = cameras_at(poses, sights.fov, sights.side)
     hull, _ = hull_gaps(sights, cameras, 1)
     centre = torch.zeros(3)
     if hull is not None:
@@ -49,33 +57,39 @@ def framed(
         centre = (low + high) / 2
         centre[:2] *= 0.0 if keep_axis else 1.0
     reach = float((2 * sights.contour / sights.side - 1).abs().max())
-    if float(poses[:, 3:].abs().max()) < _TURNED and _FREE[0] < reach < _FREE[1] and float(centre.norm()) < 0.15:
-        squares = [_padded(torch.from_numpy(np.asarray(image, np.float32))) for image in images]
-        rgba = torch.stack(squares)
+    reach *= math.tan(math.radians(sights.fov) / 2) / math.tan(math.radians(fov) / 2)
+    straight = float(poses[:, 3:].abs().max()) < _TURNED and float(centre.norm()) < _CENTRED
+    if straight and _FREE[0] < reach < _FREE[1]:
+        rgba = torch.stack([_padded(torch.from_numpy(np.asarray(images[i], np.float32))) for i in numbers])
         return _views(rgba, Cameras(*_scaled(cameras.c2w, fov), rgba.shape[1], rgba.shape[1]))
-    return _turned(images, cameras, centre, sights, fov)
+    return _turned(images, numbers, cameras, centre, sights, fov)
 
 
 def _turned(
-    images: Sequence[NDArray[np.float32]], cameras: Cameras, centre: Tensor, sights: Sights, fov: float
+    images: Sequence[NDArray[np.float32]],
+    numbers: Sequence[int],
+    cameras: Cameras,
+    centre: Tensor,
+    sights: Sights,
+    fov: float,
 ) -> Views:
     c2w = look_at(cameras.centers.double() - centre.double())
     turn = (c2w[:, :3, :3].mT @ cameras.c2w[:, :3, :3].double()).float()
     rays = torch.cat([sights.contour, torch.ones_like(sights.contour[..., :1])], -1)
     rays = rays @ torch.linalg.inv(cameras.K).mT @ turn.mT
     reach = float((rays[..., :2] / rays[..., 2:]).abs().max()) / _FILL
-    longer = max(images[0].shape[:2])
+    height, width = images[numbers[0]].shape[:2]
+    longer = max(height, width)
     focal = 0.5 * longer / math.tan(math.radians(fov) / 2)
     side = min(_MAX_SIDE, max(round(2 * focal * reach), 16))
     new_fov = 2 * math.degrees(math.atan(reach))
     K = intrinsics(new_fov, side, side).double()
     out = []
-    for image, R in zip(images, turn.double(), strict=True):
-        height, width = image.shape[:2]
-        own = torch.tensor([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]], dtype=torch.float64)
-        H = K @ R @ torch.linalg.inv(own)
-        half = torch.tensor([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]], dtype=torch.float64)  # OpenCV's pixels
-        out.append(_warped(image, (torch.linalg.inv(half) @ H @ half).numpy(), side, 2 * focal * reach / side))
+    own = torch.tensor([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]], dtype=torch.float64)
+    half = torch.tensor([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]], dtype=torch.float64)  # OpenCV's pixels
+    for i, R in zip(numbers, turn.double(), strict=True):
+        H = torch.linalg.inv(half) @ K @ R @ torch.linalg.inv(own) @ half
+        out.append(_warped(np.asarray(images[i], np.float32), H.numpy(), side, 2 * focal * reach / side))
     return _views(torch.stack(out), Cameras(*_scaled(c2w.float(), new_fov), side, side))
 
 
@@ -90,7 +104,7 @@ def _warped(image: NDArray[np.float32], H: NDArray[np.float64], side: int, reduc
 
 
 def _scaled(c2w: Tensor, fov: float) -> tuple[Tensor, Tensor]:
-    """Cameras at the distance at which they see as much of the world as the orbit's: c2w, and K of one pixel."""
+    """c2w at the distance from which as much of the world is seen as from the orbit, and K of one pixel."""
     c2w = c2w.clone()
     distance = float(c2w[:, :3, 3].norm(dim=-1).mean())
     c2w[:, :3, 3] *= HALF_WIDTH / math.tan(math.radians(fov) / 2) / distance

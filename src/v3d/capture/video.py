@@ -121,13 +121,13 @@ def _decoded(
     path: Path, wanted: list[int], every: bool, keys: list[int], unit: Fraction, max_size: int
 ) -> Iterator[tuple[float, NDArray[np.uint8]]]:
     """The first frame at or after each wanted time, or every frame."""
-    lost, decoded, last, i = 0, 0, -(2**62), 0
+    lost, decoded, i = 0, 0, 0
+    last, sought = wanted[0] - 1, wanted[0]  # of the frame taken, and of the key frame gone to
     with _opened(path) as (container, stream):
         aspect = stream.sample_aspect_ratio
-        while i < len(wanted):
-            before = max((key for key in keys if key <= wanted[i]), default=None)
-            if not every and before is not None and (before - max(last, keys[0])) * unit > _SKIP:
-                container.seek(before, stream=stream)
+        going = True
+        while going and i < len(wanted):
+            going = False
             for packet in container.demux(stream):
                 try:
                     frames = packet.decode()
@@ -137,24 +137,22 @@ def _decoded(
                 for frame in frames:
                     decoded += 1
                     stamp = frame.pts if frame.pts is not None else last + 1
-                    if stamp <= last or (not every and (i >= len(wanted) or stamp < wanted[i])):
-                        continue
-                    last, i = stamp, i + 1
-                    while not every and i < len(wanted) and wanted[i] <= stamp:
-                        i += 1
-                    yield float(stamp * unit), _picture(frame, float(aspect or 1), max_size)
-                if not every and (i >= len(wanted) or _far(keys, last, wanted[i], unit)):
+                    if stamp > last and (every or (i < len(wanted) and stamp >= wanted[i])):
+                        last, i = stamp, i + 1
+                        while not every and i < len(wanted) and wanted[i] <= stamp:
+                            i += 1
+                        yield float(stamp * unit), _picture(frame, float(aspect or 1), max_size)
+                if not every and i >= len(wanted):
                     break
-            else:
-                break
+                if every:
+                    continue
+                key = max((key for key in keys if key <= wanted[i]), default=sought)
+                if (key - max(last, sought)) * unit > _SKIP:
+                    container.seek(key, stream=stream)
+                    sought, going = key, True
+                    break
     if lost > _MOST_LOST * (lost + decoded):
         raise V3DError(f"{path.name} is damaged: {lost} of {lost + decoded} frames cannot be decoded.")
-
-
-def _far(keys: list[int], last: int, wanted: int, unit: Fraction) -> bool:
-    """Whether a key frame stands between here and the wanted frame, and a good way ahead."""
-    before = max((key for key in keys if key <= wanted), default=last)
-    return (before - last) * unit > _SKIP
 
 
 @contextlib.contextmanager
@@ -193,6 +191,7 @@ def _animation(path: Path, count: int, max_size: int) -> _Stream:
         time = 0.0
         with PIL.Image.open(path, formats=[_ANIMATIONS[path.suffix.lower()]]) as file:
             for i, frame in enumerate(PIL.ImageSequence.Iterator(file)):
+                frame.load()  # which also says how long it is shown
                 if i in wanted:
                     image = frame.convert("RGBA")
                     image.thumbnail((max_size, max_size))

@@ -32,13 +32,23 @@ _PLAIN = 0.9  # share of frames whose ground must be plain
 
 
 class _CutFrames(Sequence[NDArray[np.float32]]):
-    """Straight RGBA frames [H, W, 4] float32, kept in 8 bits."""
+    """Straight RGBA frames [H, W, 4] float32 of one size, kept in 8 bits and as far as they show anything."""
 
-    def __init__(self, images: list[NDArray[np.uint8]]) -> None:
-        self._images = images
+    def __init__(self, height: int, width: int) -> None:
+        self._shape = height, width, 4
+        self._kept: list[tuple[slice, slice, NDArray[np.uint8]]] = []
+
+    def append(self, rgb: NDArray[np.float32], alpha: NDArray[np.float32]) -> None:
+        """Add a frame: colours [H, W, 3] and alpha [H, W]."""
+        box = []
+        for axis in (1, 0):
+            shown = np.flatnonzero((alpha > 1 / 255).any(axis))
+            box.append(slice(int(shown[0]), int(shown[-1]) + 1) if len(shown) else slice(0, 0))
+        image = np.dstack([rgb[box[0], box[1]], alpha[box[0], box[1]]])
+        self._kept.append((box[0], box[1], (image * 255).round().astype(np.uint8)))
 
     def __len__(self) -> int:
-        return len(self._images)
+        return len(self._kept)
 
     @overload
     def __getitem__(self, index: int) -> NDArray[np.float32]: ...
@@ -46,8 +56,11 @@ class _CutFrames(Sequence[NDArray[np.float32]]):
     def __getitem__(self, index: slice) -> Sequence[NDArray[np.float32]]: ...
     def __getitem__(self, index: int | slice) -> NDArray[np.float32] | Sequence[NDArray[np.float32]]:
         if isinstance(index, slice):
-            return _CutFrames(self._images[index])
-        return self._images[index].astype(np.float32) / np.float32(255)
+            return [self[i] for i in range(*index.indices(len(self)))]
+        rows, columns, image = self._kept[index]
+        out = np.zeros(self._shape, np.float32)
+        out[rows, columns] = image.astype(np.float32) / np.float32(255)
+        return out
 
 
 def views_of_video(
@@ -83,6 +96,7 @@ def views_of_video(
     frames = read_frames(path, FRAMES, max_size=max_size, on_step=lambda i, n: step(i, 3 * n + 20))
     count = len(frames)
     cut, stamps, notes = _cut(frames, lambda i, n: step(count + i * count // n, 3 * count + 20))
+    del frames  # hundreds of MB
     found = turntable_views(
         cut,
         stamps,
@@ -102,7 +116,8 @@ def _cut(frames: Frames, on_step: OnStep) -> tuple[_CutFrames, NDArray[np.float6
     by_colour = sum(plain) >= _PLAIN * len(plain)
     count = len(frames) if by_colour else min(_FRAMES_CUT, len(frames))
     chosen = np.unique(np.linspace(0, len(frames) - 1, count).round().astype(int))
-    cut, kept, found = [], [], set()
+    cut = _CutFrames(*frames.images.shape[1:3])
+    kept, found = [], set()
     for done, i in enumerate(chosen):
         rgb = _unit(frames.images[i])
         layers = layers_on_plain(rgb) if by_colour else None
@@ -113,7 +128,7 @@ def _cut(frames: Frames, on_step: OnStep) -> tuple[_CutFrames, NDArray[np.float6
                 continue
             layers = cutout.rgb, cutout.alpha
             found.add(cutout.method)
-        cut.append((np.dstack(layers) * 255).round().astype(np.uint8))
+        cut.append(*layers)
         kept.append(frames.times[i])
         on_step(done + 1, len(chosen))
     lost = len(chosen) - len(cut)
@@ -122,7 +137,7 @@ def _cut(frames: Frames, on_step: OnStep) -> tuple[_CutFrames, NDArray[np.float6
         notes.append(
             f"The frames' ground is not plain: the object was cut out of each ({', '.join(sorted(found))})."
         )
-    return _CutFrames(cut), np.asarray(kept), tuple(notes)
+    return cut, np.asarray(kept), tuple(notes)
 
 
 def _unit(image: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -113,10 +113,10 @@ def readings(difference: Array, times: Array, moves: NDArray[np.bool_]) -> list[
     if step.std() > 0.1 * step.mean():
         steps["even from frame to frame"] = going * 1.0
     if len(times) >= _FEWEST:
-        speed: Array = np.convolve(np.pad(_across(difference, 2), 3, mode="edge"), np.ones(7) / 7, "valid")
-        speed = (speed[1:] + speed[:-1]) / 2 * going
+        smooth = np.convolve(np.pad(_across(difference, 2), 3, mode="edge"), np.ones(7) / 7, "valid")
+        speed = np.asarray((smooth[1:] + smooth[:-1]) / 2 * going, np.float64)
         steps["speed as the picture changes"] = speed
-        steps["speed half as the picture changes"] = np.sqrt(speed * speed.mean())
+        steps["speed half as the picture changes"] = np.asarray(np.sqrt(speed * speed.mean()), np.float64)
     if going.all():
         del steps["even speed, standing still left out"]
     out = []

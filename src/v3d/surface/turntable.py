@@ -176,7 +176,7 @@ def _found(
         for turns in progress.turns:
             for steady in (True, False):
                 best = better(best, either_way(_Turn(progress, turns, False, steady)), _BETTER)
-        if best.steady and best.cost < 0.5 * _STEADY:
+        if best.steady and best.cost < 0.75 * _STEADY:
             break
     # Then colours, of which outlines know nothing: those of a can fit any turn.
     outlined = best.turns

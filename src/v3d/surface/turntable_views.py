@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import cv2
 import numpy as np
@@ -60,8 +60,8 @@ def framed(
     reach *= math.tan(math.radians(sights.fov) / 2) / math.tan(math.radians(fov) / 2)
     straight = float(poses[:, 3:].abs().max()) < _TURNED and float(centre.norm()) < _CENTRED
     if straight and _FREE[0] < reach < _FREE[1]:
-        rgba = torch.stack([_padded(torch.from_numpy(np.asarray(images[i], np.float32))) for i in numbers])
-        return _views(rgba, Cameras(*_scaled(cameras.c2w, fov), rgba.shape[1], rgba.shape[1]))
+        squares = (_padded(torch.from_numpy(np.asarray(images[i], np.float32))) for i in numbers)
+        return _views(squares, *_scaled(cameras.c2w, fov))
     return _turned(images, numbers, cameras, centre, sights, fov)
 
 
@@ -84,13 +84,14 @@ def _turned(
     side = min(_MAX_SIDE, max(round(2 * focal * reach), 16))
     new_fov = 2 * math.degrees(math.atan(reach))
     K = intrinsics(new_fov, side, side).double()
-    out = []
     own = torch.tensor([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]], dtype=torch.float64)
     half = torch.tensor([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]], dtype=torch.float64)  # OpenCV's pixels
-    for i, R in zip(numbers, turn.double(), strict=True):
-        H = torch.linalg.inv(half) @ K @ R @ torch.linalg.inv(own) @ half
-        out.append(_warped(np.asarray(images[i], np.float32), H.numpy(), side, 2 * focal * reach / side))
-    return _views(torch.stack(out), Cameras(*_scaled(c2w.float(), new_fov), side, side))
+    homographies = (torch.linalg.inv(half) @ K @ turn.double() @ torch.linalg.inv(own) @ half).numpy()
+    squares = (
+        _warped(np.asarray(images[i], np.float32), H, side, 2 * focal * reach / side)
+        for i, H in zip(numbers, homographies, strict=True)
+    )
+    return _views(squares, *_scaled(c2w.float(), new_fov))
 
 
 def _warped(image: NDArray[np.float32], H: NDArray[np.float64], side: int, reduction: float) -> Tensor:
@@ -111,11 +112,16 @@ def _scaled(c2w: Tensor, fov: float) -> tuple[Tensor, Tensor]:
     return c2w, intrinsics(fov, 1, 1).repeat(len(c2w), 1, 1)
 
 
-def _views(rgba: Tensor, cameras: Cameras) -> Views:
-    """Views of straight alpha [V, S, S, 4]; the cameras' K is of an image of one pixel."""
-    K = cameras.K * torch.tensor([cameras.width, cameras.width, 1.0])[:, None]
-    cameras = Cameras(cameras.c2w, K, cameras.width, cameras.height)
-    return Views(over_white(rgba[..., :3], rgba[..., 3]), rgba[..., 3], cameras)
+def _views(squares: Iterable[Tensor], c2w: Tensor, K: Tensor) -> Views:
+    """Views of V squares [S, S, 4] of straight alpha; K is of an image of one pixel."""
+    rgb = alpha = torch.empty(0)
+    side = 0
+    for i, square in enumerate(squares):  # one by one: together they are hundreds of MB
+        if i == 0:
+            side = len(square)
+            rgb, alpha = torch.empty(len(c2w), side, side, 3), torch.empty(len(c2w), side, side)
+        rgb[i], alpha[i] = over_white(square[..., :3], square[..., 3]), square[..., 3]
+    return Views(rgb, alpha, Cameras(c2w, K, 1, 1).resized(side, side))
 
 
 def _padded(rgba: Tensor) -> Tensor:

@@ -173,9 +173,9 @@ def _videos(folder: Path) -> None:
 
 
 def _read_video(path: Path) -> object:
-    from v3d.video import load_video
+    from v3d.capture.video import read_frames
 
-    return load_video(path)
+    return read_frames(path, 8)
 
 
 def _weights(folder: Path) -> None:

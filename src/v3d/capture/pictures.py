@@ -14,11 +14,12 @@ from v3d.capture.matting import cut_out
 from v3d.capture.orbit_law import OrbitLaw
 from v3d.capture.photo_files import SUFFIXES
 from v3d.capture.sfm import list_photos
+from v3d.capture.video import read_frames
 from v3d.errors import V3DError
-from v3d.video import load_video
 
 Image = NDArray[np.float32]
 
+_MOST = 36  # frames of a video whose law does not say how many there are
 _OTHER = ("normal", "normals", "mask", "masks", "depth")  # words in the names of files that are no pictures
 
 
@@ -52,7 +53,7 @@ def read_pictures(
     elif path.suffix.lower() in SUFFIXES:
         images = _split(path, grid, max_size)
     else:
-        frames = load_video(path).numpy()
+        frames = read_frames(path, 2 * len(law) if law else _MOST, max_size=max_size).images / np.float32(255)
         images = [np.dstack([frame, np.ones_like(frame[..., :1])]) for frame in frames]
     if law is not None and len(images) != len(law):
         raise V3DError(f"{path} has {len(images)} pictures where the law of their cameras has {len(law)}.")

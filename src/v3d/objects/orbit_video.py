@@ -15,7 +15,8 @@ from torch import Tensor
 
 from v3d.callbacks import OnStep
 from v3d.cameras import Cameras
-from v3d.capture.matting import cut_out, layers_on_plain
+from v3d.capture.matting import cut_out
+from v3d.capture.plain import layers_on_plain
 from v3d.capture.readers import read_object_views
 from v3d.capture.sfm import pose_photos
 from v3d.capture.video import Frames, read_frames

@@ -351,6 +351,9 @@ def test_cameras_of_raw_photos_are_found(tmp_path: Path) -> None:
         "1 of the 6 photos do not fit to the others and are left out, other.png among them.",
     )
     assert capture.points is not None and len(capture.points) > 50
+    again = find_photos(tmp_path)  # the same to the bit, so that a run goes on where it stopped
+    for one, other in zip(capture.photos, again.photos, strict=True):
+        assert torch.equal(one.c2w, other.c2w) and one.lens == other.lens
     found = capture.photos
     assert [photo.file.name for photo in found] == [f"{i}.png" for i in range(count)]
     a = torch.stack([photo.c2w for photo in found])

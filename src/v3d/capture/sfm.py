@@ -52,13 +52,21 @@ def pose_photos(folder: str | Path) -> Capture:
         work = Path(temporary)
         database, photos = work / "database.db", files[0].parent
         names = [file.name for file in files]
-        reader = pycolmap.ImageReaderOptions(camera_model="SIMPLE_RADIAL")
-        mode = pycolmap.CameraMode.AUTO
+        # One thread and a seed where they decide: the same photos give the same cameras, so that runs resume.
         pycolmap.extract_features(
-            database, photos, image_names=names, camera_mode=mode, reader_options=reader
+            database,
+            photos,
+            image_names=names,
+            camera_mode=pycolmap.CameraMode.AUTO,
+            reader_options=pycolmap.ImageReaderOptions(camera_model="SIMPLE_RADIAL"),
+            extraction_options=pycolmap.FeatureExtractionOptions(num_threads=1),
         )
-        pycolmap.match_exhaustive(database)
-        options = pycolmap.IncrementalPipelineOptions(min_model_size=_MIN_PHOTOS)
+        verification = pycolmap.TwoViewGeometryOptions()
+        verification.ransac.random_seed = 0
+        pycolmap.match_exhaustive(database, verification_options=verification)
+        options = pycolmap.IncrementalPipelineOptions(
+            min_model_size=_MIN_PHOTOS, num_threads=1, random_seed=0
+        )
         models = pycolmap.incremental_mapping(database, photos, work, options)
         if not models:
             raise V3DError(

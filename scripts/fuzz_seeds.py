@@ -67,9 +67,11 @@ def _photos(folder: Path) -> None:
 
 
 def _read_photo(path: Path) -> object:
+    from v3d.capture.images import read_image
     from v3d.capture.photo import load_photo
 
-    return load_photo(path)
+    cut_out = path.suffix in (".jpg", ".png") and path.stem != "rgba"  # by a network: too slow to do often
+    return read_image(path) if cut_out else load_photo(path)
 
 
 def _transforms(folder: Path) -> None:
@@ -175,7 +177,7 @@ def _videos(folder: Path) -> None:
 def _read_video(path: Path) -> object:
     from v3d.capture.video import read_frames
 
-    return read_frames(path, 8)
+    return read_frames(path, count=4, max_size=64)
 
 
 def _weights(folder: Path) -> None:

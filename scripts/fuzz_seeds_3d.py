@@ -64,9 +64,22 @@ def _rich_glb() -> bytes:
         "JOINTS_0": array(np.zeros((8, 4), np.uint8), "VEC4", 5121),
         "WEIGHTS_0": array(np.eye(4, dtype=np.float32)[[0] * 8], "VEC4", 5126),
     }
+    places = (array(faces.reshape(-1), "SCALAR", 5123), array(corners * 0.1, "VEC3", 5126))
+    document = _rich_document(attributes, *places, view(encoded("PNG")))
+    document |= {"accessors": accessors, "bufferViews": views, "buffers": [{"byteLength": len(blob)}]}
+    text = json.dumps(document).encode()
+    text += b" " * (-len(text) % 4)
+    blob.extend(b"\0" * (-len(blob) % 4))
+    head = struct.pack("<4sII", b"glTF", 2, 28 + len(text) + len(blob))
+    chunks = struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(blob), b"BIN\0")
+    return head + chunks + bytes(blob)
+
+
+def _rich_document(attributes: dict[str, int], indices: int, morph: int, image: int) -> dict[str, Any]:
+    """What it says of its arrays, which are given by their numbers, and of the view of its image."""
     transform = {"KHR_texture_transform": {"offset": [0.1, 0.2], "rotation": 0.3, "scale": [2, 3]}}
     texture = {"index": 0, "texCoord": 1, "extensions": transform}
-    document = {
+    return {
         "asset": {"version": "2.0"},
         "scene": 0,
         "scenes": [{"nodes": [0]}],
@@ -77,9 +90,9 @@ def _rich_glb() -> bytes:
                 "primitives": [
                     {
                         "attributes": attributes,
-                        "indices": array(faces.reshape(-1), "SCALAR", 5123),
+                        "indices": indices,
                         "material": 0,
-                        "targets": [{"POSITION": array(corners * 0.1, "VEC3", 5126)}],
+                        "targets": [{"POSITION": morph}],
                     }
                 ]
             }
@@ -93,17 +106,8 @@ def _rich_glb() -> bytes:
         ],
         "textures": [{"source": 0, "sampler": 0}],
         "samplers": [{"wrapS": 33648, "wrapT": 33071}],
-        "images": [{"bufferView": view(encoded("PNG")), "mimeType": "image/png"}],
-        "accessors": accessors,
-        "bufferViews": views,
-        "buffers": [{"byteLength": len(blob)}],
+        "images": [{"bufferView": image, "mimeType": "image/png"}],
     }
-    text = json.dumps(document).encode()
-    text += b" " * (-len(text) % 4)
-    blob.extend(b"\0" * (-len(blob) % 4))
-    head = struct.pack("<4sII", b"glTF", 2, 28 + len(text) + len(blob))
-    chunks = struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(blob), b"BIN\0")
-    return head + chunks + bytes(blob)
 
 
 def _gltfs(folder: Path) -> None:

@@ -50,7 +50,7 @@ def image_size(path: str | Path, *, upright: bool = True) -> tuple[int, int]:
     path = existing(path)
     try:
         with _bomb_check_off(), Image.open(path, formats=_formats(path)) as file:
-            turned = upright and file.getexif().get(_ORIENTATION, 1) >= 5  # by a quarter
+            turned = upright and _orientation(file) >= 5  # by a quarter
             return file.size[::-1] if turned else file.size
     except V3DError:
         raise
@@ -87,7 +87,7 @@ def read_image(
                     f"{path.name} has {width} x {height} pixels, more than the {MAX_PIXELS // 10**6} million "
                     "that can be read; make it smaller first."
                 )
-            orientation = file.getexif().get(_ORIENTATION, 1) if upright else 1
+            orientation = _orientation(file) if upright else 1
             profile = image.info.get("icc_profile")
             image.load()
             image = image if max_side is None else _reduced(image, max_side)
@@ -138,6 +138,12 @@ def _no_image(path: Path) -> V3DError:
     return V3DError(
         f"{path.name} is not an image that can be read; give a PNG, JPEG, WebP, HEIC, AVIF, TIFF or GIF file."
     )
+
+
+def _orientation(file: Image.Image) -> int:
+    """The orientation tag, 1 to 8; 1, upright as stored, where it is none of these."""
+    tag = file.getexif().get(_ORIENTATION, 1)
+    return tag if isinstance(tag, int) and 1 <= tag <= 8 else 1
 
 
 def _reduced(image: Image.Image, max_side: int) -> Image.Image:

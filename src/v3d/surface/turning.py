@@ -109,7 +109,10 @@ def readings(difference: Array, times: Array, moves: NDArray[np.bool_]) -> list[
     """
     step = np.diff(times)
     going = moves[1:] & moves[:-1]
-    steps: dict[str, Array] = {"even speed, standing still left out": step * going, "even speed": step}
+    steps: dict[str, NDArray[np.floating]] = {
+        "even speed, standing still left out": step * going,
+        "even speed": step,
+    }
     if step.std() > 0.1 * step.mean():
         steps["even from frame to frame"] = going * 1.0
     if len(times) >= _FEWEST:

@@ -136,6 +136,16 @@ def test_palette_transparency_is_alpha(tmp_path: Path) -> None:
     assert photo.warnings == ()
 
 
+def test_an_orientation_that_is_no_number_is_upright(tmp_path: Path) -> None:
+    image = Image.fromarray(np.arange(20 * 30 * 3, dtype=np.uint8).reshape(20, 30, 3))
+    exif = Image.Exif()
+    exif[0x0112] = "six"
+    image.save(tmp_path / "tag.png", exif=exif)
+    pixels, _ = read_image(tmp_path / "tag.png")
+    assert image_size(tmp_path / "tag.png") == (30, 20)
+    assert np.array_equal((pixels[..., :3] * 255).round().astype(np.uint8), np.asarray(image))
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_turns_the_photo_upright(tmp_path: Path, orientation: int) -> None:
     upright = scene()

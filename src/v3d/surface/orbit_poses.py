@@ -105,28 +105,37 @@ def _rotation(angle: Tensor, axis: int) -> Tensor:
     return out
 
 
-def centred(sights: Sights, azimuths: Tensor, elevation: float) -> Tensor:
+def centred(sights: Sights, azimuths: Tensor, elevation: float, *, by_area: bool = False) -> Tensor:
     """Poses [V, 6] of cameras whose yaw and pitch put the middle of their outline where the origin is.
 
     Args:
         sights: V frames.
         azimuths: [V] radians.
         elevation: radians.
+        by_area: the middle of the area; otherwise of the box.
     """
     poses = torch.zeros(len(sights), 6, dtype=torch.float64)
     poses[:, AZIMUTH], poses[:, ELEVATION] = azimuths, elevation
     inside = sights.distance < 0
     focal = 0.5 * sights.side / math.tan(math.radians(sights.fov) / 2)
-    x, y = (_middle(inside.any(axis)) - sights.side / 2 for axis in (1, 2))
+    middle = _mean if by_area else _middle
+    x, y = (middle(inside.sum(axis)) - sights.side / 2 for axis in (1, 2))
     poses[:, YAW], poses[:, PITCH] = -(x / focal).atan(), (y / focal).atan()
     return poses
 
 
-def _middle(inside: Tensor) -> Tensor:
-    """The middle [V] between the first and the last true of each row [V, S]."""
-    place = torch.arange(inside.shape[1], dtype=torch.float64) + 0.5
-    first = torch.where(inside, place, math.inf).amin(1)
-    return (first + torch.where(inside, place, -math.inf).amax(1)) / 2
+def _middle(count: Tensor) -> Tensor:
+    """The middle [V] between the first and the last pixel that count in each row [V, S]."""
+    place = torch.arange(count.shape[1], dtype=torch.float64) + 0.5
+    first = torch.where(count > 0, place, math.inf).amin(1)
+    return (first + torch.where(count > 0, place, -math.inf).amax(1)) / 2
+
+
+def _mean(count: Tensor) -> Tensor:
+    """The mean place [V] of the pixels counted in each row [V, S]."""
+    place = torch.arange(count.shape[1], dtype=torch.float64) + 0.5
+    mean: Tensor = (count @ place) / count.sum(1) if count.is_floating_point() else _mean(count.double())
+    return mean
 
 
 @without_autocast
@@ -216,7 +225,7 @@ def _field(hull: Grid, points: Tensor) -> Tensor:
     return inside.view(points.shape[:-1]) + beyond
 
 
-SPREAD = (math.radians(1.5), math.radians(1.5), 0.025, math.radians(6), math.radians(6), math.radians(4))
+SPREAD = (math.radians(1), math.radians(1), 0.02, math.radians(6), math.radians(6), math.radians(4))
 """How far a pose's six numbers may lie from the first guess: one standard deviation each."""
 FORGIVEN = (0.17, 0.13, 0.1, 0.08, 0.06)
 ROUNDS = 12

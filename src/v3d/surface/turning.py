@@ -114,7 +114,7 @@ def readings(difference: Array, times: Array, moves: NDArray[np.bool_]) -> list[
         "even speed": step,
     }
     if step.std() > 0.1 * step.mean():
-        steps["even from frame to frame"] = going * 1.0
+        steps["even from frame to frame"] = going.astype(np.float64)
     if len(times) >= _FEWEST:
         smooth = np.convolve(np.pad(_across(difference, 2), 3, mode="edge"), np.ones(7) / 7, "valid")
         speed = np.asarray((smooth[1:] + smooth[:-1]) / 2 * going, np.float64)

@@ -24,6 +24,7 @@ from v3d.framing import visible_box
 from v3d.surface.direction import Direction, decided, direction, disagreement, hull_gaps
 from v3d.surface.orbit_poses import (
     AZIMUTH,
+    ELEVATION,
     YAW,
     Sights,
     cameras_at,
@@ -232,8 +233,12 @@ def _refined(
     before = gap(poses)
     if steady and before < _STEADY:
         return poses, before
-    better = refine(sights, poses, on_round=on_round)
-    after = gap(better)
+    starts = [poses]
+    if not steady:
+        tilt = float(poses[0, ELEVATION])
+        starts.append(centred(sights, poses[:, AZIMUTH], tilt, by_area=True))
+    found = [refine(sights, start, on_round=on_round) for start in starts]
+    after, better = min(((gap(at), at) for at in found), key=lambda pair: pair[0])
     if after > before:
         return poses, before
     better[:, AZIMUTH] -= better[0, AZIMUTH].clone()
@@ -250,7 +255,7 @@ def _notes(
         notes.append(f"The camera stands still in {int((~moves).sum())} frames, which were left out.")
     if "picture" in turn.progress.speed:
         notes.append("The camera's speed changes; where it was is read from how fast the picture changes.")
-    if not 0.96 < turn.turns < 1.02:
+    if not min(0.96, 1 - 1.6 / moves.sum()) < turn.turns < 1.02:  # closed by the step after the last
         notes.append(f"The frames go around the object by {360 * turn.turns:.0f} degrees.")
     if not way.sure:
         notes.append(

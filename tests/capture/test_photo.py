@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -138,9 +139,9 @@ def test_palette_transparency_is_alpha(tmp_path: Path) -> None:
 
 def test_an_orientation_that_is_no_number_is_upright(tmp_path: Path) -> None:
     image = Image.fromarray(np.arange(20 * 30 * 3, dtype=np.uint8).reshape(20, 30, 3))
-    exif = Image.Exif()
-    exif[0x0112] = "six"
-    image.save(tmp_path / "tag.png", exif=exif)
+    text = struct.pack(">HHHI4sI", 1, 0x0112, 2, 4, b"six", 0)  # one tag, of text where a number belongs
+    image.save(tmp_path / "tag.png", exif=b"Exif\0\0MM\0*\0\0\0\x08" + text)
+    assert Image.open(tmp_path / "tag.png").getexif()[0x0112] == "six"
     pixels, _ = read_image(tmp_path / "tag.png")
     assert image_size(tmp_path / "tag.png") == (30, 20)
     assert np.array_equal((pixels[..., :3] * 255).round().astype(np.uint8), np.asarray(image))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from v3d.errors import V3DError
 from v3d.framing import frame_mesh
 from v3d.meshes.mesh import Mesh
 from v3d.meshes.rendering import render
+from v3d.metrics import mask_iou
 from v3d.surface.carving import carve
 from v3d.surface.grid import Grid
 from v3d.surface.orbit_poses import AZIMUTH, DISTANCE, ELEVATION, YAW, cameras_at
@@ -229,3 +232,20 @@ def test_frames_of_nothing_and_of_different_things() -> None:
     frames = frames_of(body(), walked(np.random.default_rng(1).uniform(0, 360, 24)))
     found = turntable_views(frames, np.arange(24) / 10)
     assert any("do not fit one turn" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(("elevation", "way"), [(0.0, 1), (18.0, -1), (32.0, 1)])
+def test_the_cameras_height_is_found(elevation: float, way: int) -> None:
+    cameras = orbit(24, size=SIZE, elevation=elevation)
+    frames = frames_of(body(), cameras[[way * i % 24 for i in range(24)]])
+    found = turntable_views(frames, np.arange(24) / 12.0)
+    assert found.clockwise == (way < 0) and found.fits
+    heights = re.findall(r"height was found to be ([-.\d]+) degrees", " ".join(found.notes))
+    assert [float(h) for h in heights] == [pytest.approx(elevation, abs=1.5)] * (elevation != 0)
+    # The world may be moved along the axis and scaled; then the views show the object where it is.
+    ours = found.views.cameras
+    scale = float(ours.centers[0, 0] / cameras.centers[0, 0])
+    lower = float(cameras.centers[0, 2] - ours.centers[0, 2] / scale)
+    vertices = (body().vertices - torch.tensor([0.0, 0.0, lower])) * scale
+    shown = render(replace(body(), vertices=vertices), ours)
+    assert float(mask_iou(shown.alpha, found.views.alpha).mean()) > 0.93  # a degree moves an outline

@@ -16,15 +16,10 @@ import av
 import numpy as np
 import PIL.Image
 import PIL.ImageSequence
-import torch
 from numpy.typing import NDArray
 
 from v3d.callbacks import OnStep
-from v3d.cameras import orbit
-from v3d.capture.matting import cut_out_plain
-from v3d.compositing import over_white
 from v3d.errors import V3DError
-from v3d.views import Views
 
 _CONTAINERS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,flv,ogg,asf,h264,hevc,m4v,ivf"
 _ANIMATIONS = {".gif": "GIF", ".webp": "WEBP", ".apng": "PNG", ".png": "PNG"}
@@ -208,20 +203,3 @@ def _evenly(stamps: NDArray[np.int64], count: int) -> list[int]:
         return [int(stamp) for stamp in stamps]
     ideal = np.linspace(stamps[0], stamps[-1], count)
     return sorted({int(stamps[np.abs(stamps - time).argmin()]) for time in ideal})
-
-
-def views_from_video(path: str | Path, *, views: int = 36) -> Views:
-    """Frames of a video that goes once around an object, evenly, counter-clockwise, on the paper's orbit.
-
-    Raises:
-        V3DError: the video cannot be read.
-    """
-    images = torch.from_numpy(read_frames(path, views).images).float() / 255
-    height, width = images.shape[1:3]
-    size = max(height, width)
-    x0, y0 = (size - width) // 2, (size - height) // 2
-    padding = (0, 0, x0, size - width - x0, y0, size - height - y0)
-    opaque = torch.cat([images, torch.ones_like(images[..., :1])], -1)
-    opaque = torch.nn.functional.pad(opaque, padding, value=1.0)
-    rgba = torch.stack([torch.from_numpy(image) for image in cut_out_plain(list(opaque.numpy()))])
-    return Views(over_white(rgba[..., :3], rgba[..., 3]), rgba[..., 3], orbit(len(rgba), size=size))

@@ -83,10 +83,10 @@ def _of_video(path: Path, settings: OrbitSettings, on_step: OnStep | None) -> Po
     found = views_of_video(
         path,
         max_size=MAX_VIEW_SIZE,
-        elevation=settings.elevation[0] if settings.elevation else 0.0,
+        elevation=settings.elevation[0] if settings.elevation else None,
         fov=ORBIT_FOV if settings.fov is None else settings.fov,
         clockwise=None if settings.direction == "auto" else settings.direction == "clockwise",
-        poses="sfm" if settings.poses == "sfm" else "turntable",
+        poses=settings.poses,
         on_step=on_step,
     )
     return PosedPictures(found.views, found.notes)

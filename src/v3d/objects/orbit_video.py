@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, overload
 
@@ -29,6 +31,7 @@ from v3d.views import Views
 FRAMES = 144
 """Frames that are looked at, of plain grounds."""
 _FRAMES_CUT = 72  # of other grounds, where every cut-out takes time
+_NO_TURN = "The frames do not fit one turn; their cameras were found by structure from motion."
 _PLAIN = 0.9  # share of frames whose ground must be plain
 
 
@@ -69,10 +72,10 @@ def views_of_video(
     *,
     views: int = VIEWS,
     max_size: int = 1024,
-    elevation: float = 0.0,
+    elevation: float | None = None,
     fov: float = 60.0,
     clockwise: bool | None = None,
-    poses: Literal["turntable", "sfm"] = "turntable",
+    poses: Literal["auto", "turntable", "sfm"] = "auto",
     on_step: OnStep | None = None,
 ) -> Turntable:
     """Read a video that goes around an object, or in which the object turns.
@@ -81,11 +84,12 @@ def views_of_video(
         path: a video file or an animation.
         views: frames that become views at most.
         max_size: frames are reduced to so many pixels along their longer side as they are decoded.
-        elevation: of the camera above the object's horizon, degrees; for `turntable`.
+        elevation: of the camera above the object's horizon, degrees; None to find it; for `turntable`.
         fov: full field of view along the frames' longer side, degrees; for `turntable`.
         clockwise: which way the camera went, seen from above; None to find it.
         poses: how cameras are found: on a circle (`v3d.surface.turntable`), or by structure from motion
-            (needs the extra `colmap`, and detail on the object or a ground that turns with it).
+            (needs the extra `colmap`, and detail on the object or a ground that turns with it); auto tries
+            the second where the first does not fit and the extra is there.
         on_step: called with the steps done and the steps in all.
 
     Raises:
@@ -107,7 +111,14 @@ def views_of_video(
         views=views,
         on_step=lambda i, n: step(2 * count + i * (count + 20) // n, 3 * count + 20),
     )
-    return Turntable(found.views, found.clockwise, (*notes, *found.notes))
+    if poses == "auto" and not found.fits and find_spec("pycolmap") is not None:
+        try:
+            other = _by_structure(read_frames(path, views, max_size=max_size), Path(path).name)
+        except V3DError:
+            pass  # too little to see: the circle is the better guess
+        else:
+            return replace(other, notes=(_NO_TURN, *other.notes))
+    return replace(found, notes=(*notes, *found.notes))
 
 
 def _cut(frames: Frames, on_step: OnStep) -> tuple[_CutFrames, NDArray[np.float64], tuple[str, ...]]:

@@ -48,6 +48,11 @@ _FEWEST = 6
 _BETTER = 0.85  # of the cost; a less likely reading must cost less than this
 _STEADY = 0.45  # pixels of _SIDE: outlines of a steady camera that miss each other by less need no refining
 _MISFIT = 1.6  # pixels of _SIDE by which frames that do not fit miss each other
+_ABOVE = 0.65  # of the level cameras' gap; one from above must leave less
+_LEVEL = 0.35  # pixels of _SIDE: outlines of level cameras miss their hull by less
+_TILTS = 3  # times that the height is sought
+_ELEVATIONS = (-15.0, 10.0, 20.0, 30.0, 45.0)
+_ELEVATION_STEPS = (5.0, 2.5, 1.25, 0.625)
 _CLOSED = 0.9  # of a turn; the axis is found from whole turns only
 
 
@@ -60,11 +65,13 @@ class Turntable:
             is such that the images show as much of the world as those of the orbit: 2 for 60 degrees.
         clockwise: whether the camera went clockwise, seen from above.
         notes: what was found, guessed or left out, one sentence each.
+        fits: whether the frames are those of one turn around one object, as far as outlines tell.
     """
 
     views: Views
     clockwise: bool
     notes: tuple[str, ...]
+    fits: bool = True
 
 
 @dataclass(frozen=True)
@@ -86,7 +93,7 @@ def turntable_views(
     images: Sequence[NDArray[np.float32]],
     times: Sequence[float] | NDArray[np.float64],
     *,
-    elevation: float = 0.0,
+    elevation: float | None = None,
     fov: float = 60.0,
     clockwise: bool | None = None,
     views: int = VIEWS,
@@ -98,7 +105,7 @@ def turntable_views(
         images: N frames of one size, straight RGBA [H, W, 4] in [0, 1], the object cut out. Each is asked
             for twice at most, so they may be made when asked for.
         times: [N] seconds, increasing.
-        elevation: of the camera above the object's horizon, degrees.
+        elevation: of the camera above the object's horizon, degrees; None to find it.
         fov: full field of view along the frames' longer side, degrees.
         clockwise: which way the camera went, seen from above; None to find it.
         views: frames that become views at most.
@@ -122,8 +129,13 @@ def turntable_views(
     small, near = _closer([small[i] for i in seen], fov)
     coarse = torch.stack([resize_rgba(image.float() / 255, _SIDE, _SIDE) for image in small])
     sights = sights_of(coarse, near)
-    tilt = math.radians(elevation)
+    tilt = math.radians(elevation or 0.0)
     turn, way, moves = _found(sights, coarse, stamps, tilt, clockwise)
+    for _ in range(_TILTS if elevation is None else 0):  # a better height shows the turn better
+        before, tilt = tilt, _tilt(turn, sights)
+        if tilt == before:
+            break
+        turn, way, moves = _found(sights, coarse, stamps, tilt, clockwise)
     step(len(images) + 8, total)
     chosen = _spread(turn, moves, views)
     poses = _poses(turn, sights, tilt)[chosen]
@@ -133,7 +145,10 @@ def turntable_views(
     out = framed(images, numbers, poses, sights[torch.tensor(chosen)], fov, keep_axis=turn.steady)
     step(total, total)
     notes = _notes(turn, way, moves, gap, len(images) - len(seen), clockwise is not None)
-    return Turntable(out, turn.clockwise, notes)
+    if elevation is None and tilt != 0:
+        above = math.degrees(tilt)
+        notes = (f"The camera's height was found to be {above:g} degrees above the object's horizon.", *notes)
+    return Turntable(out, turn.clockwise, notes, gap <= _MISFIT)
 
 
 def _closer(squares: list[Tensor], fov: float) -> tuple[list[Tensor], float]:
@@ -194,6 +209,31 @@ def _found(
     return best, decided(*costs), moves
 
 
+def _tilt(turn: _Turn, sights: Sights) -> float:
+    """The elevation of the camera in radians by which outlines agree best; 0 where it is hardly worse."""
+
+    forgiven = 0 if turn.steady else 1  # a hull that forgives is larger than its outlines, from above least
+
+    def cost(elevation: float) -> float:
+        costs = []
+        for clockwise in (False, True):
+            trial = replace(turn, clockwise=clockwise)
+            chosen = torch.tensor(_spread(trial, None, _TRIED))
+            poses = _poses(trial, sights, math.radians(elevation))[chosen]
+            costs.append(hull_gaps(sights[chosen], cameras_at(poses, sights.fov, sights.side), forgiven)[1])
+        return min(costs)
+
+    level = cost(0.0)
+    if level < _LEVEL:
+        return 0.0
+    best, elevation = min((cost(e), e) for e in _ELEVATIONS)
+    for step in _ELEVATION_STEPS:
+        best, elevation = min(
+            (best, elevation), *((cost(e), e) for e in (elevation - step, elevation + step))
+        )
+    return math.radians(elevation) if best < _ABOVE * level else 0.0
+
+
 def _poses(turn: _Turn, sights: Sights, tilt: float) -> Tensor:
     """Poses [N, 6] by a reading of the frames."""
     azimuths = torch.from_numpy(np.radians(turn.azimuths))
@@ -203,6 +243,9 @@ def _poses(turn: _Turn, sights: Sights, tilt: float) -> Tensor:
         if turn.turns > _CLOSED:  # what goes around an axis sweeps as far to its left as to its right
             x = sights.contour[..., 0]
             middle = float(x.min() + x.max()) / 2 - sights.side / 2
+            # Between two frames the object may have reached farther than it did in either.
+            unsure = float(x.max() - x.min()) / 2 * (1 - math.cos(math.pi * turn.turns / len(poses)))
+            middle = math.copysign(max(abs(middle) - unsure, 0.0), middle)
             poses[:, YAW] = -math.atan(middle / (0.5 * sights.side / math.tan(math.radians(sights.fov) / 2)))
     return poses
 

@@ -65,6 +65,7 @@ def generate(
     out: str | Path,
     settings: GenerateSettings | None = None,
     *,
+    name: str | None = None,
     force: bool = False,
     on_progress: OnProgress | None = None,
 ) -> Asset:
@@ -76,6 +77,7 @@ def generate(
             the object's own left side. Any azimuths will do; the front is needed.
         out: the folder that gets the run's folder.
         settings: those of `GenerateSettings()` where none are given.
+        name: of the run's folder, in place of the front photo's.
         force: compute finished stages anew.
         on_progress: called as the stages go on, see `v3d.callbacks.OnProgress`.
 
@@ -87,7 +89,7 @@ def generate(
     front = sides[0.0]
     device = pick_device(settings.device)
     tune_malloc()
-    folder = other_than(front.parent, Path(out) / front.stem)
+    folder = other_than(front.parent, Path(out) / (name or front.stem))
     generator = load_generator(settings.model, device)  # before anything is written: the name may be wrong
     run = RunFolder(folder, settings, force=force, on_progress=on_progress)
     framed, key = photo_stage(run, sides, elevation=settings.elevation, recentre=settings.recentre)
@@ -153,8 +155,8 @@ def reconstruct(
         else:
             if Path(views).is_file() and Path(views).suffix.lower() != ".json":
                 raise V3DError(
-                    f"{Path(views).name} has no cameras: add --orbit if its pictures go around the object, or "
-                    "give a folder of posed photos."
+                    f"{Path(views).name} has no cameras: add --orbit if its pictures go around the object, "
+                    "or give a folder of posed photos."
                 )
             capture = find_photos(views)
             notes, posed = capture.notes, read_object_views(capture.photos, max_size=MAX_VIEW_SIZE)

@@ -27,6 +27,7 @@ PAGES = {  # file in the repository: page of the site
     "src/v3d/weights/mini/README.md": "models/mini.md",
     "src/v3d/weights/mini-scene/README.md": "models/mini-scene.md",
     "src/v3d/weights/imagenet/README.md": "models/imagenet.md",
+    "src/v3d/weights/u2netp/README.md": "models/u2netp.md",
 }
 _HOMES = {page: file for file, page in PAGES.items()}
 _LINK = re.compile(r"(?P<bang>!?)\[(?P<text>[^\]]*)\]\((?!\w+:|#)(?P<path>[^)#\s]+)(?P<anchor>#[^)\s]+)?\)")

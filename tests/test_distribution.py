@@ -16,7 +16,9 @@ PROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 
 def test_the_name_is_that_of_pyproject() -> None:
     assert re.search(r'^name = "(.+)"$', PROJECT, re.MULTILINE)[1] == DISTRIBUTION  # type: ignore[index]
-    assert f'"{DISTRIBUTION}[official,tensorboard]"' in PROJECT  # the extra `dev` includes others by name
+    assert (
+        f'"{DISTRIBUTION}[official,tensorboard,draco]"' in PROJECT
+    )  # the extra `dev` includes others by name
 
 
 def test_every_extra_that_a_message_names_exists() -> None:
@@ -24,7 +26,7 @@ def test_every_extra_that_a_message_names_exists() -> None:
     extras = set(re.findall(r"^(\w+) = \[", section, re.MULTILINE))
     sources = [file.read_text(encoding="utf-8") for file in (ROOT / "src").rglob("*.py")]
     named = {name for text in sources for name in re.findall(r"install_hint\(['\"](\w+)", text)}
-    assert {"official", "cuda", "matting", "int8", "colmap"} <= named <= extras
+    assert {"official", "cuda", "matting", "int8", "colmap", "heif"} <= named <= extras
 
 
 def test_nobody_is_sent_to_the_other_project() -> None:
@@ -38,7 +40,7 @@ def test_nobody_is_sent_to_the_other_project() -> None:
 def test_hints_name_the_packages_and_not_a_name_that_could_be_a_stranger_s(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for extra in ("official", "cuda", "matting", "int8", "colmap"):
+    for extra in ("official", "cuda", "matting", "int8", "colmap", "heif"):
         line = re.search(rf"^{extra} = \[(.+)\]$", PROJECT, re.MULTILINE)
         assert line is not None
         named = re.findall(r'"([^"]+)"', install_hint(extra))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 import trimesh
@@ -74,3 +76,18 @@ def test_turntable_turns_and_closes() -> None:
     grey = turntable(clay(mesh), frames=3, size=32)
     assert (grey[0] - grey[1]).abs().mean() < 0.01
     assert grey[0][16, 16].std() < 1e-6
+
+
+def test_rows_show_what_is_not_square_undistorted() -> None:
+    """Wide views: the mesh below each is where the view shows it."""
+    mesh, views = asset()
+    K = views.cameras.K.clone()
+    K[:, 0, 2] = 48.0
+    cameras = replace(views.cameras, K=K, width=96)
+    out = render(mesh, cameras, supersample=1)
+    sheet = contact_sheet(Views(out.rgb, out.alpha, cameras), mesh=mesh, tile=TILE)
+    full = np.asarray(sheet)[..., :3].min(-1) < 128
+    shown, drawn = (full[12 + 22 + r * (TILE + 34) :][:TILE, 12 : 12 + TILE] for r in (0, 1))
+    assert (shown & drawn).sum() / (shown | drawn).sum() > 0.9
+    rows, columns = shown.nonzero()
+    assert abs(np.ptp(rows) - np.ptp(columns)) <= 1  # a ball is round

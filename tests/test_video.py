@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from v3d.capture.video import read_frames
 from v3d.errors import V3DError
-from v3d.video import load_video, save_video
+from v3d.video import save_video
 
 
 def clip(n: int = 6, height: int = 48, width: int = 64) -> torch.Tensor:
@@ -18,6 +19,10 @@ def clip(n: int = 6, height: int = 48, width: int = 64) -> torch.Tensor:
     for i in range(n):
         frames[i, 8:24, 8 + 4 * i : 24 + 4 * i] = torch.tensor([0.8, 0.2, 0.1])
     return frames
+
+
+def load_video(path: Path) -> torch.Tensor:
+    return torch.from_numpy(read_frames(path, 10**6).images).float() / 255
 
 
 def test_round_trip_keeps_frames_and_colours(tmp_path: Path) -> None:
@@ -48,20 +53,7 @@ def test_frame_rate(tmp_path: Path) -> None:
         assert stream.codec_context.name == "h264"
 
 
-@pytest.mark.parametrize("content", [b"", b"junk" * 300, None])
-def test_broken_files(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "broken.mp4"
-    if content is None:
-        save_video(clip(), path)
-        content = path.read_bytes()[:700]
-    path.write_bytes(content)
-    with pytest.raises(V3DError, match=r"broken\.mp4"):
-        load_video(path)
-
-
-def test_missing_empty_and_unwritable(tmp_path: Path) -> None:
-    with pytest.raises(V3DError, match="no video"):
-        load_video(tmp_path / "none.mp4")
+def test_empty_and_unwritable(tmp_path: Path) -> None:
     with pytest.raises(V3DError, match="at least one frame"):
         save_video(torch.zeros(0, 8, 8, 3), tmp_path / "a.mp4")
     (tmp_path / "file").write_text("")

@@ -80,6 +80,10 @@ class Cameras:
         """Move the tensors to a device."""
         return Cameras(self.c2w.to(device), self.K.to(device), self.width, self.height)
 
+    def to_float32(self) -> Cameras:
+        """The cameras in float32; centre far ones first (`v3d.placement`)."""
+        return Cameras(self.c2w.float(), self.K.float(), self.width, self.height)
+
     @without_autocast
     def resized(self, width: int, height: int) -> Cameras:
         """The cameras with images of another size; the fields of view stay, so a new aspect stretches."""

@@ -218,8 +218,7 @@ def _matting() -> Finding:
     if model is None:
         steps = [] if find_spec("rembg") else [install_hint("matting")]
         steps.append(f"put {MATTING_MODELS[0]}.onnx (from {_MATTING_WEIGHTS}) into {Path.home() / '.u2net'}")
-        advice = f"for busy backgrounds: {', and '.join(steps)}"
-        return Finding(
-            "cut-outs", "alpha of the photo, plain backgrounds, GrabCut", "could be better", advice
-        )
+        advice = f"for hair and busy backgrounds: {', and '.join(steps)}"
+        uses = "V3D's network (U^2-Net, ships with V3D) and the colour of plain backgrounds"
+        return Finding("cut-outs", uses, "ok", advice)
     return Finding("cut-outs", f"{model} (rembg)")

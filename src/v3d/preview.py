@@ -69,7 +69,7 @@ def contact_sheet(
     """
     chosen = [i * len(views) // COLUMNS for i in range(min(COLUMNS, len(views)))]
     zoom = _zoom(views.alpha[chosen])
-    cameras = _zoomed(views.cameras[chosen].resized(tile, tile), zoom)
+    cameras = _zoomed(_padded(views.cameras[chosen]).resized(tile, tile), zoom)
     rows = [("Views", [_crop(rgb, zoom, tile) for rgb in views.rgb[chosen]])]
     if splats is not None:
         rows.append(("Splats", [_image(rgb) for rgb in splats(cameras)]))
@@ -163,8 +163,18 @@ def _zoom(alpha: Tensor) -> float:
     if len(rows) == 0:
         return 1.0
     height, width = alpha.shape[1:]
-    reach = max(float((x + 0.5 - n / 2).abs().max()) / (n / 2) for x, n in ((rows, height), (columns, width)))
+    half = max(height, width) / 2
+    reach = max(float((x + 0.5 - n / 2).abs().max()) / half for x, n in ((rows, height), (columns, width)))
     return max(0.85 / reach, 1.0)
+
+
+def _padded(cameras: Cameras) -> Cameras:
+    """The cameras of the images after these were padded to squares, as `_crop` does."""
+    side = max(cameras.width, cameras.height)
+    K = cameras.K.clone()
+    K[:, 0, 2] += (side - cameras.width) // 2
+    K[:, 1, 2] += (side - cameras.height) // 2
+    return replace(cameras, K=K, width=side, height=side)
 
 
 def _zoomed(cameras: Cameras, zoom: float) -> Cameras:

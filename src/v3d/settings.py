@@ -17,6 +17,9 @@ GeneratorName = Literal["v3d", "sv3d", "zero123++", "zero123++-1.1", "syncdreame
 Device = Literal["auto", "cpu", "cuda"]
 """Where to compute; auto takes a CUDA device where there is one (`v3d.runtime.pick_device`)."""
 
+Up = Literal["auto", "x", "y", "z", "-x", "-y", "-z"]
+"""The axis of the photos' world that is up; auto finds it by the cameras (`v3d.placement.up_direction`)."""
+
 
 @dataclass(frozen=True)
 class ReconstructSettings:

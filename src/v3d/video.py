@@ -1,4 +1,4 @@
-"""Videos in and out (H.264 in .mp4, through PyAV's bundled FFmpeg)."""
+"""Videos that V3D writes (H.264 in .mp4, through PyAV's bundled FFmpeg)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 
 import av
 import numpy as np
-import torch
 from torch import Tensor
 
 from v3d.errors import V3DError
@@ -45,22 +44,3 @@ def save_video(frames: Tensor, path: str | Path, fps: float = 18.0) -> None:
             frame = frame.reformat(format="yuv420p", dst_colorspace=1, dst_color_range=1)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
-
-
-def load_video(path: str | Path) -> Tensor:
-    """All frames [N, H, W, 3] in [0, 1] of a video file of any format FFmpeg reads.
-
-    Raises:
-        V3DError: the file is missing, broken or has no pictures.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise V3DError(f"There is no video file {path}.")
-    try:
-        with av.open(str(path)) as container:
-            images = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-    except (av.FFmpegError, IndexError, ValueError) as error:
-        raise V3DError(f"{path.name} is broken or not a video.") from error
-    if not images:
-        raise V3DError(f"{path.name} has no pictures.")
-    return torch.from_numpy(np.stack(images)).float() / 255

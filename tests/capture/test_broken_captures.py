@@ -68,7 +68,7 @@ def test_missing_photos_are_left_out_with_a_note(tmp_path: Path, make: Callable[
     assert f"1 of the 3 listed photos do not exist and are left out, {files[1].name} among them" in note
     for read in (read_object_views, read_scene_views):
         views = shown(read(capture.photos))
-        eyes = torch.tensor(EYES[[0, 2]]).float()
+        eyes = torch.tensor(EYES[[0, 2]])
         torch.testing.assert_close(views.cameras.centers, eyes, atol=1e-5, rtol=0)
         assert offsets(views).max() < EXACT
     for file in files[::2]:

@@ -69,4 +69,4 @@ def test_resizing_does_not_bleed_hidden_colours() -> None:
     composited = over_white(small[..., :3], small[..., 3])
     assert composited.shape == (13, 13, 3)
     assert composited[0, 0].min() == 1
-    assert torch.equal(Photo(rgba).resized(13), small)
+    assert torch.equal(Photo(rgba, rgba).resized(13), small)

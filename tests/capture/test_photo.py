@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,17 @@ import torch
 from photos import RED, disc, middle, save, save_png, scene
 from PIL import EpsImagePlugin, Image, ImageCms
 
+from v3d.capture import images
 from v3d.capture.images import image_size, read_image
-from v3d.capture.photo import load_photo
+from v3d.capture.photo import Photo, load_photo
 from v3d.errors import V3DError
 from v3d.framing import visible_box
+
+
+def framed(path: Path) -> Photo:
+    """A photo with the disc's own mask: what is tested is how files are read, not how it is cut out."""
+    return load_photo(path, mask=save(path.with_name("mask.png"), (disc() * 255).round().astype(np.uint8)))
+
 
 # Formats
 
@@ -31,7 +39,7 @@ from v3d.framing import visible_box
     ],
 )
 def test_common_formats_give_the_same_object(tmp_path: Path, suffix: str, options: dict[str, object]) -> None:
-    photo = load_photo(save(tmp_path / f"photo.{suffix}", scene(), **options))
+    photo = framed(save(tmp_path / f"photo.{suffix}", scene(), **options))
     assert photo.rgba.shape == (100, 100, 4)  # a disc of 70 pixels is 0.7 of 100
     np.testing.assert_allclose(middle(photo), np.array(RED) / 255, atol=0.02)
     truth = disc(100, 100)
@@ -61,7 +69,7 @@ def test_pixel_modes(tmp_path: Path, mode: str) -> None:
     image = Image.fromarray(scene())
     image = image.quantize(64) if mode == "P" else image.convert(mode)
     image.save(tmp_path / f"photo.{suffix}")
-    photo = load_photo(tmp_path / f"photo.{suffix}")
+    photo = framed(tmp_path / f"photo.{suffix}")
     assert abs(photo.rgba.shape[0] - 100) <= 2
     if mode in ("L", "LA"):
         np.testing.assert_allclose(middle(photo), (0.299 * 200 + 0.587 * 40 + 0.114 * 30) / 255, atol=0.01)
@@ -73,20 +81,51 @@ def test_pixel_modes(tmp_path: Path, mode: str) -> None:
 def test_sixteen_bit_grey(tmp_path: Path, suffix: str) -> None:
     a = disc()
     deep = ((a * 0.25 + (1 - a)) * 65535).round().astype(np.uint16)
-    photo = load_photo(save(tmp_path / f"photo.{suffix}", deep))
+    photo = framed(save(tmp_path / f"photo.{suffix}", deep))
     np.testing.assert_allclose(middle(photo), 0.25, atol=0.004)
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14])
+def test_fewer_bits_in_sixteen_are_not_dark(tmp_path: Path, bits: int) -> None:
+    a = disc()
+    deep = ((a * 0.25 + (1 - a)) * (2**bits - 1)).round().astype(np.uint16)
+    photo = framed(save(tmp_path / "photo.png", deep))
+    np.testing.assert_allclose(middle(photo), 0.25, atol=0.004)
+    assert any(f"taken for {bits} bits" in warning for warning in photo.warnings)
+
+
+def test_what_phones_save(tmp_path: Path) -> None:
+    heif = pytest.importorskip("pillow_heif")
+    heif.from_pillow(Image.fromarray(scene())).save(tmp_path / "photo.heic", quality=95)
+    assert image_size(tmp_path / "photo.heic") == (160, 120)
+    photo = framed(tmp_path / "photo.heic")
+    np.testing.assert_allclose(middle(photo), np.array(RED) / 255, atol=0.03)
+    if "AVIF" in Image.registered_extensions().values():
+        np.testing.assert_allclose(
+            middle(framed(save(tmp_path / "photo.avif", scene(), quality=95))),
+            np.array(RED) / 255,
+            atol=0.03,
+        )
+
+
+def test_heic_names_the_package_that_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "photo.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
+    monkeypatch.setattr(images, "find_spec", lambda name: None)
+    for read in (load_photo, image_size):
+        with pytest.raises(V3DError, match=r"photo.heic is a HEIC photo: run pip install .*heif"):
+            read(tmp_path / "photo.heic")
 
 
 def test_float_tiff(tmp_path: Path) -> None:
     a = disc()
-    photo = load_photo(save(tmp_path / "photo.tif", (a * 0.25 + (1 - a)).astype(np.float32)))
+    photo = framed(save(tmp_path / "photo.tif", (a * 0.25 + (1 - a)).astype(np.float32)))
     np.testing.assert_allclose(middle(photo), 0.25, atol=0.004)
 
 
 def test_gif_gives_its_first_frame(tmp_path: Path) -> None:
     first, second = Image.fromarray(scene()), Image.fromarray(scene(colour=(0, 0, 250)))
     first.save(tmp_path / "two.gif", save_all=True, append_images=[second])
-    np.testing.assert_allclose(middle(load_photo(tmp_path / "two.gif")), np.array(RED) / 255, atol=0.03)
+    np.testing.assert_allclose(middle(framed(tmp_path / "two.gif")), np.array(RED) / 255, atol=0.03)
 
 
 def test_palette_transparency_is_alpha(tmp_path: Path) -> None:
@@ -96,6 +135,16 @@ def test_palette_transparency_is_alpha(tmp_path: Path) -> None:
     photo = load_photo(tmp_path / "photo.png")
     assert photo.foreground == "alpha of the file"
     assert photo.warnings == ()
+
+
+def test_an_orientation_that_is_no_number_is_upright(tmp_path: Path) -> None:
+    image = Image.fromarray(np.arange(20 * 30 * 3, dtype=np.uint8).reshape(20, 30, 3))
+    text = struct.pack(">HHHI4sI", 1, 0x0112, 2, 4, b"six", 0)  # one tag, of text where a number belongs
+    image.save(tmp_path / "tag.png", exif=b"Exif\0\0MM\0*\0\0\0\x08" + text)
+    assert Image.open(tmp_path / "tag.png").getexif()[0x0112] == "six"
+    pixels, _ = read_image(tmp_path / "tag.png")
+    assert image_size(tmp_path / "tag.png") == (30, 20)
+    assert np.array_equal((pixels[..., :3] * 255).round().astype(np.uint8), np.asarray(image))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -109,8 +158,8 @@ def test_exif_orientation_turns_the_photo_upright(tmp_path: Path, orientation: i
     exif = Image.Exif()
     exif[0x0112] = orientation
     image.save(tmp_path / "turned.png", exif=exif)
-    rgba = load_photo(tmp_path / "turned.png").rgba
-    reference = load_photo(save(tmp_path / "upright.png", upright)).rgba
+    rgba = framed(tmp_path / "turned.png").rgba
+    reference = framed(save(tmp_path / "upright.png", upright)).rgba
     assert torch.equal(rgba, reference)
 
 
@@ -118,17 +167,17 @@ def test_colour_profile_is_applied(tmp_path: Path) -> None:
     lab_to_none = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     plain = save(tmp_path / "plain.png", scene())
     tagged = save(tmp_path / "tagged.png", scene(), icc_profile=lab_to_none)
-    assert (load_photo(tagged).rgba - load_photo(plain).rgba).abs().max() < 0.02
+    assert (framed(tagged).rgba - framed(plain).rgba).abs().max() < 0.02
 
     swapped = bytearray(lab_to_none)  # a valid profile whose red and blue primaries are exchanged
     red, blue = swapped.index(b"rXYZ"), swapped.index(b"bXYZ")
     swapped[red : red + 4], swapped[blue : blue + 4] = b"bXYZ", b"rXYZ"
-    odd = load_photo(save(tmp_path / "odd.png", scene(), icc_profile=bytes(swapped)))
+    odd = framed(save(tmp_path / "odd.png", scene(), icc_profile=bytes(swapped)))
     assert middle(odd)[2] > 0.6 > 0.3 > middle(odd)[0]
 
 
 def test_broken_colour_profile_warns(tmp_path: Path) -> None:
-    photo = load_photo(save(tmp_path / "photo.png", scene(), icc_profile=b"nonsense"))
+    photo = framed(save(tmp_path / "photo.png", scene(), icc_profile=b"nonsense"))
     assert any("profile" in warning for warning in photo.warnings)
     np.testing.assert_allclose(middle(photo), np.array(RED) / 255, atol=0.01)
 
@@ -200,7 +249,7 @@ def test_photo_of_nothing(tmp_path: Path, value: int) -> None:
 def test_full_alpha_counts_as_no_alpha(tmp_path: Path) -> None:
     opaque = np.dstack([scene(), np.full((120, 160), 255, np.uint8)])
     photo = load_photo(save(tmp_path / "opaque.png", opaque))
-    assert photo.foreground == "soft alpha on a plain background"
+    assert photo.foreground == "the colour of its plain background"
 
 
 def test_a_photo_of_20000_pixels_is_reduced(tmp_path: Path) -> None:

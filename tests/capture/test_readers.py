@@ -209,7 +209,7 @@ def test_photos_can_be_chosen_before_they_are_read(tmp_path: Path) -> None:
     photos = find_photos(colmap_folder(tmp_path)).photos
     (tmp_path / "images/1.png").unlink()
     views = read_scene_views([photos[2], photos[0]], max_size=64)
-    torch.testing.assert_close(views.cameras.centers, torch.tensor(EYES[[2, 0]]).float())
+    torch.testing.assert_close(views.cameras.centers, torch.tensor(EYES[[2, 0]]))
 
 
 # Objects: every format gives the views of the same photos in a transforms.json.
@@ -265,7 +265,7 @@ def test_objects_of_co3d_have_its_masks(tmp_path: Path) -> None:
     assert np.abs(views.alpha.numpy() - disc()).max() <= 0.5001 / 255
     assert bool((load_scene_views(folder).alpha == 1).all())  # a scene has no outside
     next((folder / "masks").iterdir()).unlink()
-    with pytest.raises(V3DError, match=r"There is no photo .*frame\d+\.png"):
+    with pytest.raises(V3DError, match=r"The mask .*frame\d+\.png of the photo frame\d+\.jpg does not exist"):
         load_views(folder)
 
 
@@ -344,7 +344,17 @@ def test_cameras_of_raw_photos_are_found(tmp_path: Path) -> None:
     photos = nearer.permute(0, 2, 3, 1)
     for i, photo in enumerate(photos):
         Image.fromarray((photo * 255).byte().numpy()).save(tmp_path / f"{i}.png")
-    found = find_photos(tmp_path).photos
+    noise = torch.rand(height, width, 3, generator=torch.Generator().manual_seed(1))
+    Image.fromarray((noise * 255).byte().numpy()).save(tmp_path / "other.png")
+    capture = find_photos(tmp_path)
+    assert capture.notes == (
+        "1 of the 6 photos do not fit to the others and are left out, other.png among them.",
+    )
+    assert capture.points is not None and len(capture.points) > 50
+    again = find_photos(tmp_path)  # the same to the bit, so that a run goes on where it stopped
+    for one, other in zip(capture.photos, again.photos, strict=True):
+        assert torch.equal(one.c2w, other.c2w) and one.lens == other.lens
+    found = capture.photos
     assert [photo.file.name for photo in found] == [f"{i}.png" for i in range(count)]
     a = torch.stack([photo.c2w for photo in found])
     turn = truth.c2w[:, :3, :3].double() @ a[:, :3, :3].mT  # one turn for all

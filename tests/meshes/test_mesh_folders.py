@@ -14,6 +14,8 @@ from PIL import Image
 from v3d.cameras import orbit
 from v3d.cli import main
 from v3d.data.orbit_shards import OrbitShards
+from v3d.data.render_orbits import render_meshes
+from v3d.data.settings import RenderSettings
 from v3d.data.sources import find_sources
 from v3d.evaluation.settings import ObjectSource
 from v3d.evaluation.testset import load_objects, object_ids
@@ -114,3 +116,33 @@ def test_the_command_line_renders_a_scanned_object(library: Path, tmp_path: Path
     assert orbits.id(0) == "Toy_Cars/Toy_Bus"
     _, photo = orbits[0]
     assert photo[16, 16].tolist() == [255, 0, 0, 255]
+
+
+def test_files_of_one_name_are_different_objects_and_notes_are_kept(tmp_path: Path) -> None:
+    """An asset pack: a chair in three formats, one of them broken, and another chair in another folder."""
+    chair = trimesh.creation.box()
+    chair.visual.face_colors = (200, 30, 30, 255)
+    for folder in ("pack", "old"):
+        (tmp_path / folder).mkdir()
+    chair.export(tmp_path / "pack/chair.ply")
+    trimesh.creation.icosphere(subdivisions=1).export(tmp_path / "pack/chair.stl")
+    (tmp_path / "pack/chair.glb").write_bytes(b"glTF")
+    lines = [*(f"v {x} {y} {z}" for x, y, z in chair.vertices * (1, 2, 3)), "mtllib gone.mtl"]
+    lines += [f"f {a} {b} {c}" for a, b, c in chair.faces + 1]
+    (tmp_path / "old/chair.obj").write_text("\n".join(lines))
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new/chair.obj").write_text("\n".join(lines).replace("v ", "v 1"))
+
+    assert [m.id for m in find_meshes(tmp_path / "pack")] == ["chair.glb", "chair.ply", "chair.stl"]
+    inputs = [tmp_path / name for name in ("pack", "old", "new/chair.obj")]
+    assert [s.id for s in find_sources(inputs)][3:] == ["old/chair.obj", "new/chair.obj"]
+    report = render_meshes(inputs[:2], tmp_path / "out", RenderSettings(size=24, views=2, untextured=True))
+    objects = {o["id"]: o for o in report["objects"]}
+    assert {name: bool(o["refused"]) for name, o in objects.items()} == {
+        "chair.glb": True,
+        "chair.ply": False,
+        "chair.stl": False,
+        "chair": False,
+    }
+    assert objects["chair"]["notes"] == ["the material file gone.mtl is missing"]
+    assert report["orbits"] == 3

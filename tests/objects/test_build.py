@@ -159,3 +159,18 @@ def test_the_hull_does_not_depend_on_what_only_gaussians_see(
     again = pipeline.reconstruct(views, tmp_path, ReconstructSettings(until="splats", seed=5))
     reused = {name: record["reused"] for name, record in again.report["stages"].items()}
     assert reused["hull"] and not reused["splats"]
+
+
+def test_renders_of_a_mesh_have_the_shape_of_the_views() -> None:
+    """Wide views are rendered wide: pixels stay square, and the middle is what square views show."""
+    mesh = textured(trimesh.creation.box((0.5, 0.4, 0.9)), 0)
+    square = orbit(3, size=SIZE)
+    K = square.K.clone()
+    K[:, 0, 2] = SIZE
+    wide = replace(square, K=K, width=2 * SIZE)
+    (together,) = build.renders_around(mesh, square, 2 * SIZE)
+    around, beyond = build.renders_around(mesh, wide, 4 * SIZE)
+    assert around.rgb.shape[1:3] == (2 * SIZE, 4 * SIZE) and beyond.rgb.shape[1:3] == (4 * SIZE, 4 * SIZE)
+    assert torch.equal(around.cameras.K[:, 0, 0], around.cameras.K[:, 1, 1])
+    assert len(together) == len(around) + len(beyond)
+    torch.testing.assert_close(around.rgb[:, :, SIZE : 3 * SIZE], together.rgb[:3], atol=1e-3, rtol=0)

@@ -144,6 +144,27 @@ def test_unusable_photos_and_models(photo: Path, tmp_path: Path) -> None:
             pipeline.generate(photo, tmp_path / "out", GenerateSettings(device="cuda"))
 
 
+def test_a_cut_out_is_kept_and_can_be_given_back(photo: Path, tmp_path: Path) -> None:
+    settings = GenerateSettings(until="views")
+    asset = pipeline.generate({0: photo, 90: photo}, tmp_path / "out", settings)
+    cutout = np.asarray(Image.open(asset.folder / "cutout.png"))
+    assert np.array_equal(cutout, np.asarray(Image.open(photo)))  # the whole photo, straight alpha
+    assert (asset.folder / "cutout_90.png").is_file()
+    corrected = cutout.copy()
+    corrected[:45] = 0  # without its upper half
+    Image.fromarray(corrected).save(tmp_path / "mask.png")
+    again = pipeline.generate({0: photo, 90: photo}, tmp_path / "out", settings, masks=tmp_path / "mask.png")
+    assert reused(again) == {"photo": False, "views": False, "preview": False}
+    assert again.report["stages"]["photo"]["foreground"] == {
+        "photo.png": "mask",
+        "photo_90.png": "alpha of the file",
+    }
+    kept = np.asarray(Image.open(again.folder / "cutout.png"))[..., 3]
+    assert np.array_equal(kept, corrected[..., 3])
+    with pytest.raises(V3DError, match="for a photo at 45 degrees, but there is none"):
+        pipeline.generate(photo, tmp_path / "out", settings, masks={45: tmp_path / "mask.png"})
+
+
 def test_another_way_to_cut_out_makes_the_photo_anew(
     photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,8 +9,8 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from v3d.cameras import Cameras, intrinsics, look_at, orbit
-from v3d.placement import up_direction
-from v3d.scene.normalise import Normalisation, focus, normalise
+from v3d.placement import Similarity, up_direction
+from v3d.scene.normalise import focus, normalise
 
 
 def cameras_at(centers: Tensor, target: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> Cameras:
@@ -130,12 +130,12 @@ def test_upside_down_worlds_are_turned_over() -> None:
 def test_there_and_back(seed: int) -> None:
     own = moved(ring(7, arc=200.0), seed)
     normalised, n = normalise(own)
-    back = Normalisation(torch.linalg.inv(n.matrix))
+    back = Similarity(torch.linalg.inv(n.matrix))
     torch.testing.assert_close(back.apply(normalised).c2w, own.c2w, atol=1e-9, rtol=0)
     assert back.scale == pytest.approx(1 / n.scale)
     saved = json.loads(json.dumps(n.to_json()))
     torch.testing.assert_close(
-        Normalisation(torch.tensor(saved["matrix"]).double()).matrix, n.matrix, rtol=1e-6, atol=1e-6
+        Similarity(torch.tensor(saved["matrix"]).double()).matrix, n.matrix, rtol=1e-6, atol=1e-6
     )
     assert saved["scale"] == pytest.approx(n.scale)
 

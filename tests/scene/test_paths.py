@@ -263,7 +263,7 @@ def viewer_path(
 def test_viewer_path(tmp_path: Path) -> None:
     file = tmp_path / "camera_path.json"
     file.write_text(json.dumps(viewer_path(AROUND)))
-    path = read_path(file)
+    path = read_path(file).to_float32()
     torch.testing.assert_close(path.c2w, AROUND.c2w, atol=1e-6, rtol=0)
     torch.testing.assert_close(path.K, AROUND.K, atol=1e-3, rtol=0)
     assert (path.width, path.height) == (64, 48)
@@ -277,12 +277,14 @@ def test_viewer_path_of_a_normalised_world(tmp_path: Path) -> None:
     (tmp_path / "dataparser_transforms.json").write_text(
         json.dumps({"transform": transform[:3].tolist(), "scale": 0.3})
     )
-    torch.testing.assert_close(read_path(tmp_path / "camera_path.json").c2w, AROUND.c2w, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        read_path(tmp_path / "camera_path.json").c2w.float(), AROUND.c2w, atol=1e-5, rtol=0
+    )
     applied = np.array([[0.0, 1, 0, 0], [1, 0, 0, 0], [0, 0, -1, 0]])  # COLMAP's axes -> transforms.json's
     (tmp_path / "transforms.json").write_text(
         json.dumps({"applied_transform": applied.tolist(), "frames": []})
     )
-    path = read_path(tmp_path / "camera_path.json")
+    path = read_path(tmp_path / "camera_path.json").to_float32()
     torch.testing.assert_close(
         path.centers, AROUND.centers @ torch.tensor(applied[:, :3]).float().T, atol=1e-5, rtol=0
     )
@@ -293,7 +295,7 @@ def test_own_transforms_without_images(tmp_path: Path) -> None:
     save_views(views, tmp_path)
     for file in (tmp_path / "views").iterdir():
         file.unlink()
-    path = read_path(tmp_path / "transforms.json")
+    path = read_path(tmp_path / "transforms.json").to_float32()
     assert torch.equal(path.c2w, AROUND.c2w)
     torch.testing.assert_close(path.K, AROUND.K)
 

@@ -16,10 +16,11 @@ from v3d.cameras import Cameras
 from v3d.errors import V3DError
 from v3d.files import write_json
 from v3d.metrics import psnr
+from v3d.placement import Similarity
 from v3d.scene import pipeline
 from v3d.scene.clips import CLIP, MAX_ANCHORS, generate_path, spread
 from v3d.scene.model import SceneViews
-from v3d.scene.normalise import Normalisation, normalise
+from v3d.scene.normalise import normalise
 from v3d.scene.presets import SCENE_PRESETS
 from v3d.settings import SceneSettings
 from v3d.splats.rasterize import splat_renderer
@@ -29,9 +30,9 @@ SIZE = 32
 WIDE = 44  # photos are wider than the model's squares
 
 
-def inverse(normalisation: Normalisation) -> Normalisation:
+def inverse(normalisation: Similarity) -> Similarity:
     """The way from the normalised world to the capture's own."""
-    return Normalisation(torch.linalg.inv(normalisation.matrix))
+    return Similarity(torch.linalg.inv(normalisation.matrix))
 
 
 class Oracle:
@@ -40,7 +41,7 @@ class Oracle:
     size = SIZE
     hash = "oracle"
 
-    def __init__(self, normalisation: Normalisation) -> None:
+    def __init__(self, normalisation: Similarity) -> None:
         self.back = inverse(normalisation)
         self.calls: list[tuple[Views, Cameras, int]] = []
         self.beside: list[Views | None] = []
@@ -129,7 +130,7 @@ def test_photos_become_views_and_gaussians(folder: Path, oracle: Oracle, tmp_pat
     (warning,) = report["warnings"]
     assert "lost.png" in warning
     matrix = torch.tensor(report["stages"]["read"]["normalisation"]["matrix"], dtype=torch.float64)
-    back = inverse(Normalisation(matrix)).apply(asset.given.cameras)
+    back = inverse(Similarity(matrix)).apply(asset.given.cameras)
     torch.testing.assert_close(back.c2w, ring(10).c2w, atol=1e-4, rtol=0)
 
 

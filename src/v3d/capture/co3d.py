@@ -7,7 +7,6 @@ forward; a point is seen at `ndc = focal * (x, y) / z + principal_point`, where 
 from __future__ import annotations
 
 import gzip
-import json
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,10 +18,14 @@ from torch import Tensor
 
 from v3d.capture.lens import Lens
 from v3d.capture.posed import Capture, PosedPhoto, rigid_motion
+from v3d.capture.text_files import DECODER, regular_file, usable_name
 from v3d.errors import V3DError
 
 ANNOTATIONS = "frame_annotations.jgz"
 _BLOCK = 1 << 20
+_MAX_ENTRY = 1 << 24  # characters of one frame; they take about two thousand
+_MAX_TOTAL = 1 << 32  # characters of a category, whose file is compressed
+_MAX_FRAMES = 100_000  # of one sequence
 # PyTorch3D's camera axes in OpenCV's.
 _FLIP = torch.diag(torch.tensor([-1.0, -1.0, 1.0], dtype=torch.float64))
 
@@ -62,12 +65,17 @@ def _frames(file: Path, folder: Path) -> list[dict[str, Any]]:
     """The annotations of the sequence in `folder`, in the order of the file."""
     category = file.parent
     wanted = folder.name if folder != category else None
-    frames, sequences = [], set()
+    frames: list[dict[str, Any]] = []
+    sequences = set()
     for frame in _annotations(file):
-        sequence = frame.get("sequence_name") if isinstance(frame, dict) else None
+        if not isinstance(frame, dict):
+            raise V3DError(f"{file} has an entry that is no frame.")
+        sequence = str(frame.get("sequence_name"))
         sequences.add(sequence)
         if wanted in (None, sequence):
             frames.append(frame)
+        if len(frames) > _MAX_FRAMES:
+            raise V3DError(f"{file} has more than {_MAX_FRAMES} frames of one sequence.")
         if wanted is None and len(sequences) > 1:
             raise V3DError(f"{category} has several sequences; give one of its folders.")
     if not frames:
@@ -89,7 +97,7 @@ class _Entry:
 def _entry(file: Path, frame: dict[str, Any]) -> _Entry:
     """The annotation's numbers, in V3D's conventions."""
     try:
-        number, name = int(frame["frame_number"]), str(frame["image"]["path"])
+        number, name = int(frame["frame_number"]), usable_name(frame["image"]["path"], f"{file}: a frame")
         height, width = (int(side) for side in frame["image"]["size"])
         mask = (frame.get("mask") or {}).get("path")
         view = frame["viewpoint"]
@@ -100,11 +108,12 @@ def _entry(file: Path, frame: dict[str, Any]) -> _Entry:
         lens = Lens(width, height, fx * x, fy * y, width / 2 - px * x, height / 2 - py * y).validated()
         R = torch.tensor(view["R"], dtype=torch.float64).reshape(3, 3)
         T = torch.tensor(view["T"], dtype=torch.float64).reshape(3)
-    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        mask = None if mask is None else usable_name(mask, f"{file}, {name}: the mask")
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError, ArithmeticError) as error:
         raise V3DError(f"{file} has a frame without a usable image and viewpoint ({error}).") from error
     where = f"{file.name}, {name}: the viewpoint"
     c2w = rigid_motion(torch.cat([R @ _FLIP, -(R @ T)[:, None]], 1), where)
-    return _Entry(number, name, None if mask is None else str(mask), c2w, lens)
+    return _Entry(number, name, mask, c2w, lens)
 
 
 def _half_units(kind: str, width: int, height: int) -> tuple[float, float]:
@@ -118,10 +127,9 @@ def _half_units(kind: str, width: int, height: int) -> tuple[float, float]:
 
 def _annotations(file: Path) -> Iterator[Any]:
     """The elements of the JSON array one by one: a category's file is too large to hold as a whole."""
-    decode = json.JSONDecoder().raw_decode
-    text, at, ended = "", 0, False
+    text, at, total, ended = "", 0, 0, False
     try:
-        with gzip.open(file, "rt", encoding="utf-8") as stream:
+        with gzip.open(regular_file(file), "rt", encoding="utf-8") as stream:
             if stream.read(1) != "[":
                 raise V3DError(f"{file} is not a list of frames.")
             while True:
@@ -130,12 +138,16 @@ def _annotations(file: Path) -> Iterator[Any]:
                 if text[at : at + 1] == "]":
                     return
                 try:
-                    entry, at = decode(text, at)
+                    entry, at = DECODER.raw_decode(text, at)
                     yield entry
                 except ValueError as error:  # perhaps cut by the end of the block
                     if ended:
                         raise V3DError(f"{file} is damaged or cut short ({error}).") from error
+                    if len(text) - at > _MAX_ENTRY or total > _MAX_TOTAL:
+                        raise V3DError(f"{file} has a frame, or in all more, than can be read.") from error
                     block = stream.read(max(_BLOCK, len(text) - at))
-                    text, at, ended = text[at:] + block, 0, not block
+                    text, at, total, ended = text[at:] + block, 0, total + len(block), not block
+    except RecursionError as error:
+        raise V3DError(f"{file} is not usable: its lists or objects are nested too deeply.") from error
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise V3DError(f"{file} is damaged or cut short ({error}).") from error

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import io
+import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
+from v3d.distribution import install_hint
 from v3d.errors import V3DError
 from v3d.framing import MAX_SIZE
 
@@ -46,13 +49,13 @@ def image_size(path: str | Path, *, upright: bool = True) -> tuple[int, int]:
     """
     path = existing(path)
     try:
-        with _bomb_check_off(), Image.open(path, formats=FORMATS) as file:
-            turned = upright and file.getexif().get(_ORIENTATION, 1) >= 5  # by a quarter
+        with _bomb_check_off(), Image.open(path, formats=_formats(path)) as file:
+            turned = upright and _orientation(file) >= 5  # by a quarter
             return file.size[::-1] if turned else file.size
+    except V3DError:
+        raise
     except Exception as error:  # decoders raise whatever they like on broken files
-        raise V3DError(
-            f"{path.name} is not an image that can be read; give a PNG, JPEG, WebP, TIFF or GIF file."
-        ) from error
+        raise _no_image(path) from error
 
 
 def read_image(
@@ -74,7 +77,7 @@ def read_image(
     """
     path = existing(path)
     try:
-        with _bomb_check_off(), Image.open(path, formats=FORMATS) as file:
+        with _bomb_check_off(), Image.open(path, formats=_formats(path)) as file:
             image: Image.Image = file
             if max_side is not None:
                 file.draft(None, (max_side, max_side))
@@ -84,17 +87,16 @@ def read_image(
                     f"{path.name} has {width} x {height} pixels, more than the {MAX_PIXELS // 10**6} million "
                     "that can be read; make it smaller first."
                 )
-            orientation = file.getexif().get(_ORIENTATION, 1) if upright else 1
+            orientation = _orientation(file) if upright else 1
             profile = image.info.get("icc_profile")
             image.load()
             image = image if max_side is None else _reduced(image, max_side)
-            image, warnings = _srgb(_eight_bit(image), profile)
+            image, notes = _eight_bit(image)
+            image, warnings = _srgb(image, profile)
     except V3DError:
         raise
     except UnidentifiedImageError as error:
-        raise V3DError(
-            f"{path.name} is not an image that can be read; give a PNG, JPEG, WebP, TIFF or GIF file."
-        ) from error
+        raise _no_image(path) from error
     except MemoryError as error:
         raise V3DError(
             f"{path.name} is too large for this computer's memory; make it smaller first."
@@ -107,7 +109,41 @@ def read_image(
     exif[_ORIENTATION] = orientation
     image.info["exif"] = exif.tobytes()
     image = ImageOps.exif_transpose(image)
-    return np.asarray(image, np.float32) / np.float32(255), warnings
+    return np.asarray(image, np.float32) / np.float32(255), notes + warnings
+
+
+def _formats(path: Path) -> tuple[str, ...]:
+    """The decoders for a file: `FORMATS`, AVIF where Pillow has it, HEIC where pillow-heif is installed.
+
+    Raises:
+        V3DError: the file needs a decoder that is not installed.
+    """
+    with path.open("rb") as file:
+        start = file.read(16)
+    if start[4:8] != b"ftyp":
+        return FORMATS
+    if start[8:12] in (b"avif", b"avis"):
+        if "AVIF" in Image.registered_extensions().values():
+            return ("AVIF",)
+        raise V3DError(f"{path.name} is an AVIF photo: update Pillow, or save it as JPEG or PNG.")
+    if find_spec("pillow_heif") is None:
+        raise V3DError(f"{path.name} is a HEIC photo: run {install_hint('heif')}, or save it as JPEG or PNG.")
+    import pillow_heif  # optional
+
+    pillow_heif.register_heif_opener()
+    return ("HEIF",)
+
+
+def _no_image(path: Path) -> V3DError:
+    return V3DError(
+        f"{path.name} is not an image that can be read; give a PNG, JPEG, WebP, HEIC, AVIF, TIFF or GIF file."
+    )
+
+
+def _orientation(file: Image.Image) -> int:
+    """The orientation tag, 1 to 8; 1, upright as stored, where it is none of these."""
+    tag = file.getexif().get(_ORIENTATION, 1)
+    return tag if isinstance(tag, int) and 1 <= tag <= 8 else 1
 
 
 def _reduced(image: Image.Image, max_side: int) -> Image.Image:
@@ -131,17 +167,25 @@ def _reduced(image: Image.Image, max_side: int) -> Image.Image:
     return image
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
-    """Integer and float images of more than 8 bits as L, palettes as RGBA, any other mode as it is."""
+def _eight_bit(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
+    """Integer and float images of more than 8 bits as L, palettes as RGBA, any other mode as it is; warnings.
+
+    Cameras and scanners keep 10, 12 or 14 bits in 16, so the smallest of these that holds an image's values
+    is taken for its range.
+    """
     if image.mode.startswith("I") or image.mode == "F":
         values = np.nan_to_num(np.asarray(image, np.float32))
         top = float(values.max(initial=0))
-        # Full scale: 1 or 255 for floats, 65535 for integers; what lies above was scaled some other way.
-        scale = next((s for s in ((1.0, 255.0) if image.mode == "F" else (65535.0,)) if top <= s), top)
-        return Image.fromarray((values.clip(0) / scale * 255).round().astype(np.uint8))
+        # What lies above full scale was scaled some other way.
+        ranges = (1.0, 255.0) if image.mode == "F" else (255.0, 1023.0, 4095.0, 16383.0, 65535.0)
+        scale = next((s for s in ranges if top <= s), top)
+        bits = round(math.log2(scale + 1))
+        note = (f"The photo's values end at {top:.0f} of 65535, so they were taken for {bits} bits.",)
+        grey = Image.fromarray((values.clip(0) / scale * 255).round().astype(np.uint8))
+        return grey, note if image.mode != "F" and scale < 65535 else ()
     if image.mode in ("P", "PA") or "transparency" in image.info:
-        return image.convert("RGBA")
-    return image.convert("L") if image.mode == "1" else image
+        return image.convert("RGBA"), ()
+    return (image.convert("L") if image.mode == "1" else image), ()
 
 
 def _srgb(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, tuple[str, ...]]:

@@ -17,6 +17,8 @@ from torch import Tensor
 from v3d.cameras import Cameras
 
 _MAX_ZOOM = 2.0
+_LARGEST = 1e9  # of any number of a lens; float32 holds it, and what is computed with it
+_MAX_SIDE = 1_000_000  # pixels
 
 
 @dataclass(frozen=True)
@@ -49,19 +51,25 @@ class Lens:
         """The lens itself, if its numbers make sense.
 
         Raises:
-            ValueError: a focal length is not positive, a number is not finite, or the image has no pixels.
+            ValueError: a focal length is not positive, a number is not finite or beyond all lenses, or the
+                image has no pixels or more than a million in a row.
         """
         numbers = (self.fx, self.fy, self.cx, self.cy, *self.distortion)
         if not all(math.isfinite(value) for value in numbers) or min(self.fx, self.fy) <= 0:
             raise ValueError("a focal length is not a positive number, or another number is not finite")
+        if max(map(abs, numbers)) > _LARGEST or min(self.fx, self.fy) < 1 / _LARGEST:
+            raise ValueError("a number is beyond those of any lens")
         if min(self.width, self.height) < 1:
             raise ValueError("the image has no pixels")
+        if max(self.width, self.height) > _MAX_SIDE:
+            raise ValueError(f"the image has more than {_MAX_SIDE} pixels in a row")
         return self
 
     def camera(self, c2w: Tensor) -> Cameras:
-        """The pinhole camera with these intrinsics at `c2w` [4, 4]: a batch of one, float32."""
-        K = torch.tensor([[[self.fx, 0.0, self.cx], [0.0, self.fy, self.cy], [0.0, 0.0, 1.0]]])
-        return Cameras(c2w[None].float(), K, self.width, self.height)
+        """The pinhole camera with these intrinsics at `c2w` [4, 4]: a batch of one, float64."""
+        rows = [[self.fx, 0.0, self.cx], [0.0, self.fy, self.cy], [0.0, 0.0, 1.0]]
+        K = torch.tensor([rows], dtype=torch.float64)
+        return Cameras(c2w[None].double(), K, self.width, self.height)
 
     def resized(self, width: int, height: int) -> Lens:
         """The lens of the photo after it was resized to `width` x `height` pixels."""

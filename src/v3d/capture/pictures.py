@@ -10,14 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from v3d.capture.images import read_image
-from v3d.capture.matting import cut_out, cut_out_plain
+from v3d.capture.matting import cut_out
 from v3d.capture.orbit_law import OrbitLaw
-from v3d.capture.sfm import SUFFIXES, list_photos
+from v3d.capture.photo_files import SUFFIXES
+from v3d.capture.sfm import list_photos
+from v3d.capture.video import read_frames
 from v3d.errors import V3DError
-from v3d.video import load_video
 
 Image = NDArray[np.float32]
 
+_MOST = 36  # frames of a video whose law does not say how many there are
 _OTHER = ("normal", "normals", "mask", "masks", "depth")  # words in the names of files that are no pictures
 
 
@@ -26,8 +28,7 @@ def read_pictures(
 ) -> list[Image]:
     """The pictures of an object in the order of the law, cut out.
 
-    A picture's alpha is kept where it has any; plain grounds are cut out by their colour, others by
-    `v3d.capture.matting.cut_out`.
+    A picture's alpha is kept where it has any; others are cut out by `v3d.capture.matting.cut_out`.
 
     Args:
         path: a folder of images, taken in the order of their names (numbers count as numbers); one image,
@@ -52,7 +53,7 @@ def read_pictures(
     elif path.suffix.lower() in SUFFIXES:
         images = _split(path, grid, max_size)
     else:
-        frames = load_video(path).numpy()
+        frames = read_frames(path, 2 * len(law) if law else _MOST, max_size=max_size).images / np.float32(255)
         images = [np.dstack([frame, np.ones_like(frame[..., :1])]) for frame in frames]
     if law is not None and len(images) != len(law):
         raise V3DError(f"{path} has {len(images)} pictures where the law of their cameras has {len(law)}.")
@@ -114,7 +115,7 @@ def _split(path: Path, grid: tuple[int, int] | None, max_size: int) -> list[Imag
 def _cut_out_all(images: Sequence[Image]) -> list[Image]:
     """The pictures with the object's alpha."""
     out = []
-    for i, image in enumerate(cut_out_plain(images)):
+    for i, image in enumerate(images):
         if (image[..., 3] < 0.5).mean() < 0.005:
             try:
                 found = cut_out(np.ascontiguousarray(image[..., :3]))

@@ -2,7 +2,9 @@
 
 `find_photos` knows where the cameras stand before a pixel is read, so that a caller can choose among hundreds
 of photos. Two functions read the chosen ones: `read_object_views` keeps what is outside of the object empty,
-`read_scene_views` fills every pixel. `load_views` and `load_scene_views` do both steps for a whole folder.
+`read_scene_views` fills every pixel. Their cameras are float64, for `v3d.placement.place` and
+`v3d.scene.normalise` to centre. `load_views` and `load_scene_views` do both steps for a whole folder, in
+float32.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -17,16 +20,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from v3d.callbacks import Warn, ignore
 from v3d.cameras import Cameras, cat_cameras
 from v3d.capture.co3d import find_annotations, read_co3d
 from v3d.capture.colmap import find_model, read_colmap
-from v3d.capture.images import read_image
 from v3d.capture.lens import Lens
+from v3d.capture.masks import read_mask, upright_masks, with_masks
 from v3d.capture.matting import cut_out_plain
-from v3d.capture.posed import Capture, PosedPhoto, same_shape
+from v3d.capture.polycam import find_keyframes, read_polycam
+from v3d.capture.posed import Capture, PosedPhoto
+from v3d.capture.record3d import find_metadata, read_record3d
 from v3d.capture.sfm import list_photos, pose_photos
+from v3d.capture.text_files import shown
 from v3d.capture.transforms import find_transforms, read_transforms
 from v3d.errors import V3DError
+from v3d.placement import single_precision
 from v3d.views import Views
 
 ASPECT_TOLERANCE = 1.15  # the widest shape over the narrowest; more would lose much of the pictures
@@ -35,8 +43,7 @@ ASPECT_TOLERANCE = 1.15  # the widest shape over the narrowest; more would lose 
 def load_views(folder: str | Path, *, max_size: int | None = None) -> Views:
     """Read all posed photos of an object as pinhole views of one size.
 
-    Reads transforms.json (nerfstudio's, instant-ngp's, V3D's), COLMAP models (also MVImgNet's), CO3D
-    sequences and, where pycolmap is installed, raw photos; `read_object_views` says what becomes of pixels.
+    Reads the formats of `find_photos`; `read_object_views` says what becomes of pixels.
 
     Args:
         folder: the capture's folder, or the path of a transforms.json itself.
@@ -44,9 +51,10 @@ def load_views(folder: str | Path, *, max_size: int | None = None) -> Views:
 
     Raises:
         V3DError: nothing known is there, a file is missing or broken, the photos differ in shape by more than
-            15 %, a pose is not a rigid motion.
+            15 %, a pose is not a rigid motion, or the cameras stand too far from their origin for float32.
     """
-    return read_object_views(_all_photos(folder), max_size=max_size)
+    views = read_object_views(_all_photos(folder), max_size=max_size)
+    return replace(views, cameras=single_precision(views.cameras))
 
 
 def load_scene_views(folder: str | Path, *, max_size: int | None = None) -> Views:
@@ -60,32 +68,46 @@ def load_scene_views(folder: str | Path, *, max_size: int | None = None) -> View
 
     Raises:
         V3DError: nothing known is there, a file is missing or broken, the photos differ in shape by more than
-            15 %, a pose is not a rigid motion.
+            15 %, a pose is not a rigid motion, or the cameras stand too far from their origin for float32.
     """
-    return read_scene_views(_all_photos(folder), max_size=max_size)
+    views = read_scene_views(_all_photos(folder), max_size=max_size)
+    return replace(views, cameras=single_precision(views.cameras))
 
 
 def find_photos(path: str | Path) -> Capture:
     """The posed photos of a capture; no pixel is read.
 
-    The first of these that is there is read: transforms.json (nerfstudio's, instant-ngp's, V3D's), a COLMAP
-    model (also MVImgNet's), a CO3D sequence, raw photos (their cameras are found by structure from motion).
+    The first of these that is there is read: transforms.json (nerfstudio's, instant-ngp's, Blender's, V3D's),
+    a COLMAP model (also MVImgNet's, and exports of Metashape and RealityCapture), a CO3D sequence, raw data
+    of Polycam or Record3D, raw photos (their cameras are found by structure from motion).
 
     Args:
         path: the capture's folder, or the path of a transforms.json itself.
 
     Returns:
         The photos in the order of the file (transforms.json) or of their names. Listed photos that do not
-        exist are left out, which `Capture.notes` says: large captures are often given with few photos.
+        exist are left out, which `Capture.notes` says: large captures are often given with few photos. The
+        notes also say where files were found under other names, and what else was guessed.
 
     Raises:
         V3DError: nothing known is there, a file is broken, no photo exists, a camera model is not known, a
             pose is not a rigid motion.
     """
     path = Path(path)
-    if not path.exists():
-        raise V3DError(f"{path} does not exist.")
+    try:
+        found = path.exists()
+    except (OSError, ValueError):
+        found = False
+    if not found:
+        raise V3DError(f"{shown(path)} does not exist.")
+    if not path.is_dir() and path.suffix.lower() != ".json":
+        raise V3DError(
+            f"{path} is not a folder; give the folder of a capture (unpack an archive first) or a "
+            "transforms.json, and with a video the option --orbit."
+        )
     capture = _read_cameras(path)
+    if not capture.photos and not capture.missing:
+        raise V3DError(f"{path} lists no photos.")
     if not capture.photos:
         raise V3DError(
             f"None of the {len(capture.missing)} photos of {path} exists; "
@@ -94,31 +116,44 @@ def find_photos(path: str | Path) -> Capture:
     return capture
 
 
-def read_object_views(photos: Sequence[PosedPhoto], *, max_size: int | None = None) -> Views:
+def read_object_views(
+    photos: Sequence[PosedPhoto], *, max_size: int | None = None, warn: Warn = ignore
+) -> Views:
     """Read photos of an object as views of one size, without lens distortion.
 
-    Alpha is that of the photos' masks where there are any, else the files' own. Where no photo has either and
-    all backgrounds are plain, the object is cut out of them; opaque photos in front of anything else keep
-    alpha 1. Parts that a lens did not see are empty. Photos that differ in size are cropped around their
-    middle to the median shape and reduced to the smallest one; nothing is enlarged.
+    Alpha is that of the photos' masks where there are any, also in a folder beside them
+    (`v3d.capture.masks`), else the files' own. Where no photo has either and all backgrounds are plain, the
+    object is cut out of them; opaque photos in front of anything else keep alpha 1. Parts that a lens did not
+    see are empty. Photos that differ in size are cropped around their middle to the median shape and reduced
+    to the smallest one; nothing is enlarged.
 
     Args:
         max_size: longer side of the views at most, in pixels; photos are reduced while they are read.
+        warn: told what was guessed, one sentence each.
+
+    Returns:
+        The views; their cameras are float64.
 
     Raises:
-        V3DError: a photo or mask is missing or broken, a mask has another shape than its photo, the photos
-            differ in shape by more than 15 %.
+        V3DError: a photo or mask is missing, broken or shows nothing, a mask has another shape than its
+            photo, the photos differ in shape by more than 15 %.
     """
-    width, height, sides = _reading_sizes(photos, max_size)
+    photos = with_masks(photos, warn)
+    width, height, sides = _reading_sizes(photos, max_size, warn)
     images, lenses = [], []
     for photo, side in zip(photos, sides, strict=True):
-        image, lens = _read_masked(photo, side)
+        image, lens = photo.read(side)
         images.append(image)
         lenses.append(lens)
-    images = cut_out_plain(images)
+    _apply_masks(images, photos, sides, warn)
+    if all(photo.mask is None for photo in photos):
+        images = cut_out_plain(images)
     rgb, alpha = torch.empty(len(photos), height, width, 3), torch.empty(len(photos), height, width)
     cameras: list[Cameras] = []
-    for i, (photo, rgba, lens) in enumerate(zip(photos, images, lenses, strict=True)):
+    for i, (photo, lens) in enumerate(zip(photos, lenses, strict=True)):
+        rgba, images[i] = images[i], np.empty(0, np.float32)  # freed one by one
+        if float(rgba[..., 3].max()) <= 0.5:
+            raise V3DError(f"{photo.mask or photo.file} shows no object; correct it, or leave the photo out.")
         # Premultiplied from here on, so that filters may mix pixels.
         layers = np.concatenate([rgba[..., :3] * rgba[..., 3:], rgba[..., 3:]], -1)
         layers, pinhole = _pinhole(layers, lens, width, height, fill=False)
@@ -128,7 +163,9 @@ def read_object_views(photos: Sequence[PosedPhoto], *, max_size: int | None = No
     return Views(rgb, alpha, cat_cameras(cameras))
 
 
-def read_scene_views(photos: Sequence[PosedPhoto], *, max_size: int | None = None) -> Views:
+def read_scene_views(
+    photos: Sequence[PosedPhoto], *, max_size: int | None = None, warn: Warn = ignore
+) -> Views:
     """Read photos of a scene as views of one size, without lens distortion.
 
     A scene has no outside: masks are ignored, backgrounds are kept, and focal lengths are enlarged until
@@ -138,11 +175,15 @@ def read_scene_views(photos: Sequence[PosedPhoto], *, max_size: int | None = Non
 
     Args:
         max_size: longer side of the views at most, in pixels; photos are reduced while they are read.
+        warn: told what was guessed, one sentence each.
+
+    Returns:
+        The views; their cameras are float64.
 
     Raises:
         V3DError: a photo is missing or broken, or the photos differ in shape by more than 15 %.
     """
-    width, height, sides = _reading_sizes(photos, max_size)
+    width, height, sides = _reading_sizes(photos, max_size, warn)
     rgb, alpha = torch.empty(len(photos), height, width, 3), torch.empty(len(photos), height, width)
     cameras: list[Cameras] = []
     for i, (photo, side) in enumerate(zip(photos, sides, strict=True)):
@@ -196,43 +237,45 @@ def _read_cameras(path: Path) -> Capture:
     transforms = find_transforms(path)
     if transforms is not None:
         return read_transforms(transforms)
-    model = find_model(path)
-    if model is not None:
-        return read_colmap(model)
+    if (model := find_model(path)) is not None:
+        return read_colmap(model[0], remarks=model[1])
     if find_annotations(path) is not None:
         return read_co3d(path)
+    if (keyframes := find_keyframes(path)) is not None:
+        return read_polycam(*keyframes)
+    if (metadata := find_metadata(path)) is not None:
+        return read_record3d(metadata)
     if list_photos(path):
         return pose_photos(path)
     raise V3DError(
         f"{path} has no posed photos: give a folder with transforms.json, a COLMAP model (cameras and "
-        "images, .bin or .txt, there or in sparse/0), or a CO3D sequence."
+        "images, .bin or .txt, there or in sparse/0), a CO3D sequence, or raw data of Polycam or Record3D."
     )
 
 
-def _reading_sizes(photos: Sequence[PosedPhoto], max_size: int | None) -> tuple[int, int, list[int]]:
+def _reading_sizes(
+    photos: Sequence[PosedPhoto], max_size: int | None, warn: Warn
+) -> tuple[int, int, list[int]]:
     """Width and height of the views, and the longer side at which each photo still covers them."""
     if not photos:
         raise V3DError("There are no photos to read.")
     sizes = [photo.size() for photo in photos]
     width, height = common_size(sizes, max_size)
+    if len(set(sizes)) > 1:
+        warn(f"The photos have {len(set(sizes))} sizes; all are cropped and reduced to {width} x {height}.")
     return width, height, [math.ceil(max(width / w, height / h) * max(w, h)) for w, h in sizes]
 
 
-def _read_masked(photo: PosedPhoto, max_side: int) -> tuple[NDArray[np.float32], Lens]:
-    """Straight RGBA [H, W, 4], with the alpha of the photo's mask if it has one, and the lens."""
-    rgba, lens = photo.read(max_side)
-    if photo.mask is None:
-        return rgba, lens
-    mask = read_image(photo.mask, max_side, upright=False)[0][..., 0]
-    height, width = rgba.shape[:2]
-    if not same_shape((mask.shape[1], mask.shape[0]), (width, height)):
-        raise V3DError(f"The mask {photo.mask.name} and {photo.file} differ in shape.")
-    if mask.shape != (height, width):
-        larger = mask.shape[0] > height or mask.shape[1] > width
-        interpolation = cv2.INTER_AREA if larger else cv2.INTER_LINEAR
-        mask = np.asarray(cv2.resize(mask, (width, height), interpolation=interpolation), np.float32)
-    rgba[..., 3] = mask
-    return rgba, lens
+def _apply_masks(
+    images: list[NDArray[np.float32]], photos: Sequence[PosedPhoto], sides: Sequence[int], warn: Warn
+) -> None:
+    """Replace the alpha of the images [H, W, 4] whose photos have masks by these."""
+    masked = [i for i, photo in enumerate(photos) if photo.mask is not None]
+    if not masked:
+        return
+    masks = [read_mask(photos[i], images[i].shape[1], images[i].shape[0], sides[i]) for i in masked]
+    for i, mask in zip(masked, upright_masks(masks, warn), strict=True):
+        images[i][..., 3] = mask
 
 
 def _pinhole(

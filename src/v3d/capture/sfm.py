@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from v3d.capture.colmap import read_colmap
+from v3d.capture.photo_files import SUFFIXES
 from v3d.capture.posed import Capture
 from v3d.distribution import install_hint
 from v3d.errors import V3DError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 _MIN_PHOTOS = 3
 
 
@@ -28,7 +29,7 @@ def pose_photos(folder: str | Path) -> Capture:
     """Find the cameras of a folder's photos; nothing is written into it.
 
     The world's axes and unit are arbitrary. Photos of one make and size are taken to share one lens (one
-    focal length, one radial coefficient). Photos that do not fit to the others are left out.
+    focal length, one radial coefficient). Photos that do not fit to the others are left out, with a remark.
 
     Raises:
         V3DError: pycolmap is not installed, there are too few photos, or they do not fit together.
@@ -51,13 +52,21 @@ def pose_photos(folder: str | Path) -> Capture:
         work = Path(temporary)
         database, photos = work / "database.db", files[0].parent
         names = [file.name for file in files]
-        reader = pycolmap.ImageReaderOptions(camera_model="SIMPLE_RADIAL")
-        mode = pycolmap.CameraMode.AUTO
+        # One thread and a seed where they decide: the same photos give the same cameras, so that runs resume.
         pycolmap.extract_features(
-            database, photos, image_names=names, camera_mode=mode, reader_options=reader
+            database,
+            photos,
+            image_names=names,
+            camera_mode=pycolmap.CameraMode.AUTO,
+            reader_options=pycolmap.ImageReaderOptions(camera_model="SIMPLE_RADIAL"),
+            extraction_options=pycolmap.FeatureExtractionOptions(num_threads=1),
         )
-        pycolmap.match_exhaustive(database)
-        options = pycolmap.IncrementalPipelineOptions(min_model_size=_MIN_PHOTOS)
+        verification = pycolmap.TwoViewGeometryOptions()
+        verification.ransac.random_seed = 0
+        pycolmap.match_exhaustive(database, verification_options=verification)
+        options = pycolmap.IncrementalPipelineOptions(
+            min_model_size=_MIN_PHOTOS, num_threads=1, random_seed=0
+        )
         models = pycolmap.incremental_mapping(database, photos, work, options)
         if not models:
             raise V3DError(
@@ -66,4 +75,9 @@ def pose_photos(folder: str | Path) -> Capture:
             )
         best = max(models.values(), key=lambda model: model.num_reg_images())
         best.write_binary(work)
-        return read_colmap(work, root=photos)
+        capture = read_colmap(work, root=photos)
+    posed = {photo.file.name for photo in capture.photos}
+    if not (lost := [name for name in names if name not in posed]):
+        return capture
+    remark = f"{len(lost)} of the {len(names)} photos do not fit to the others and are left out, "
+    return replace(capture, remarks=(*capture.remarks, f"{remark}{lost[0]} among them."))

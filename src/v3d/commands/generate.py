@@ -21,6 +21,7 @@ def generate(
     back: Side = None,
     right: Side = None,
     photo: Annotated[tuple[str, ...], arg(metavar="PHOTO@AZIMUTH [PHOTO@AZIMUTH ...]")] = (),
+    mask: Annotated[tuple[str, ...], arg(metavar="MASK[@AZIMUTH] [MASK[@AZIMUTH] ...]")] = (),
     out: Out = Path("out"),
     settings: OmitArgPrefixes[GenerateSettings] = GenerateSettings(),  # noqa: B008 (frozen)
     force: bool = False,
@@ -34,6 +35,8 @@ def generate(
         right: its own right side, azimuth 270: its front faces right in it.
         photo: photos of other sides: azimuth in degrees, counter-clockwise seen from above; 45 is between
             front and left.
+        mask: images of where the object is, where it is not cut out well: white on black, or with alpha, as
+            the cutout.png of an earlier run. The front's, or by azimuth as in left_mask.png@90.
         out: every object gets a folder of the name of its front photo in it.
         settings: quality, formats, model and sampler.
         force: compute finished stages anew.
@@ -43,7 +46,8 @@ def generate(
         SomeFailedError: some of several objects failed.
     """
     sides = sides_of(left, back, right, photo)
-    check_fronts(photos, sides)
+    masks = masks_of(mask)
+    check_fronts(photos, sides, masks)
     from v3d.objects import pipeline
     from v3d.progress import ProgressDisplay
 
@@ -53,7 +57,7 @@ def generate(
             show.title(f"{' + '.join(map(str, [front, *sides.values()]))} -> {out / front.stem}")
             try:
                 given = {0.0: front, **sides}
-                asset = pipeline.generate(given, out, settings, force=force, on_progress=show)
+                asset = pipeline.generate(given, out, settings, masks=masks, force=force, on_progress=show)
             except V3DError as error:
                 if len(photos) == 1:
                     raise
@@ -67,7 +71,9 @@ def generate(
         raise SomeFailedError(f"{failed} of {len(photos)} photos failed.")
 
 
-def check_fronts(photos: tuple[Path, ...], sides: dict[float, Path]) -> None:
+def check_fronts(
+    photos: tuple[Path, ...], sides: dict[float, Path], masks: dict[float, Path] | None = None
+) -> None:
     """See that the front photos are of objects that can be told apart, and the other sides of one of them.
 
     Raises:
@@ -79,6 +85,10 @@ def check_fronts(photos: tuple[Path, ...], sides: dict[float, Path]) -> None:
         raise V3DError(
             f"Photos of other sides belong to one object, but {len(photos)} front photos are given; run v3d"
             " generate once for each object."
+        )
+    if masks and len(photos) > 1:
+        raise V3DError(
+            f"Masks belong to one object, but {len(photos)} photos are given; run v3d generate once for each."
         )
     names = [front.stem for front in photos]
     twice = next((name for name in names if names.count(name) > 1), None)
@@ -114,3 +124,21 @@ def sides_of(
     if len(sides) < len(given) or 0.0 in sides:
         raise V3DError("Two photos are of the same side; give one photo of each side.")
     return sides
+
+
+def masks_of(masks: tuple[str, ...]) -> dict[float, Path]:
+    """Azimuth in degrees, in [0, 360) -> mask, of `FILE` (the front's) or `FILE@AZIMUTH`.
+
+    Raises:
+        V3DError: two masks are of one side.
+    """
+    given = []
+    for text in masks:
+        file, _, azimuth = text.rpartition("@")
+        try:
+            given.append((float(azimuth) % 360, Path(file)))
+        except ValueError:  # the name may hold an @
+            given.append((0.0, Path(text)))
+    if len(dict(given)) < len(given):
+        raise V3DError("Two masks are of the same side; give one for each, as in mask.png left_mask.png@90.")
+    return dict(given)

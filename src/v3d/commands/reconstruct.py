@@ -8,7 +8,7 @@ from typing import Annotated
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from v3d.commands.shared import Out, print_warnings
-from v3d.settings import OrbitSettings, ReconstructSettings
+from v3d.settings import OrbitSettings, ReconstructSettings, Up
 
 
 def reconstruct(
@@ -19,6 +19,7 @@ def reconstruct(
     orbit: bool = False,
     cameras: OmitArgPrefixes[OrbitSettings] = OrbitSettings(),  # noqa: B008 (frozen)
     photo: Annotated[Path | None, arg(metavar="PHOTO")] = None,
+    up: Up = "auto",
     force: bool = False,
 ) -> None:
     """Views of an object -> 3D Gaussians and a textured mesh.
@@ -32,6 +33,7 @@ def reconstruct(
         settings: quality and formats.
         orbit: VIEWS is a video that goes once around the object at its own height.
         photo: a sharper photo of the first view, for the texture; the shape fills this view's silhouette.
+        up: the axis of the photos' world that is up; auto finds it from the cameras.
         force: compute finished stages anew.
 
     Raises:
@@ -49,6 +51,7 @@ def reconstruct(
             settings,
             orbit=cameras if orbit or cameras != OrbitSettings() else None,
             photo=photo,
+            up=up,
             force=force,
             on_progress=show,
         )

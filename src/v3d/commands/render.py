@@ -20,8 +20,8 @@ def render(
     """Meshes -> orbit data for training.
 
     Args:
-        meshes: GLB, OBJ, PLY files, folders of them, manifests (JSON list with `file`, `id`, `split`,
-            `licence`), or packed corpora (.npz).
+        meshes: GLB, glTF, OBJ, PLY, STL files, folders of them, manifests (JSON list with `file`, `id`,
+            `split`, `licence`), or packed corpora (.npz).
         out: folder of the data and of manifest.json; a job that was stopped goes on when it is started again.
         settings: see `v3d.data.settings`.
         workers: processes.
@@ -37,3 +37,6 @@ def render(
         f"{report['orbits']} orbits of {len(report['objects']) - refused} objects; {refused} objects refused,"
         f" {len(report['failures'])} orbits failed: reasons in {out / 'manifest.json'}"
     )
+    noted = sum(bool(entry.get("notes")) for entry in report["objects"])
+    if noted:
+        print(f"{noted} objects show not all that their files say: see `notes` there")

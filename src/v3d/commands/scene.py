@@ -8,7 +8,7 @@ from typing import Annotated
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from v3d.commands.shared import Out, print_warnings
-from v3d.settings import SceneSettings
+from v3d.settings import SceneSettings, Up
 
 
 def scene(
@@ -16,6 +16,7 @@ def scene(
     /,
     out: Out = Path("out"),
     settings: OmitArgPrefixes[SceneSettings] = SceneSettings(),  # noqa: B008 (frozen)
+    up: Up = "auto",
     force: bool = False,
 ) -> None:
     """Posed photos of a scene -> new views along a camera path, a video, 3D Gaussians.
@@ -26,6 +27,7 @@ def scene(
             path of a transforms.json.
         out: the scene gets a folder of its own name in it.
         settings: path, quality and model.
+        up: the axis of the photos' world that is up; auto finds it from the cameras.
         force: compute finished stages anew.
 
     Raises:
@@ -37,5 +39,5 @@ def scene(
 
     with ProgressDisplay() as show:
         show.title(f"{photos} -> {out / run_name(photos)}")
-        asset = pipeline.generate_scene(photos, out, settings, force=force, on_progress=show)
+        asset = pipeline.generate_scene(photos, out, settings, up=up, force=force, on_progress=show)
     print_warnings(asset.report["warnings"])

@@ -107,7 +107,8 @@ def survey(
 def check_objects(
     sources: Sequence[Source], do: Map, *, untextured: bool, show: OnProgress
 ) -> list[dict[str, Any]]:
-    """A manifest entry of every object: id, file, licence, split, and why it was refused (None: taken).
+    """A manifest entry of every object: id, file, licence, split, why it was refused (None: taken), and notes
+    on what it shows otherwise than its file says.
 
     Of objects with one fingerprint the first is taken and the others are refused.
     """
@@ -115,22 +116,22 @@ def check_objects(
     first: dict[str, str] = {}
     check = partial(check_object, untextured=untextured)
     checked = counted(do(check, sources), "check", len(sources), show)
-    for source, (refused, fingerprint) in zip(sources, checked, strict=True):
+    for source, (refused, fingerprint, notes) in zip(sources, checked, strict=True):
         if refused is None and first.setdefault(fingerprint, source.id) != source.id:
             refused = f"is the same as {first[fingerprint]}"
         about = {"id": source.id, "file": str(source.file), "licence": source.licence, "split": source.split}
-        found.append({**about, "refused": refused})
+        found.append({**about, "refused": refused, "notes": list(notes)})
     return found
 
 
-def check_object(source: Source, *, untextured: bool) -> tuple[str | None, str]:
-    """Why the object is of no use (None: it is of use), and its fingerprint ("" for a useless one)."""
+def check_object(source: Source, *, untextured: bool) -> tuple[str | None, str, tuple[str, ...]]:
+    """Why the object is of no use (None: it is of use), its fingerprint ("" for a useless one), and notes."""
     try:
-        mesh = source.load().mesh
+        item, notes = source.read()
     except V3DError as error:
-        return f"cannot be read: {error}", ""
-    reason = fault(mesh, untextured=untextured)
-    return reason, "" if reason else mesh_fingerprint(mesh)
+        return f"cannot be read: {error}", "", ()
+    reason = fault(item.mesh, untextured=untextured)
+    return reason, "" if reason else mesh_fingerprint(item.mesh), notes
 
 
 def _read_manifest(path: Path, settings: dict[str, Any], ids: list[str]) -> list[dict[str, Any]] | None:

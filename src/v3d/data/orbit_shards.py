@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from v3d.cameras import ORBIT_VIEWS, Cameras, orbit
-from v3d.data.shards import UNREADABLE, Shard, open_shard
+from v3d.data.shards import Shard, open_shard
 from v3d.errors import V3DError
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class OrbitShards:
         for path in sorted(candidates):
             try:
                 shard = open_shard(path)
-            except UNREADABLE as error:
+            except V3DError as error:
                 log.warning("skipped %s: %s", path, error)
                 self.skipped.append(path)
                 continue

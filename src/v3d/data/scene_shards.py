@@ -11,7 +11,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from v3d.cameras import Cameras
-from v3d.data.shards import UNREADABLE
+from v3d.data.shards import reading
 from v3d.errors import V3DError
 
 log = logging.getLogger(__name__)
@@ -36,19 +36,22 @@ class SceneShards:
         """
         self.folder = Path(folder)
         self.skipped: list[Path] = []
-        self._index: list[tuple[Any, int]] = []  # the open shard of each scene, and its row there
+        self._index: list[tuple[Path, Any, int]] = []  # shard of each scene, opened, and the row there
         self._objects: list[list[str]] = []
         self._keys: list[str] = []
         for path in sorted(self.folder.glob("scenes-*.safetensors")):
             try:
-                file: Any = safe_open(path, "pt")
-                objects = json.loads(file.metadata()["objects"])
-                count = file.get_slice("rgb").get_shape()[0]
-            except UNREADABLE as error:
+                with reading(path):
+                    file: Any = safe_open(path, "pt")
+                    objects = json.loads(file.metadata()["objects"])
+                    count = _scenes(file)
+                    if type(objects) is not list or len(objects) != count:
+                        raise ValueError(f"{count} scenes of which {len(objects)} are named")
+            except V3DError as error:
                 log.warning("skipped %s: %s", path, error)
                 self.skipped.append(path)
                 continue
-            self._index += [(file, row) for row in range(count)]
+            self._index += [(path, file, row) for row in range(count)]
             self._objects += objects
             self._keys += [f"{path.stem}-{row:04d}" for row in range(count)]
         if not self._index:
@@ -60,8 +63,9 @@ class SceneShards:
         return len(self._index)
 
     def __getitem__(self, i: int) -> tuple[Tensor, Cameras, Tensor]:
-        file, row = self._index[i]
-        rgb, c2w, K, depth = (file.get_slice(name)[row] for name in ("rgb", "c2w", "K", "depth"))
+        path, file, row = self._index[i]
+        with reading(path):
+            rgb, c2w, K, depth = (file.get_slice(name)[row] for name in ("rgb", "c2w", "K", "depth"))
         return rgb, Cameras(c2w, K, rgb.shape[2], rgb.shape[1]), depth
 
     def objects(self, i: int) -> list[str]:
@@ -71,3 +75,16 @@ class SceneShards:
     def key(self, i: int) -> str:
         """A name of scene i, of its shard and its row there, which stays when other shards arrive."""
         return self._keys[i]
+
+
+def _scenes(file: Any) -> int:
+    """How many scenes an open shard holds.
+
+    Raises:
+        ValueError: its tensors do not belong together.
+    """
+    shapes = [list(file.get_slice(name).get_shape()) for name in ("rgb", "c2w", "K", "depth")]
+    N, V, H, W, _ = shapes[0]
+    if shapes != [[N, V, H, W, 3], [N, V, 4, 4], [N, V, 3, 3], [N, V, H // 4, W // 4]]:
+        raise ValueError(f"tensors of shapes {shapes} are no scenes")
+    return int(N)

@@ -6,6 +6,8 @@ import io
 import json
 import tarfile
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,8 +20,9 @@ from torch import Tensor
 
 from v3d.cameras import Cameras, orbit
 from v3d.capture.readers import load_views
-from v3d.errors import V3DError
+from v3d.errors import V3DError, in_words
 
+_MOST_PIXELS = 1 << 24
 UNREADABLE = (
     OSError,
     ValueError,
@@ -56,15 +59,71 @@ class Shard(Protocol):
         ...
 
 
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Whatever goes wrong while a damaged file is read becomes one sentence.
+
+    Raises:
+        V3DError: something went wrong.
+    """
+    try:
+        yield
+    except V3DError:
+        raise
+    except Exception as error:  # decoders of broken files fail in every imaginable way
+        raise V3DError(f"{path} is damaged ({in_words(error)}); render it again.") from error
+
+
 def open_shard(path: Path) -> Shard:
     """Open a shard, or the folder of an orbit by its `transforms.json`.
 
     Raises:
-        one of `UNREADABLE`: the file is damaged.
+        V3DError: the file is damaged; so do the methods of what is returned.
     """
-    if path.name == "transforms.json":
-        return FolderShard(path.parent)
-    return TarShard(path) if path.suffix == ".tar" else TensorShard(path)
+    with reading(path):
+        if path.name == "transforms.json":
+            return _Guarded(path, FolderShard(path.parent))
+        return _Guarded(path, TarShard(path) if path.suffix == ".tar" else TensorShard(path))
+
+
+class _Guarded:
+    """A shard whose damage is told in one sentence, wherever it shows."""
+
+    def __init__(self, path: Path, shard: Shard) -> None:
+        self._path, self._shard = path, shard
+        self.ids = shard.ids
+
+    def views(self, row: int) -> Tensor:
+        """All views [V, H, W, 4] of an orbit."""
+        with reading(self._path):
+            return _images(self._shard.views(row), 4)
+
+    def view(self, row: int, k: int) -> Tensor:
+        """View k [H, W, 4] of an orbit, read alone."""
+        with reading(self._path):
+            return _images(self._shard.view(row, k), 3)
+
+    def photo(self, row: int) -> Tensor:
+        """The photo [H, W, 4] of an orbit."""
+        with reading(self._path):
+            return _images(self._shard.photo(row), 3)
+
+    def cameras(self, row: int) -> Cameras:
+        """The cameras of an orbit's views."""
+        with reading(self._path):
+            cameras = self._shard.cameras(row)
+            count = len(cameras.c2w)
+            if cameras.c2w.shape != (count, 4, 4) or cameras.K.shape != (count, 3, 3) or count == 0:
+                raise V3DError(f"{self._path} is damaged: its cameras are no matrices; render it again.")
+            if not bool(torch.isfinite(cameras.c2w).all() and torch.isfinite(cameras.K).all()):
+                raise V3DError(f"{self._path} is damaged: its cameras are not finite; render it again.")
+            return cameras
+
+
+def _images(images: Tensor, dimensions: int) -> Tensor:
+    if images.dtype != torch.uint8 or images.ndim != dimensions or images.shape[-1] != 4:
+        raise ValueError("an image is not made of RGBA bytes")
+    return images
 
 
 def _open_tensors(path: Path) -> Any:
@@ -79,6 +138,9 @@ class TensorShard:
         self._file = _open_tensors(path)
         self.ids: list[str] = json.loads(self._file.metadata()["ids"])
         self._shape = self._file.get_slice("views").get_shape()
+        if len(self._shape) != 5 or type(self.ids) is not list or len(self.ids) != self._shape[0]:
+            raise ValueError(f"{len(self.ids)} names for views of shape {self._shape}")
+        self.ids = [str(name) for name in self.ids]
 
     def views(self, row: int) -> Tensor:
         """All views [V, H, W, 4] of an orbit."""
@@ -165,11 +227,11 @@ class FolderShard:
 
     def view(self, row: int, k: int) -> Tensor:
         """View k [H, W, 4] of an orbit, read alone."""
-        return decode((self._folder / self._frames[k]).read_bytes())
+        return decode(_file_bytes(self._folder / self._frames[k]))
 
     def photo(self, row: int) -> Tensor:
         """The photo [H, W, 4] of an orbit."""
-        return decode((self._folder / "photo.png").read_bytes())
+        return decode(_file_bytes(self._folder / "photo.png"))
 
     @cached_property
     def _cameras(self) -> Cameras:
@@ -180,9 +242,18 @@ class FolderShard:
         return self._cameras
 
 
+def _file_bytes(path: Path) -> bytes:
+    if not path.is_file():  # a device has no end
+        raise ValueError(f"there is no file {path.name}")
+    return path.read_bytes()
+
+
 def decode(data: bytes) -> Tensor:
     """An RGBA image file (straight alpha) -> uint8 [H, W, 4], colour on white, then alpha."""
-    rgba = np.asarray(Image.open(io.BytesIO(data)).convert("RGBA")).astype(np.uint16)
+    with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as image:
+        if image.width * image.height > _MOST_PIXELS:
+            raise ValueError(f"an image of {image.width} x {image.height} pixels is no view of an object")
+        rgba = np.asarray(image.convert("RGBA")).astype(np.uint16)
     alpha = rgba[..., 3:]
     colour = (rgba[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255
     return torch.from_numpy(np.concatenate([colour, alpha], -1).astype(np.uint8))

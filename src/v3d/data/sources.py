@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from v3d.data.corpus import CorpusObject, corpus_ids, load_corpus
 from v3d.errors import V3DError
-from v3d.meshes.files import load_mesh
+from v3d.meshes.files import read_mesh
 from v3d.meshes.folders import find_meshes
 
 PALETTE_SIDE = 64
@@ -41,15 +41,24 @@ class Source:
         Raises:
             V3DError: the file is missing, unreadable or holds no triangles.
         """
+        return self.read()[0]
+
+    def read(self) -> tuple[CorpusObject, tuple[str, ...]]:
+        """Read the object, and what it shows otherwise than its file says.
+
+        Raises:
+            V3DError: the file is missing, unreadable or holds no triangles.
+        """
         if self.row is not None:
-            return next(load_corpus(self.file, [self.row]))
-        mesh = load_mesh(self.file)
-        small = mesh.texture is not None and max(mesh.texture.shape[:2]) <= PALETTE_SIDE
-        return CorpusObject(self.id, mesh, palette=small)
+            return next(load_corpus(self.file, [self.row])), ()
+        found = read_mesh(self.file)
+        texture = found.mesh.texture
+        small = texture is not None and max(texture.shape[:2]) <= PALETTE_SIDE
+        return CorpusObject(self.id, found.mesh, palette=small), found.notes
 
 
 def find_sources(paths: Sequence[Path], *, index: Path | None = None, split: str = "all") -> list[Source]:
-    """All objects under `paths`, in order.
+    """All objects under `paths`, in order, each with a name of its own.
 
     A manifest is a JSON list of objects with `file` (relative to it) and optionally `id`, `split` and
     `licence`.
@@ -78,7 +87,12 @@ def find_sources(paths: Sequence[Path], *, index: Path | None = None, split: str
             ]
         elif path.exists():
             found += [
-                _described(mesh.id, mesh.path, {"license": mesh.licence} | listed.get(mesh.id, {}))
+                _described(
+                    mesh.id,
+                    mesh.path,
+                    {"license": mesh.licence}
+                    | listed.get(mesh.id, listed.get(mesh.id.removesuffix(mesh.path.suffix), {})),
+                )
                 for mesh in find_meshes(path)
             ]
         else:
@@ -90,12 +104,25 @@ def find_sources(paths: Sequence[Path], *, index: Path | None = None, split: str
             f"No object was found in {', '.join(map(str, paths))}"
             + ("." if split == "all" else f" (split {split!r}).")
         )
-    twice = [name for name, count in Counter(source.id for source in found).items() if count > 1]
-    if twice:
-        raise V3DError(
-            f"Two objects are called {twice[0]}; rename one, or list them with `id` in a manifest."
-        )
-    return found
+    return _unique(found)
+
+
+def _unique(found: list[Source]) -> list[Source]:
+    """Loose mesh files of one name, in several folders, are called after their folders too."""
+    count = Counter(source.id for source in found)
+    named = [
+        replace(source, id=f"{source.file.resolve().parent.name}/{source.file.name}")
+        if count[source.id] > 1 and source.id == source.file.stem
+        else source
+        for source in found
+    ]
+    count = Counter(source.id for source in named)
+    for source, name in zip(found, named, strict=True):
+        if count[name.id] > 1:
+            raise V3DError(
+                f"Two objects are called {source.id}; rename one, or list them with `id` in a manifest."
+            )
+    return named
 
 
 def _described(name: str, file: Path, entry: dict[str, Any], row: int | None = None) -> Source:
@@ -110,9 +137,16 @@ def _name(entry: dict[str, Any]) -> str:
 
 def _read_list(path: Path) -> list[dict[str, Any]]:
     try:
-        entries = list(json.loads(path.read_text(encoding="utf-8")))
-        for entry in entries:
-            _name(entry)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise V3DError(f"{path} is not a manifest: a JSON list of objects with `id` or `file`.") from error
-    return entries
+        entries = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError):
+        entries = None
+    fits = isinstance(entries, list) and all(
+        isinstance(entry, dict)
+        and ("id" in entry or "file" in entry)
+        and isinstance(entry.get("file", ""), str)
+        and isinstance(entry.get("id", ""), str | int)
+        for entry in entries
+    )
+    if not fits:
+        raise V3DError(f"{path} is not a manifest: a JSON list of objects with `id` or `file`.")
+    return list(entries)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from v3d.callbacks import OnStep
 from v3d.cameras import ORBIT_VIEWS, orbit
-from v3d.capture.matting import soft_alpha
+from v3d.capture.plain import soft_alpha
 from v3d.compositing import over_white, resize_rgba
 from v3d.diffusion import edm
 from v3d.diffusion.conditions import (

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import torch
+
 from v3d.cameras import Cameras
 from v3d.evaluation.assets import image_scores
 from v3d.evaluation.protocol import RECONSTRUCTION
 from v3d.evaluation.report import report_one
 from v3d.evaluation.settings import EvaluateAsset
-from v3d.meshes.files import load_mesh
+from v3d.meshes.files import read_mesh
 from v3d.meshes.mesh import Mesh
 from v3d.meshes.rendering import render
 from v3d.views import Views
@@ -23,7 +25,9 @@ def run(command: EvaluateAsset) -> dict[str, Any]:
         V3DError: a file is missing or no mesh.
     """
     protocol = replace(RECONSTRUCTION, size=command.size or RECONSTRUCTION.size)
-    mesh, truth = load_mesh(command.mesh), load_mesh(command.truth)
+    read, true = read_mesh(command.mesh), read_mesh(command.truth)
+    shift = torch.tensor(read.origin, dtype=torch.float64) - torch.tensor(true.origin, dtype=torch.float64)
+    mesh, truth = replace(read.mesh, vertices=(read.mesh.vertices + shift).float()), true.mesh
     if command.alignment == "ball":
         mesh, truth = protocol.place(mesh), protocol.place(truth)
     scores: dict[str, dict[str, float]] = {"true mesh": {}, "mesh": {}}

@@ -162,7 +162,7 @@ def load_scenes(paths: Sequence[Path], ids: Sequence[str], protocol: SceneProtoc
                     warnings.warn(note, stacklevel=2)
                 photos = [capture.photos[i] for i in _evenly(len(capture.photos), protocol.views)]
                 views = square(read_scene_views(photos, max_size=4 * protocol.size))
-                views = Views(views.rgb, views.alpha, normalise(views.cameras)[0])
+                views = Views(views.rgb, views.alpha, normalise(views.cameras)[0].to_float32())
             if views.cameras.width != protocol.size:
                 views = views.resized(protocol.size, protocol.size)
             yield TestScene(name, views, real=shards is None)

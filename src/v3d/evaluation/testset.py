@@ -112,7 +112,9 @@ def _is_scan(entry: dict[str, Any]) -> bool:
 
 def _read_manifest(path: Path) -> dict[str, dict[str, Any]]:
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
+        entries = json.loads(path.read_text(encoding="utf-8-sig"))
+        if not all(isinstance(e, dict) and isinstance(e.get("file", ""), str) for e in entries):
+            raise TypeError("an entry is no object, or its file no name")
         return {str(e["id"] if "id" in e else Path(e["file"]).stem): e for e in entries}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise V3DError(f"{path} is not a manifest: a JSON list of objects with `id` or `file`.") from error

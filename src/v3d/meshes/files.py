@@ -10,6 +10,8 @@ V3D's world is z up with the object's front towards +x (see `v3d.cameras`). File
 
 from __future__ import annotations
 
+import logging
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,32 +21,76 @@ from torch import Tensor
 from v3d.errors import V3DError
 from v3d.meshes.folders import SCANNED_OBJ, is_scanned_object
 from v3d.meshes.mesh import Mesh
+from v3d.meshes.reading.read import read_file
+
+_FAR = 1000.0
+"""Sizes of a mesh; one that stands farther from the origin is moved there: float32 would bend its shape."""
+
+log = logging.getLogger(__name__)
 
 
-def load_mesh(path: str | Path) -> Mesh:
+@dataclass(frozen=True)
+class MeshImport:
+    """A mesh file, read.
+
+    Attributes:
+        mesh: in V3D's world.
+        origin: where the mesh's origin is in the file, in world axes: (0, 0, 0), unless the mesh stands more
+            than a thousand times its size from there (in map coordinates, say); then it was moved, in double
+            precision.
+        notes: what is shown otherwise than the file says, a clause each, such as "the texture wood.png is
+            missing".
+    """
+
+    mesh: Mesh
+    origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    notes: tuple[str, ...] = ()
+
+
+def read_mesh(path: str | Path) -> MeshImport:
     """Read a GLB, glTF, OBJ, PLY or STL file, or the folder of a scanned object, as one mesh in V3D's world.
 
     The scene graph is baked into the vertices. One texture is kept as it is; several textures, plain
-    materials and vertex or face colours become one atlas. Without any colour, `texture` is None.
+    materials, vertex or face colours, and all that multiplies or adds to them become one texture. What is
+    cut out by a transparent texture is cut out of the geometry. Without any colour, `texture` is None.
 
     Raises:
-        V3DError: the file is missing, unreadable or holds no triangles.
+        V3DError: the file is missing, unreadable or holds no triangles with an area.
     """
-    from v3d.meshes.importing import import_mesh  # trimesh takes half a second to import
-
     path = Path(path)
     scanned = is_scanned_object(path)
-    vertices, faces, uv, texture = import_mesh(path / SCANNED_OBJ if scanned else path)
+    found = read_file(path / SCANNED_OBJ if scanned else path)
+    vertices, notes = found.vertices, found.notes
     if scanned:
         vertices = vertices[:, [1, 0, 2]] * (-1, 1, 1)
     elif path.suffix.lower() in {".glb", ".gltf", ".obj"}:
         vertices = vertices[:, [2, 0, 1]]
-    return Mesh(
+    low, high = vertices.min(0), vertices.max(0)
+    origin = np.zeros(3)
+    if np.abs(vertices).max() > _FAR * float((high - low).max()):
+        origin = (low + high) / 2
+        vertices = vertices - origin
+        x, y, z = origin
+        notes = (*notes, f"it stands far from the origin and was moved by {-x:.6g}, {-y:.6g}, {-z:.6g}")
+    mesh = Mesh(
         torch.from_numpy(np.ascontiguousarray(vertices, dtype=np.float32)),
-        torch.from_numpy(np.ascontiguousarray(faces, dtype=np.int64)),
-        None if uv is None else torch.from_numpy(np.ascontiguousarray(uv, dtype=np.float32)),
-        None if texture is None else torch.from_numpy(texture.astype(np.float32) / 255),
+        torch.from_numpy(np.ascontiguousarray(found.faces, dtype=np.int64)),
+        None if found.uv is None else torch.from_numpy(np.ascontiguousarray(found.uv, dtype=np.float32)),
+        None if found.texture is None else torch.from_numpy(found.texture.astype(np.float32) / 255),
     )
+    return MeshImport(mesh, (float(origin[0]), float(origin[1]), float(origin[2])), notes)
+
+
+def load_mesh(path: str | Path) -> Mesh:
+    """The mesh that `read_mesh` reads; its notes go to the log.
+
+    Raises:
+        V3DError: the file is missing, unreadable or holds no triangles with an area.
+    """
+    read = read_mesh(path)
+    for note in read.notes:
+        log.warning("%s: %s", Path(path).name, note)
+    return read.mesh
 
 
 def to_file_axes(points: Tensor) -> np.ndarray:

@@ -9,8 +9,10 @@ A scanned object (Downs et al. 2022, arXiv 2204.11918; any Gazebo model that is 
 
 from __future__ import annotations
 
+import os
 import re
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 FORMATS = (".glb", ".gltf", ".obj", ".ply", ".stl")
@@ -27,7 +29,8 @@ class MeshFile:
     """A mesh that `v3d.meshes.files.load_mesh` reads.
 
     Attributes:
-        id: the file's place in the folder, without suffix; a scanned object's category/name.
+        id: the file's place in the folder, without suffix unless several files share the rest; a scanned
+            object's category/name.
         path: the file, or the folder of a scanned object.
         licence: as the object's metadata say, "" where nothing does.
         real_scan: a scan of a real thing.
@@ -41,12 +44,21 @@ class MeshFile:
 
 def find_meshes(path: Path) -> list[MeshFile]:
     """All meshes in a folder and in the folders in it, sorted by place; or the one mesh that `path` is."""
-    return _find(path, path) if path.is_dir() else [MeshFile(path.stem, path)]
+    if not path.is_dir():
+        return [MeshFile(path.stem, path)]
+    found = _find(path, path)
+    count = Counter(mesh.id for mesh in found)
+    # An asset pack has the same thing as chair.glb, chair.obj and chair.stl.
+    return [
+        mesh if count[mesh.id] == 1 else replace(mesh, id=mesh.path.relative_to(path).as_posix())
+        for mesh in found
+    ]
 
 
 def is_scanned_object(folder: Path) -> bool:
     """Whether this is the folder of one scanned object."""
-    return (folder / SCANNED_OBJ).is_file() and (folder / SCANNED_TEXTURES).is_dir()
+    # os.path, unlike pathlib, says False to names that no disk can have.
+    return os.path.isfile(folder / SCANNED_OBJ) and os.path.isdir(folder / SCANNED_TEXTURES)
 
 
 def _find(folder: Path, root: Path) -> list[MeshFile]:

@@ -12,11 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from v3d.callbacks import OnStep
+from v3d.cameras import ORBIT_FOV
 from v3d.capture.orbit_law import OrbitLaw, orbit_law, parse_grid
+from v3d.capture.photo_files import SUFFIXES
 from v3d.capture.pictures import read_pictures
 from v3d.compositing import over_white, resize_rgba
 from v3d.errors import V3DError
 from v3d.framing import pad_square
+from v3d.objects.orbit_video import views_of_video
 from v3d.settings import OrbitSettings
 from v3d.surface.alignment import SIDE, align_outlines
 from v3d.views import Views
@@ -37,13 +40,11 @@ class PosedPictures:
     """Pictures with cameras.
 
     Attributes:
-        views: in the world of the orbit, the first picture's law at its azimuth.
-        law: what posed them, with what was found.
+        views: in the world of the orbit.
         notes: what was guessed or does not fit, one sentence each.
     """
 
     views: Views
-    law: OrbitLaw
     notes: tuple[str, ...]
 
 
@@ -60,10 +61,35 @@ def views_around(
     Raises:
         V3DError: the pictures cannot be read, or are not those that the settings describe.
     """
+    path = Path(path)
     known = settings.law is not None or bool(settings.azimuths)
     law = orbit_law(settings) if known else None
-    images = read_pictures(Path(path), law, parse_grid(settings.grid), max_size=MAX_VIEW_SIZE)
+    if law is None and not path.is_dir() and path.suffix.lower() not in SUFFIXES:
+        return _of_video(path, settings, on_step)
+    images = read_pictures(path, law, parse_grid(settings.grid), max_size=MAX_VIEW_SIZE)
     return pose_pictures(images, law or orbit_law(settings, len(images)), on_step=on_step)
+
+
+def _of_video(path: Path, settings: OrbitSettings, on_step: OnStep | None) -> PosedPictures:
+    """A video's frames with cameras, see `v3d.objects.orbit_video`.
+
+    Raises:
+        V3DError: the video cannot be read or shows no object, or its elevation is not one number.
+    """
+    if len(settings.elevation) > 1:
+        raise V3DError("A video has one elevation; give --elevation one number.")
+    if settings.fov is not None and not 10 <= settings.fov <= 150:
+        raise V3DError(f"A field of view of {settings.fov:g} degrees is none of a video; give 10 to 150.")
+    found = views_of_video(
+        path,
+        max_size=MAX_VIEW_SIZE,
+        elevation=settings.elevation[0] if settings.elevation else None,
+        fov=ORBIT_FOV if settings.fov is None else settings.fov,
+        clockwise=None if settings.direction == "auto" else settings.direction == "clockwise",
+        poses=settings.poses,
+        on_step=on_step,
+    )
+    return PosedPictures(found.views, found.notes)
 
 
 def pose_pictures(
@@ -101,7 +127,7 @@ def pose_pictures(
             f"The pictures' outlines do not fit one object (they miss each other by {aligned.gap:.1%} of the "
             "image); check their order, the elevation and the field of view.",
         )
-    return PosedPictures(replace(views, cameras=aligned.cameras), law, notes)
+    return PosedPictures(replace(views, cameras=aligned.cameras), notes)
 
 
 def _complete(stack: Tensor, law: OrbitLaw, on_step: OnStep | None) -> tuple[OrbitLaw, tuple[str, ...]]:

@@ -124,10 +124,9 @@ def splats_of_mesh(
     size = preset.view_size
     photos = {v: photo for v, photo in registered_photos(inputs).items() if photo is not None}
     rendered = [v for v in range(len(inputs.views)) if v not in photos]
-    around = inputs.views.cameras[rendered].resized(size, size)
-    views = rendered_views(mesh, cat_cameras([around, above_and_below(size)]))
-    start = splats_on(mesh, views, preset.gaussians, seed=seed)
-    targets = [views, *(photo.reduced(size) for photo in photos.values())]
+    views = renders_around(mesh, inputs.views.cameras[rendered], size)
+    start = splats_on(mesh, views[-1], preset.gaussians, seed=seed)
+    targets = [*views, *(photo.reduced(size) for photo in photos.values())]
     fitted = fit(targets, start.to(device), preset.splats, on_step=on_step, seed=seed)  # they agree
     return fitted.to("cpu")
 
@@ -201,6 +200,26 @@ def textured(
     if preset.refine is not None:
         mesh = refine_texture(mesh, views, preset.refine, photos=photos, on_step=on_step)
     return mesh.to("cpu")
+
+
+def renders_around(mesh: Mesh, cameras: Cameras, size: int) -> list[Views]:
+    """The unlit mesh as the cameras see it, then as others do from above and below.
+
+    Args:
+        mesh: with its texture.
+        cameras: V, of images of any one shape; the renders have it too.
+        size: longer side of the renders in pixels.
+
+    Returns:
+        One batch of all views where the cameras' images are square; otherwise the views of the cameras, and
+        those from above and below.
+    """
+    scale = size / max(cameras.width, cameras.height)
+    around = cameras.resized(round(cameras.width * scale), round(cameras.height * scale))
+    others = above_and_below(size)
+    if around.width == around.height:
+        return [rendered_views(mesh, cat_cameras([around, others]))]
+    return [rendered_views(mesh, around), rendered_views(mesh, others)]
 
 
 def rendered_views(mesh: Mesh, cameras: Cameras) -> Views:

@@ -36,7 +36,7 @@ from v3d.objects.stages import (
 )
 from v3d.run import RunFolder, other_than, run_name
 from v3d.runtime import pick_device, tune_malloc
-from v3d.settings import GenerateSettings, OrbitSettings, ReconstructSettings
+from v3d.settings import GenerateSettings, OrbitSettings, ReconstructSettings, Up
 from v3d.splats.gaussians import Splats
 from v3d.views import Views
 
@@ -66,6 +66,7 @@ def generate(
     settings: GenerateSettings | None = None,
     *,
     name: str | None = None,
+    masks: str | Path | Mapping[float, str | Path] | None = None,
     force: bool = False,
     on_progress: OnProgress | None = None,
 ) -> Asset:
@@ -78,6 +79,8 @@ def generate(
         out: the folder that gets the run's folder.
         settings: those of `GenerateSettings()` where none are given.
         name: of the run's folder, in place of the front photo's.
+        masks: images that say where the object is, by the azimuth of their photo, or that of the front alone;
+            photos without one are cut out. The `cutout.png` of an earlier run will do, as it is or corrected.
         force: compute finished stages anew.
         on_progress: called as the stages go on, see `v3d.callbacks.OnProgress`.
 
@@ -87,12 +90,15 @@ def generate(
     settings = settings or GenerateSettings()
     sides = _sides(photos, settings.elevation)
     front = sides[0.0]
+    given = _masks(masks, sides)
     device = pick_device(settings.device)
     tune_malloc()
     folder = other_than(front.parent, Path(out) / (name or front.stem))
     generator = load_generator(settings.model, device)  # before anything is written: the name may be wrong
     run = RunFolder(folder, settings, force=force, on_progress=on_progress)
-    framed, key = photo_stage(run, sides, elevation=settings.elevation, recentre=settings.recentre)
+    framed, key = photo_stage(
+        run, sides, masks=given, elevation=settings.elevation, recentre=settings.recentre
+    )
     views, views_key = generate_stage(run, generator, framed, key, settings)
     inputs = BuildInputs(views, framed.among(views.cameras), generator.agrees_in_colour)
     return _build(run, inputs, views_key, settings, device)
@@ -111,6 +117,22 @@ def _sides(photos: str | Path | Mapping[float, str | Path], elevation: float) ->
     return {azimuth: sides[azimuth] for azimuth in azimuths}
 
 
+def _masks(
+    masks: str | Path | Mapping[float, str | Path] | None, sides: Mapping[float, Path]
+) -> dict[float, Path]:
+    """Azimuth in [0, 360) -> mask.
+
+    Raises:
+        V3DError: a file is missing, or its photo is.
+    """
+    given = {} if masks is None else {0.0: masks} if isinstance(masks, (str, Path)) else masks
+    found = {float(azimuth) % 360: existing(path) for azimuth, path in given.items()}
+    for azimuth, path in found.items():
+        if azimuth not in sides:
+            raise V3DError(f"The mask {path.name} is for a photo at {azimuth:g} degrees, but there is none.")
+    return found
+
+
 def reconstruct(
     views: str | Path | Views,
     out: str | Path,
@@ -118,13 +140,15 @@ def reconstruct(
     *,
     orbit: OrbitSettings | None = None,
     photo: str | Path | None = None,
+    up: Up = "auto",
     force: bool = False,
     on_progress: OnProgress | None = None,
 ) -> Asset:
     """Make an asset from posed views, in the folder `out/<name of the views' folder>`.
 
     The asset stands in the world of the orbit. Where the views came in another world, the `placement` in
-    `report["stages"]["views"]` says how its points x were moved there: scale * (x - centre).
+    `report["stages"]["views"]` says how its points x came there: matrix @ (x, 1), where the matrix
+    is a turn, a scale and a shift.
 
     Args:
         views: a capture in any format that `v3d.capture.readers` knows, or views in memory (their run's
@@ -134,6 +158,7 @@ def reconstruct(
         settings: those of `ReconstructSettings()` where none are given.
         orbit: `views` are pictures around the object; says what is known of their cameras.
         photo: a sharper photo of view 0, for the texture; the shape fills this view's silhouette.
+        up: the axis of the views' world that is up; auto finds it from the cameras.
         force: compute finished stages anew.
         on_progress: called as the stages go on, see `v3d.callbacks.OnProgress`.
 
@@ -144,14 +169,15 @@ def reconstruct(
     photo = None if photo is None else existing(photo)
     device = pick_device(settings.device)
     tune_malloc()
-    notes: tuple[str, ...] = ()
+    notes: list[str] = []
     if isinstance(views, Views):
         folder, posed = Path(out), views
     else:
         folder = other_than(Path(views), Path(out) / run_name(Path(views)))
         if orbit is not None:
             pictures = views_around(views, orbit)
-            posed, notes = pictures.views, pictures.notes
+            posed = pictures.views
+            notes.extend(pictures.notes)
         else:
             if Path(views).is_file() and Path(views).suffix.lower() != ".json":
                 raise V3DError(
@@ -159,10 +185,11 @@ def reconstruct(
                     "or give a folder of posed photos."
                 )
             capture = find_photos(views)
-            notes, posed = capture.notes, read_object_views(capture.photos, max_size=MAX_VIEW_SIZE)
+            notes.extend(capture.notes)
+            posed = read_object_views(capture.photos, max_size=MAX_VIEW_SIZE, warn=notes.append)
     run = RunFolder(folder, settings, warnings=notes, force=force, on_progress=on_progress)
     photos = {} if photo is None else {0: photo_stage(run, {0.0: photo})[0].images[0]}
-    placed, key = views_stage(run, posed)
+    placed, key = views_stage(run, posed, up)
     return _build(run, BuildInputs(placed, photos), key, settings, device)
 
 

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from v3d.callbacks import OnStep
+from v3d.capture.agreement import cut_out_agreeing
 from v3d.capture.images import read_image
 from v3d.capture.matting import method_key
 from v3d.capture.photo import load_photo
@@ -32,10 +33,10 @@ from v3d.networks.perceptual import Perceptual
 from v3d.objects import build
 from v3d.objects.build import BuildInputs
 from v3d.objects.presets import Preset
-from v3d.placement import place
+from v3d.placement import place, single_precision, up_sentence
 from v3d.preview import contact_sheet, textured, turntable
 from v3d.run import RunFolder, Stage, file_digest, save_tensors
-from v3d.settings import GenerateSettings
+from v3d.settings import GenerateSettings, Up
 from v3d.splats.files.ply import load_ply, save_ply
 from v3d.splats.files.splat import save_splat
 from v3d.splats.gaussians import Splats
@@ -54,6 +55,7 @@ def photo_stage(
     run: RunFolder,
     paths: Mapping[float, Path],
     *,
+    masks: Mapping[float, Path] | None = None,
     elevation: float = 0.0,
     recentre: bool = True,
 ) -> tuple[OrbitPhotos, str]:
@@ -62,50 +64,55 @@ def photo_stage(
     Args:
         run: its folder.
         paths: azimuth of a photo -> its file; the front, 0, comes first.
+        masks: azimuth of a photo -> a file that says where its object is; for some photos or none.
         elevation: that the photos were taken from, degrees.
         recentre: frame the photos; otherwise they keep the framing of their files, and so their scale.
     """
+    masks = masks or {}
     azimuths = tuple(paths)
     names = [_photo_name(azimuth) for azimuth in azimuths]
+    cutouts = [_photo_name(azimuth, "cutout") for azimuth in azimuths]
 
-    def compute(stage: Stage) -> tuple[Tensor, ...]:
+    def compute(stage: Stage) -> list[tuple[Tensor, Tensor]]:
         photos = []
         for i, (azimuth, path) in enumerate(paths.items()):
-            photos.append(load_photo(path, recentre=recentre))
+            photos.append(load_photo(path, mask=masks.get(azimuth), recentre=recentre))
             stage.facts.setdefault("foreground", {})[_photo_name(azimuth)] = photos[-1].foreground
             stage.warnings.extend(photos[-1].warnings)
             stage.step(i + 1, len(paths) + 1)
         images = tuple(photo.rgba for photo in photos)
-        if not recentre or len(images) == 1:
-            return images
-        registered = register_photos(images, azimuths, elevation=elevation)
-        stage.warnings.extend(registered.notes)
-        return registered.photos
+        if recentre and len(images) > 1:
+            registered = register_photos(images, azimuths, elevation=elevation)
+            stage.warnings.extend(registered.notes)
+            images = registered.photos
+        return [(image, photo.cutout) for image, photo in zip(images, photos, strict=True)]
 
-    def save(images: tuple[Tensor, ...]) -> None:
-        for name, image in zip(names, images, strict=True):
-            with atomic(run / name) as temporary:
-                Image.fromarray((image * 255).round().to(torch.uint8).numpy()).save(temporary)
+    def save(images: list[tuple[Tensor, Tensor]]) -> None:
+        for pair in zip(zip(names, cutouts, strict=True), images, strict=True):
+            for name, image in zip(*pair, strict=True):
+                with atomic(run / name) as temporary:
+                    Image.fromarray((image * 255).round().to(torch.uint8).numpy()).save(temporary)
 
     def load() -> OrbitPhotos:
         images = tuple(torch.from_numpy(read_image(run / name)[0]) for name in names)
         return OrbitPhotos(images, azimuths, elevation)
 
     digests = [file_digest(path) for path in paths.values()]
+    given = [(azimuth, file_digest(path)) for azimuth, path in sorted(masks.items())]
     return run.stage(
         "photo",
-        version=2,
-        inputs=[digests, azimuths, elevation, recentre, method_key()],
-        files=names,
+        version=3,
+        inputs=[digests, given, azimuths, elevation, recentre, method_key()],
+        files=[*names, *cutouts],
         compute=compute,
         save=save,
         load=load,
     )
 
 
-def _photo_name(azimuth: float) -> str:
-    """The file of a framed photo: photo.png is the front."""
-    return "photo.png" if azimuth == 0 else f"photo_{azimuth:g}.png"
+def _photo_name(azimuth: float, kind: str = "photo") -> str:
+    """The file of a framed photo, or of another `kind`: photo.png is the front."""
+    return f"{kind}.png" if azimuth == 0 else f"{kind}_{azimuth:g}.png"
 
 
 def generate_stage(
@@ -129,18 +136,31 @@ def generate_stage(
     )
 
 
-def views_stage(run: RunFolder, views: Views) -> tuple[Views, str]:
-    """Given views, brought to the world of the orbit (see `v3d.placement`)."""
+def views_stage(run: RunFolder, views: Views, up: Up = "auto") -> tuple[Views, str]:
+    """Given views, in whose world `up` is up, brought to the world of the orbit (see `v3d.placement`).
+
+    Views that are opaque everywhere are cut out where they agree (`v3d.capture.agreement`).
+    """
+
+    opaque = len(views) > 1 and bool((views.alpha == 1).all())
 
     def compute(stage: Stage) -> Views:
-        cameras, placement = place(views.cameras)
-        stage.facts["placement"] = {"scale": placement.scale, "centre": placement.centre}
-        return Views(views.rgb, views.alpha, cameras)
+        given = views
+        if opaque:
+            given, notes = cut_out_agreeing(views, on_step=stage.step)
+            stage.warnings.extend(notes)
+        cameras, placement = place(views.cameras, up=up)
+        stage.facts["placement"] = placement.to_json()
+        if up == "auto" and placement.turns:
+            stage.warn(up_sentence(placement))
+        if len(views) == 1:
+            stage.warn("One view alone shows no depth: the shape is a flat cone; give views of other sides.")
+        return Views(given.rgb, given.alpha, single_precision(cameras))
 
     return run.stage(
         "views",
-        version=2,
-        inputs=[views.rgb, views.alpha, views.cameras],
+        version=4,
+        inputs=[views.rgb, views.alpha, views.cameras, up, method_key() if opaque else None],
         files=["views", "transforms.json"],
         compute=compute,
         save=lambda placed: save_views(placed, run.path),

@@ -6,81 +6,81 @@ axes, origin and unit of the capture, except for a turn around z, and for what o
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from v3d.cameras import Cameras
-from v3d.placement import nearest_to_axes, up_direction
+from v3d.placement import Similarity, check_finite, nearest_to_axes, turn_to_z, up_vector
+from v3d.settings import Up
 
 RADIUS = 1.5
 _IN_FRONT = 0.9  # share of cameras that have the common point before them
+_CLEARLY = 1e-2  # mean squared sine: axes that spread over more than ~6 degrees to either side meet somewhere
+_OUTWARD = 0.5  # length of the mean viewing direction, below which cameras look in all directions
 
 
-@dataclass(frozen=True)
-class Normalisation:
-    """The similarity from a capture's own world to the normalised one.
-
-    Attributes:
-        matrix: [4, 4] float64, a rotation times `scale` and a shift: `normalised = matrix @ own`.
-    """
-
-    matrix: Tensor
-
-    @property
-    def scale(self) -> float:
-        """Length of one of the capture's units in the normalised world."""
-        return math.pow(float(torch.linalg.det(self.matrix[:3, :3])), 1 / 3)
-
-    def apply(self, cameras: Cameras) -> Cameras:
-        """Cameras of the capture's own world in the normalised world."""
-        c2w = self.matrix.to(cameras.c2w.device) @ cameras.c2w.double()
-        c2w[:, :3, :3] /= self.scale
-        return Cameras(c2w.to(cameras.c2w.dtype), cameras.K, cameras.width, cameras.height)
-
-    def to_json(self) -> dict[str, Any]:
-        """Matrix and scale as plain numbers, for `report.json`."""
-        return {"matrix": self.matrix.tolist(), "scale": self.scale}
-
-
-def normalise(cameras: Cameras) -> tuple[Cameras, Normalisation]:
+def normalise(cameras: Cameras, *, up: Up = "auto", depth: float | None = None) -> tuple[Cameras, Similarity]:
     """Bring cameras into the normalised world of a scene.
 
-    - Up: the cameras' common up becomes +z by the smallest turn; no turn where they already stand upright in
-      a z-up world. See `up_direction`.
-    - Centre: see `focus`; the mean camera position where they look at nothing in common.
-    - Scale: the farthest camera stands at 1.5. If all cameras stand in the centre, their unit is kept.
+    - Up: the axis that is given, else the cameras' common up, becomes +z by the smallest turn; no turn where
+      they already stand upright in a z-up world. See `v3d.placement.up_direction`.
+    - Centre: where the optical axes meet. Where they do not, or hardly, and `depth` is known, the point at
+      that depth ahead of the mean camera. Otherwise, or where cameras look in all directions, their mean
+      position.
+    - Scale: the farthest camera stands at 1.5, or, of outward-looking ones, what they see. If all cameras
+      stand in the centre, their unit is kept.
 
-    One camera alone has the origin 1.5 of the capture's units ahead.
+    One camera alone has the origin at `depth`, or 1.5 of the capture's units, ahead.
+
+    Args:
+        cameras: float64 where they may be far from their origin.
+        up: the axis of the capture's world that is up.
+        depth: camera z of what the photos show, in the capture's units (`v3d.scene.depth`); it is used
+            only where `meet_clearly` is false.
 
     Returns:
-        The cameras in the normalised world, and the way to it.
+        The cameras in the normalised world, in the precision of the given ones, and the way to it.
+
+    Raises:
+        V3DError: a number of a camera is not finite, or float32 cannot hold it.
     """
+    check_finite(cameras)
     c2w = cameras.c2w.double().cpu()
-    R = _turn_to_z(up_direction(cameras))
-    centre = _meeting_point(cameras)
-    if centre is None:
-        centre = focus(cameras) if len(cameras) == 1 else c2w[:, :3, 3].mean(0)
-    farthest = float((c2w[:, :3, 3] - centre).norm(dim=-1).max())
+    positions = c2w[:, :3, 3]
+    mean = positions.mean(0)
+    centre = _meeting_point(cameras, clearly=depth is not None)
+    reach = 0.0
+    if centre is None and (depth is not None or len(cameras) == 1):
+        ahead = c2w[:, :3, 2].mean(0)
+        outward = float(ahead.norm()) < _OUTWARD
+        reach = RADIUS if depth is None else depth
+        centre = mean if outward else mean + ahead / ahead.norm() * reach
+    centre = mean if centre is None else centre
+    farthest = max(float((positions - centre).norm(dim=-1).max()), reach if depth is not None else 0.0)
     scale = RADIUS / farthest if farthest > 1e-9 * (1 + float(centre.norm())) else 1.0
-    matrix = torch.eye(4, dtype=torch.float64)
-    matrix[:3, :3] = scale * R
-    matrix[:3, 3] = -scale * (R @ centre)
-    normalisation = Normalisation(matrix)
-    return normalisation.apply(cameras), normalisation
+    similarity = Similarity.of(scale, turn_to_z(up_vector(cameras, up)), centre)
+    return similarity.apply(cameras), similarity
+
+
+def meet_clearly(cameras: Cameras) -> bool:
+    """Whether the cameras' axes meet in front of them, and so say how far away the scene is."""
+    return _meeting_point(cameras, clearly=True) is not None
 
 
 def focus(cameras: Cameras) -> Tensor:
     """The point [3] float64 that the cameras look at.
 
-    The point nearest to all optical axes if at least nine of ten cameras have it in front of them. Otherwise
-    (parallel or outward views, a single camera) the point ahead of the mean camera by the distance of the
+    The point nearest to all optical axes if at least nine of ten cameras have it in front of them. Where the
+    axes hardly spread, the origin, if all cameras see it: that of the normalised world lies in the scene.
+    Otherwise (outward views, a single camera) the point ahead of the mean camera by the distance of the
     farthest camera from their mean, or by 1.5 where they stand in one place.
     """
-    point = _meeting_point(cameras)
+    point = _meeting_point(cameras, clearly=True)
+    if point is not None:
+        return point
+    if len(cameras) > 1 and _all_see_the_origin(cameras):
+        return torch.zeros(3, dtype=torch.float64)
+    point = _meeting_point(cameras, clearly=False)
     if point is not None:
         return point
     c2w = cameras.c2w.double().cpu()
@@ -92,9 +92,23 @@ def focus(cameras: Cameras) -> Tensor:
     return mean + ahead * (spread if spread > 1e-9 * (1 + float(mean.norm())) else RADIUS)
 
 
-def _meeting_point(cameras: Cameras) -> Tensor | None:
-    """The point nearest to all axes [3], or None where there is none in front of the cameras."""
-    point = nearest_to_axes(cameras) if len(cameras) > 1 else None
+def _all_see_the_origin(cameras: Cameras) -> bool:
+    """Whether the origin lies in every camera's image."""
+    size = cameras.K.new_tensor([cameras.width, cameras.height])
+    pixels, depth = cameras.project(cameras.c2w.new_zeros(1, 3))
+    inside = (pixels > 0) & (pixels < size)
+    return bool((depth > 0).all()) and bool(inside.all())
+
+
+def _meeting_point(cameras: Cameras, *, clearly: bool) -> Tensor | None:
+    """The point nearest to all axes [3], or None where there is none in front of the cameras.
+
+    Args:
+        clearly: not from axes that spread over a few degrees only, which small errors of theirs move far.
+    """
+    if len(cameras) < 2:
+        return None
+    point = nearest_to_axes(cameras, spread=_CLEARLY) if clearly else nearest_to_axes(cameras)
     if point is None:
         return None
     point = point.cpu()
@@ -103,14 +117,3 @@ def _meeting_point(cameras: Cameras) -> Tensor | None:
     spread = float((c2w[:, :3, 3] - c2w[:, :3, 3].mean(0)).norm(dim=-1).max())
     in_front = depth > 1e-6 * spread + 1e-9 * (1 + float(point.norm()))
     return point if float(in_front.double().mean()) >= _IN_FRONT else None
-
-
-def _turn_to_z(up: Tensor) -> Tensor:
-    """The smallest rotation [3, 3] that takes the unit vector `up` to +z."""
-    z = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
-    if float(up[2]) < -1 + 1e-9:  # any half turn around a horizontal axis will do
-        return torch.diag(torch.tensor([1.0, -1.0, -1.0], dtype=torch.float64))
-    v = torch.linalg.cross(up, z)
-    zero = torch.zeros((), dtype=torch.float64)
-    cross = torch.stack([zero, -v[2], v[1], v[2], zero, -v[0], -v[1], v[0], zero]).reshape(3, 3)
-    return torch.eye(3, dtype=torch.float64) + cross + cross @ cross / (1 + up[2])

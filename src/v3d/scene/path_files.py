@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,13 @@ import torch
 from v3d.cameras import OPENCV_OPENGL, Cameras, cat_cameras
 from v3d.capture.lens import Lens
 from v3d.capture.posed import rigid_motion
+from v3d.capture.text_files import read_json
 from v3d.capture.transforms import frame_lens, frame_pose, transforms_frames
 from v3d.errors import V3DError
 
 
 def read_path(file: str | Path) -> Cameras:
-    """The cameras of a path, in the world of the file and with its image size.
+    """The cameras of a path in float64, in the world of the file and with its image size.
 
     nerfstudio's viewer exports paths in its own, normalised world. Where the `dataparser_transforms.json` of
     that training run lies beside the path, this is undone: the path then stands in the world of the COLMAP
@@ -60,7 +60,7 @@ def _viewer_cameras(file: Path, meta: dict[str, Any]) -> Cameras:
             pose = torch.tensor(frame["camera_to_world"], dtype=torch.float64).reshape(4, 4)
             c2w = rigid_motion(pose, f"{file.name}, camera {i}: camera_to_world") @ OPENCV_OPENGL
             out.append(lens.camera(c2w))
-    except (KeyError, TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError, ArithmeticError) as error:
         raise V3DError(f"{file} is not a usable camera path ({error}).") from error
     return _one_size(file, out)
 
@@ -104,12 +104,7 @@ def _one_size(file: Path, cameras: list[Cameras]) -> Cameras:
 
 def _json(file: Path) -> dict[str, Any]:
     """The object that a JSON file holds."""
-    try:
-        meta = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise V3DError(f"The camera path {file} cannot be read ({error.strerror}).") from error
-    except ValueError as error:
-        raise V3DError(f"{file} is not a JSON file ({error}).") from error
+    meta = read_json(file)
     if not isinstance(meta, dict):
         raise V3DError(f"{file} is not a camera path.")
     return meta

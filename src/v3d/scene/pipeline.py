@@ -6,7 +6,7 @@ are kept in the run's folder, see `v3d.run.RunFolder`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,21 +17,23 @@ from torch import Tensor
 
 from v3d.callbacks import OnProgress
 from v3d.cameras import Cameras
-from v3d.capture.posed import PosedPhoto
+from v3d.capture.posed import Capture
 from v3d.capture.readers import find_photos, load_scene_views, read_scene_views
 from v3d.errors import V3DError
 from v3d.files import atomic
+from v3d.placement import Similarity, single_precision, up_sentence
 from v3d.preview import sheet_of_rows
 from v3d.run import RunFolder, Stage, file_digest, other_than, run_name, save_tensors
 from v3d.runtime import pick_device, tune_malloc
 from v3d.scene.clips import ClipModel, generate_path
+from v3d.scene.depth import content_depth
 from v3d.scene.fit import fit_scene
 from v3d.scene.model import SceneModel, SceneViews
-from v3d.scene.normalise import Normalisation, normalise
+from v3d.scene.normalise import meet_clearly, normalise
 from v3d.scene.path_files import read_path
 from v3d.scene.paths import dolly_path, orbit_path, spiral_path, through_path
 from v3d.scene.presets import SCENE_PRESETS, ScenePreset
-from v3d.settings import SceneSettings
+from v3d.settings import SceneSettings, Up
 from v3d.splats.files.ply import load_ply, save_ply
 from v3d.splats.gaussians import Splats
 from v3d.splats.rasterize import splat_renderer
@@ -73,6 +75,7 @@ def generate_scene(
     out: str | Path,
     settings: SceneSettings | None = None,
     *,
+    up: Up = "auto",
     model: ClipModel | None = None,
     force: bool = False,
     on_progress: OnProgress | None = None,
@@ -83,6 +86,7 @@ def generate_scene(
         path: posed photos, in any format that `v3d.capture.readers` knows.
         out: the folder that gets the run's folder.
         settings: defaults of `SceneSettings` where there are none.
+        up: the axis of the photos' world that is up; auto finds it from the cameras.
         model: in place of the one that the settings name, for example one that is already loaded.
         force: compute finished stages anew.
         on_progress: called as the stages go on, see `v3d.callbacks.OnProgress`.
@@ -103,10 +107,11 @@ def generate_scene(
         model = SceneModel.load(settings.model, device)
     folder = other_than(path, Path(out) / run_name(path))
     run = RunFolder(folder, settings, warnings=capture.notes, force=force, on_progress=on_progress)
-    given, key = read_stage(run, capture.photos, preset)
+    given, key = read_stage(run, capture, preset, up)
     if path_file is not None:
         matrix = run.report["stages"]["read"]["normalisation"]["matrix"]
-        route = Normalisation(torch.tensor(matrix, dtype=torch.float64)).apply(path_file)
+        to_normalised = Similarity(torch.tensor(matrix, dtype=torch.float64))
+        route = single_precision(to_normalised.apply(path_file))
     else:  # Gaussians of photos alone are shown from between the photos
         route = PATHS["interpolate" if path_name == "none" else path_name](given.cameras, settings.frames)
     generated, depth, keys = None, None, [key]
@@ -120,19 +125,33 @@ def generate_scene(
     return SceneAsset(run.path, given, generated, splats, run.report)
 
 
-def read_stage(run: RunFolder, photos: Sequence[PosedPhoto], preset: ScenePreset) -> tuple[Views, str]:
+def read_stage(run: RunFolder, capture: Capture, preset: ScenePreset, up: Up) -> tuple[Views, str]:
     """The photos as views without lens distortion, in the normalised world."""
+    photos = capture.photos
 
     def compute(stage: Stage) -> Views:
-        views = read_scene_views(photos, max_size=preset.view_size)
-        cameras, normalisation = normalise(views.cameras)
-        stage.facts |= {"photos": len(views), "normalisation": normalisation.to_json()}
-        return Views(views.rgb, views.alpha, cameras)
+        views = read_scene_views(photos, max_size=preset.view_size, warn=stage.warn)
+        depth = None if meet_clearly(views.cameras) else content_depth(views, capture.points)
+        if depth is None and not meet_clearly(views.cameras):
+            stage.warn(
+                "Neither the directions of the cameras nor what the photos share says how far away the scene "
+                "is, so its scale is a guess; photos that look at one thing from several sides tell."
+            )
+        cameras, similarity = normalise(views.cameras, up=up, depth=depth)
+        if up == "auto" and similarity.turns:
+            stage.warn(up_sentence(similarity))
+        stage.facts |= {"photos": len(views), "depth": depth, "normalisation": similarity.to_json()}
+        return Views(views.rgb, views.alpha, single_precision(cameras))
 
     return run.stage(
         "read",
-        version=1,
-        inputs=[[[file_digest(p.file), p.c2w, p.lens] for p in photos], preset.view_size],
+        version=2,
+        inputs=[
+            [[file_digest(p.file), p.c2w, p.lens] for p in photos],
+            preset.view_size,
+            up,
+            capture.points,
+        ],
         files=["given/views", "given/transforms.json"],
         compute=compute,
         save=lambda views: save_views(views, run / "given"),

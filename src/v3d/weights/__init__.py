@@ -7,6 +7,7 @@ from pathlib import Path
 MINI = Path(__file__).parent / "mini"
 MINI_SCENE = Path(__file__).parent / "mini-scene"
 IMAGENET = Path(__file__).parent / "imagenet"
+U2NETP = Path(__file__).parent / "u2netp"
 
 
 def weights_folder(name: str | Path) -> Path:

@@ -1,0 +1,1 @@
+"""Mesh files of other programs, as the arrays of one mesh with one texture."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from v3d.capture.images import existing
-from v3d.capture.sfm import SUFFIXES
+from v3d.capture.photo_files import SUFFIXES
 from v3d.errors import V3DError
 from v3d.serving.options import with_options
 from v3d.settings import GenerateSettings

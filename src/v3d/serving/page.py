@@ -46,7 +46,8 @@ def make_page(desk: Desk, folder: Path) -> gr.Blocks:
         folder: what the page may hand to browsers is linked here, and nothing else.
     """
     page = _Page(desk, folder)
-    with gr.Blocks(title="V3D", analytics_enabled=False, fill_width=True) as blocks:
+    blocks = gr.Blocks(title="V3D", analytics_enabled=False, fill_width=True)
+    with blocks:
         gr.Markdown("# V3D\nPhotos of one object become 3D Gaussians and a textured mesh, on this computer.")
         chosen, seen = gr.BrowserState("", storage_key="v3d-job"), gr.State("")
         with gr.Row(elem_classes="v3d-main"):
@@ -81,14 +82,14 @@ def make_page(desk: Desk, folder: Path) -> gr.Blocks:
         shown = [status, history, mesh, splats, orbit, strip, turntable, sheet, files, seen]
         slots = list(photos.values())
         make.click(
-            page.make, [*slots, quality, seed, faces, texture, elevation], [chosen], api_name=False
-        ).then(page.show, [chosen, seen], shown, api_name=False)
-        cancel.click(page.cancel, [chosen], None, api_name=False)
-        history.input(lambda id: id, [history], [chosen], api_name=False)
-        style.change(lambda s: gr.Model3D(display_mode=s), [style], [mesh], api_name=False)
-        blocks.load(page.load, [chosen], shown, api_name=False)
+            page.make, [*slots, quality, seed, faces, texture, elevation], [chosen], api_visibility="private"
+        ).then(page.show, [chosen, seen], shown, api_visibility="private")
+        cancel.click(page.cancel, [chosen], None, api_visibility="private")
+        history.input(lambda id: id, [history], [chosen], api_visibility="private")
+        style.change(lambda s: gr.Model3D(display_mode=s), [style], [mesh], api_visibility="private")
+        blocks.load(page.load, [chosen], shown, api_visibility="private")
         gr.Timer(REFRESH).tick(
-            page.show, [chosen, seen], shown, api_name=False, show_progress="hidden", queue=False
+            page.show, [chosen, seen], shown, api_visibility="private", show_progress="hidden", queue=False
         )
     return blocks
 

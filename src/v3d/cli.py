@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 
 import tyro
 
+from v3d.commands.app import app
+from v3d.commands.batch import batch
 from v3d.commands.convert import convert
 from v3d.commands.doctor import doctor
 from v3d.commands.evaluate import evaluate
@@ -24,6 +26,8 @@ from v3d.errors import V3DError
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "generate": generate,
+    "batch": batch,
+    "app": app,
     "reconstruct": reconstruct,
     "scene": scene,
     "make-objects": make_objects,
@@ -38,6 +42,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
 EXAMPLES = (
     "v3d generate photo.png -o out",
     "v3d generate front.png --left left.png --back back.png -o out",
+    "v3d batch photos/ -o out",
+    "v3d app",
     "v3d reconstruct FOLDER -o out",
     "v3d scene FOLDER -o out --path orbit",
     "v3d make-objects 100 -o objects",

@@ -65,6 +65,7 @@ def generate(
     out: str | Path,
     settings: GenerateSettings | None = None,
     *,
+    name: str | None = None,
     masks: str | Path | Mapping[float, str | Path] | None = None,
     force: bool = False,
     on_progress: OnProgress | None = None,
@@ -77,6 +78,7 @@ def generate(
             the object's own left side. Any azimuths will do; the front is needed.
         out: the folder that gets the run's folder.
         settings: those of `GenerateSettings()` where none are given.
+        name: of the run's folder, in place of the front photo's.
         masks: images that say where the object is, by the azimuth of their photo, or that of the front alone;
             photos without one are cut out. The `cutout.png` of an earlier run will do, as it is or corrected.
         force: compute finished stages anew.
@@ -91,7 +93,7 @@ def generate(
     given = _masks(masks, sides)
     device = pick_device(settings.device)
     tune_malloc()
-    folder = other_than(front.parent, Path(out) / front.stem)
+    folder = other_than(front.parent, Path(out) / (name or front.stem))
     generator = load_generator(settings.model, device)  # before anything is written: the name may be wrong
     run = RunFolder(folder, settings, force=force, on_progress=on_progress)
     framed, key = photo_stage(
@@ -177,6 +179,11 @@ def reconstruct(
             posed = pictures.views
             notes.extend(pictures.notes)
         else:
+            if Path(views).is_file() and Path(views).suffix.lower() != ".json":
+                raise V3DError(
+                    f"{Path(views).name} has no cameras: add --orbit if its pictures go around the object, "
+                    "or give a folder of posed photos."
+                )
             capture = find_photos(views)
             notes.extend(capture.notes)
             posed = read_object_views(capture.photos, max_size=MAX_VIEW_SIZE, warn=notes.append)

@@ -1,0 +1,55 @@
+"""The whole server: the desk, the runner, the calls, the guard."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from fastapi import FastAPI
+
+from v3d.distribution import own_version
+from v3d.serving import hunyuan, rest
+from v3d.serving.desk import Desk, task_of
+from v3d.serving.guard import Guard, Rules
+from v3d.serving.runner import Limits, Runner
+from v3d.serving.store import JobStore
+from v3d.settings import GenerateSettings
+
+
+def make_server(
+    folder: Path,
+    *,
+    rules: Rules = Rules(),  # noqa: B008 (frozen)
+    limits: Limits = Limits(),  # noqa: B008 (frozen)
+    settings: GenerateSettings = GenerateSettings(),  # noqa: B008 (frozen)
+    workers: int = 1,
+) -> FastAPI:
+    """The application; jobs run while it does.
+
+    Args:
+        folder: of the jobs.
+        rules: who may ask.
+        limits: what is taken.
+        settings: of jobs that do not say otherwise.
+        workers: jobs that run side by side.
+
+    Raises:
+        V3DError: the folder cannot hold jobs.
+    """
+    store = JobStore(folder)
+    runner = Runner(store, task_of, workers=workers, limits=limits)
+
+    @asynccontextmanager
+    async def life(app: FastAPI) -> AsyncIterator[None]:
+        runner.start()
+        yield
+        runner.stop()
+        store.close()
+
+    app = FastAPI(title="V3D", version=own_version() or "0", docs_url=None, redoc_url=None, lifespan=life)
+    app.state.desk = Desk(store, limits, settings)
+    app.include_router(rest.router)
+    app.include_router(hunyuan.router, tags=["Hunyuan3D"])
+    app.add_middleware(Guard, rules=rules)
+    return app

@@ -188,6 +188,9 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1, help="processes of each reader")
     parser.add_argument("--keep", type=Path, default=Path("fuzz-faults"), help="folder of what made faults")
     arguments = parser.parse_args()
+    unknown = [name for name in arguments.readers if name not in (*readers(), "all")]
+    if unknown:
+        parser.error(f"there is no reader {unknown[0]}")
     names = list(readers()) if "all" in arguments.readers else arguments.readers
     faulty = False
     for name in names:

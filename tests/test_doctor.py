@@ -27,6 +27,8 @@ def test_this_machine(tmp_path):
     assert torch.__version__ in finding(diagnosis, "software").uses
     if not torch.cuda.is_available():
         assert "gsplat" not in finding(diagnosis, "splats").uses
+    for model in ("mini model", "mini scenes"):
+        assert finding(diagnosis, model).uses.startswith("ships with V3D")
     for one in diagnosis.machine + diagnosis.choices:
         assert one.state == "ok" or one.advice  # nothing is bad without a way out
 

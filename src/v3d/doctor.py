@@ -60,8 +60,8 @@ def diagnose(folder: Path = Path()) -> Diagnosis:
     return Diagnosis(
         machine,
         (
-            _mini("mini model", MINI),
-            _mini("mini scenes", MINI_SCENE),
+            _mini("mini model", ("pixelnerf", "one_photo", "vae"), MINI),
+            _mini("mini scenes", ("pixelnerf", "dit"), MINI_SCENE),
             _official(),
             _splats(),
             _perceptual(),
@@ -166,8 +166,8 @@ def _disk(folder: Path) -> Finding:
     return Finding("disk", f"{free / 1e9:.0f} GB free here")
 
 
-def _mini(name: str, folder: Path) -> Finding:
-    parts = [folder / part for part in ("config.json", "pixelnerf.safetensors", "dit.safetensors")]
+def _mini(name: str, networks: tuple[str, ...], folder: Path) -> Finding:
+    parts = [folder / "config.json", *(folder / f"{network}.safetensors" for network in networks)]
     if all(part.is_file() for part in parts):
         megabytes = sum(part.stat().st_size for part in parts) / 1e6
         return Finding(name, f"ships with V3D ({megabytes:.0f} MB)")

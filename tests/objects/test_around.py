@@ -115,6 +115,13 @@ def test_a_grid_that_is_not_one_is_one_sentence(
         views_around(path, settings)
 
 
+@pytest.mark.parametrize(("frames", "said"), [(9, "has 9 pictures"), (50, "has 36 pictures or more")])
+def test_a_video_of_another_length_is_one_sentence(frames: int, said: str, tmp_path: Path) -> None:
+    save_video(torch.rand(frames, 32, 32, 3), tmp_path / "orbit.mp4")
+    with pytest.raises(V3DError, match=f"{said} where the law of their cameras has 18"):
+        views_around(tmp_path / "orbit.mp4", OrbitSettings(law="v3d"))
+
+
 def test_a_missing_side_is_named(tmp_path: Path) -> None:
     write("wonder3d", tmp_path)
     (tmp_path / "rgb_000_left.png").unlink()

@@ -53,8 +53,13 @@ def read_pictures(
     elif path.suffix.lower() in SUFFIXES:
         images = _split(path, grid, max_size)
     else:
-        frames = read_frames(path, 2 * len(law) if law else _MOST, max_size=max_size).images / np.float32(255)
+        most = _MOST if law is None else 2 * len(law)
+        frames = read_frames(path, most, max_size=max_size).images / np.float32(255)
         images = [np.dstack([frame, np.ones_like(frame[..., :1])]) for frame in frames]
+        if law is not None and len(images) == most:
+            raise V3DError(
+                f"{path} has {most} pictures or more where the law of their cameras has {len(law)}."
+            )
     if law is not None and len(images) != len(law):
         raise V3DError(f"{path} has {len(images)} pictures where the law of their cameras has {len(law)}.")
     return _cut_out_all(images)

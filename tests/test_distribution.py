@@ -17,7 +17,7 @@ PROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 def test_the_name_is_that_of_pyproject() -> None:
     assert re.search(r'^name = "(.+)"$', PROJECT, re.MULTILINE)[1] == DISTRIBUTION  # type: ignore[index]
     assert (
-        f'"{DISTRIBUTION}[official,tensorboard,draco]"' in PROJECT
+        f'"{DISTRIBUTION}[official,tensorboard,draco,app]"' in PROJECT
     )  # the extra `dev` includes others by name
 
 

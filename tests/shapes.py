@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,6 +16,9 @@ from v3d.compositing import over_white
 from v3d.meshes.mesh import Mesh
 from v3d.objects.pipeline import Asset
 from v3d.views import Views
+
+Draw = Callable[..., Path]
+"""Draws an object into a file of this name, in a test's folder: a fixture of `tests/serving`."""
 
 
 def textured(shape: trimesh.Trimesh, seed: int, cells: int = 4) -> Mesh:

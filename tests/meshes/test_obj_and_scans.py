@@ -33,7 +33,7 @@ def write(folder: Path, obj: str, mtl: str = "", texture: str = "tex.png") -> Pa
         "map_Kd tex.png",
         "map_Kd -s 1 1 1 -o 0 0 0 -blendu on -bm 0.5 -clamp off tex.png",
         r"map_Kd C:\Users\me\textures\TEX.png",
-        "map_kd /home/me/project/maps/tex.png",
+        "map_kd /elsewhere/project/maps/tex.png",
         "\tmap_Kd\ttex.png",
     ],
 )

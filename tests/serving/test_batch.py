@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from conftest import Draw
+from shapes import Draw
 from v3d.cli import main
 from v3d.serving.batch import Record, read_record, run_batch, write_summary
 from v3d.serving.manifest import Item, read_manifest

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Draw
+from shapes import Draw
 from v3d.errors import V3DError
 from v3d.serving.manifest import read_manifest
 from v3d.settings import GenerateSettings

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import Draw
+from shapes import Draw
 from v3d.meshes.files import load_mesh
 
 pytest.importorskip("gradio")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from conftest import Draw
+from shapes import Draw
 from v3d.meshes.files import load_mesh
 from v3d.serving.guard import Rules
 from v3d.serving.runner import Limits

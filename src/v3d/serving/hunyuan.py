@@ -14,10 +14,9 @@ from typing import Any
 from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import FileResponse, Response
 
-from v3d.errors import V3DError
 from v3d.serving.desk import Desk
-from v3d.serving.rest import busy, desk_of, find
-from v3d.serving.store import FINISHED, Job, QueueFullError
+from v3d.serving.rest import desk_of, find
+from v3d.serving.store import FINISHED, Job
 
 router = APIRouter()
 _MESH = "mesh.glb"
@@ -27,10 +26,7 @@ _MESH = "mesh.glb"
 async def generate(request: Request) -> Response:
     """An image in base64 (`image`) -> the bytes of a GLB. It answers when the asset is made."""
     desk = desk_of(request)
-    try:
-        job = await _queue(desk, request)
-    except QueueFullError as error:
-        return busy(error)
+    job = await _queue(desk, request)
     while job.state not in FINISHED:
         if await request.is_disconnected():
             desk.store.finish(job.id, "cancelled", reason="Nobody waits for it any more.")
@@ -46,10 +42,7 @@ async def generate(request: Request) -> Response:
 async def send(request: Request) -> Any:
     """An image in base64 (`image`) -> `{"uid": ...}` at once."""
     desk = desk_of(request)
-    try:
-        job = await _queue(desk, request)
-    except QueueFullError as error:
-        return busy(error)
+    job = await _queue(desk, request)
     return {"uid": job.id}
 
 
@@ -88,7 +81,4 @@ async def _queue(desk: Desk, request: Request) -> Job:
     except (binascii.Error, ValueError):
         raise HTTPException(422, "The image is not in base64.") from None
     options = {"seed": body.get("seed"), "faces": body.get("face_count"), "formats": ["glb"]}
-    try:
-        return await asyncio.to_thread(desk.generate, {"front": data}, options)
-    except V3DError as error:
-        raise HTTPException(422, str(error)) from error
+    return await asyncio.to_thread(desk.generate, {"front": data}, options)

@@ -24,7 +24,6 @@ from v3d.serving.store import Job, QueueFullError, is_id
 
 REFRESH = 1.0
 """Seconds between two looks at the chosen job."""
-_SHOWN = ("mesh.glb", "splats.ply", "preview.png", "turntable.mp4", "views.mp4")
 _STAGES = ("photo", "views", "hull", "splats", "surface", "mesh", "export", "preview")
 _CSS = """
 .v3d-bar {height: 8px; border-radius: 4px; background: var(--background-fill-secondary); overflow: hidden}

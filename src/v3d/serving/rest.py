@@ -15,10 +15,9 @@ from fastapi.responses import FileResponse, JSONResponse, Response, StreamingRes
 from starlette.datastructures import UploadFile
 
 from v3d.distribution import own_version
-from v3d.errors import V3DError
 from v3d.serving.desk import Desk
 from v3d.serving.manifest import SIDES
-from v3d.serving.store import FINISHED, Job, QueueFullError, is_id
+from v3d.serving.store import FINISHED, Job, is_id
 
 router = APIRouter()
 RETRY_SECONDS = 30
@@ -84,10 +83,14 @@ def find(desk: Desk, id: str) -> Job:
     raise HTTPException(404, f"There is no job {id[:40]}.")
 
 
-def busy(error: QueueFullError) -> JSONResponse:
-    """The answer of a full queue."""
-    headers = {"Retry-After": str(RETRY_SECONDS)}
-    return JSONResponse({"detail": str(error)}, 429, headers)
+def busy(request: Request, error: Exception) -> JSONResponse:
+    """The answer of a full queue (`QueueFullError`)."""
+    return JSONResponse({"detail": str(error)}, 429, {"Retry-After": str(RETRY_SECONDS)})
+
+
+def refused(request: Request, error: Exception) -> JSONResponse:
+    """The answer to what cannot be done (`V3DError`): its sentence."""
+    return JSONResponse({"detail": str(error)}, 422)
 
 
 @router.get("/health")
@@ -112,12 +115,7 @@ async def create(request: Request) -> Response:
                 raise HTTPException(
                     422, f"There is no field {name[:40]}; there are front, left, back, right, settings."
                 )
-    try:
-        job = await asyncio.to_thread(desk.generate, photos, options)
-    except V3DError as error:
-        raise HTTPException(422, str(error)) from error
-    except QueueFullError as error:
-        return busy(error)
+    job = await asyncio.to_thread(desk.generate, photos, options)
     return JSONResponse(as_json(desk, job), 202, {"Location": f"/v1/jobs/{job.id}"})
 
 

@@ -9,11 +9,12 @@ from pathlib import Path
 from fastapi import FastAPI
 
 from v3d.distribution import own_version
+from v3d.errors import V3DError
 from v3d.serving import hunyuan, rest
 from v3d.serving.desk import Desk, task_of
 from v3d.serving.guard import Guard, Rules
 from v3d.serving.runner import Limits, Runner
-from v3d.serving.store import JobStore
+from v3d.serving.store import JobStore, QueueFullError
 from v3d.settings import GenerateSettings
 
 
@@ -49,6 +50,8 @@ def make_server(
 
     app = FastAPI(title="V3D", version=own_version() or "0", docs_url=None, redoc_url=None, lifespan=life)
     app.state.desk = Desk(store, limits, settings)
+    app.add_exception_handler(QueueFullError, rest.busy)
+    app.add_exception_handler(V3DError, rest.refused)
     app.include_router(rest.router)
     app.include_router(hunyuan.router, tags=["Hunyuan3D"])
     app.add_middleware(Guard, rules=rules)

@@ -28,17 +28,16 @@ from v3d.files import atomic
 from v3d.meshes.files import load_mesh
 from v3d.meshes.glb import save_glb
 from v3d.meshes.mesh import Mesh
-from v3d.meshes.obj import save_obj
 from v3d.networks.perceptual import Perceptual
 from v3d.objects import build
 from v3d.objects.build import BuildInputs
+from v3d.objects.exports import MESHES, SPLATS
 from v3d.objects.presets import Preset
 from v3d.placement import place, single_precision, up_sentence
 from v3d.preview import contact_sheet, textured, turntable
 from v3d.run import RunFolder, Stage, file_digest, save_tensors
 from v3d.settings import GenerateSettings, Up
 from v3d.splats.files.ply import load_ply, save_ply
-from v3d.splats.files.splat import save_splat
 from v3d.splats.gaussians import Splats
 from v3d.splats.rasterize import splat_renderer
 from v3d.surface.grid import Grid
@@ -300,23 +299,24 @@ def export_stage(
     run: RunFolder, splats: Splats | None, mesh: Mesh | None, keys: list[str], formats: tuple[str, ...]
 ) -> None:
     """The splats and the mesh in the other formats asked for."""
-    writers: dict[str, Callable[[], None]] = {}
-    if splats is not None and "splat" in formats:
-        writers["splats.splat"] = lambda: save_splat(run / "splats.splat", splats)
-    if mesh is not None and "obj" in formats:
-        writers["mesh.obj"] = lambda: save_obj(mesh, run / "mesh.obj")
+    splat_exports = [e for name, e in SPLATS.items() if splats is not None and name in formats]
+    mesh_exports = [e for name, e in MESHES.items() if mesh is not None and name in formats]
+    exports = [*splat_exports, *mesh_exports]
 
     def save(_: None) -> None:
-        for write in writers.values():
-            write()
+        for of_splats in splat_exports:
+            assert splats is not None
+            of_splats.save(splats, run / of_splats.file)
+        for of_mesh in mesh_exports:
+            assert mesh is not None
+            of_mesh.save(mesh, run / of_mesh.file)
 
-    beside = ["mesh.mtl", "mesh.png"] if "mesh.obj" in writers else []  # the .obj names both
-    if writers:
+    if exports:
         run.stage(
             "export",
             version=1,
-            inputs=[keys, sorted(writers)],
-            files=[*writers, *beside],
+            inputs=[keys, sorted(export.file for export in exports)],
+            files=[*(export.file for export in exports), *(name for e in exports for name in e.beside)],
             compute=lambda stage: None,
             save=save,
             load=lambda: None,

@@ -31,7 +31,7 @@ from v3d.meshes.mesh import Mesh
 from v3d.networks.perceptual import Perceptual
 from v3d.objects import build
 from v3d.objects.build import BuildInputs
-from v3d.objects.exports import MESHES, SPLATS
+from v3d.objects.exports import MESHES, SPLATS, Export
 from v3d.objects.presets import Preset
 from v3d.placement import place, single_precision, up_sentence
 from v3d.preview import contact_sheet, textured, turntable
@@ -301,7 +301,7 @@ def export_stage(
     """The splats and the mesh in the other formats asked for."""
     splat_exports = [e for name, e in SPLATS.items() if splats is not None and name in formats]
     mesh_exports = [e for name, e in MESHES.items() if mesh is not None and name in formats]
-    exports = [*splat_exports, *mesh_exports]
+    exports: list[Export[Splats] | Export[Mesh]] = [*splat_exports, *mesh_exports]
 
     def save(_: None) -> None:
         for of_splats in splat_exports:

@@ -21,8 +21,12 @@ EVERY = [
     for letters in itertools.product(*pairs)
 ]
 TO_WORLD = {  # of a unit step in a file's direction: front is +x, left +y, up +z
-    **{"F": (1, 0, 0), "B": (-1, 0, 0), "L": (0, 1, 0)},
-    **{"R": (0, -1, 0), "U": (0, 0, 1), "D": (0, 0, -1)},
+    "F": (1, 0, 0),
+    "B": (-1, 0, 0),
+    "L": (0, 1, 0),
+    "R": (0, -1, 0),
+    "U": (0, 0, 1),
+    "D": (0, 0, -1),
 }
 
 

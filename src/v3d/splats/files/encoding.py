@@ -94,8 +94,8 @@ def in_world(found: FileSplats, axes: str | None = None) -> tuple[Splats, tuple[
     notes = [*found.notes]
     if found.harmonics:
         notes.append(
-            f"Its spherical harmonics of degree 1 to {found.harmonics} were left out: V3D keeps one colour for "
-            "all directions."
+            f"Its spherical harmonics of degree 1 to {found.harmonics} were left out: V3D keeps one colour "
+            "for all directions."
         )
     splats = found.splats
     # Other programs write an opacity of 1 and a size of 0 as infinities.
@@ -124,7 +124,7 @@ def made_of(means: Array, quats: Array, log_scales: Array, logit_opacity: Array,
 def logit(opacity: Array) -> Array:
     """Opacity [N] of 8 bits, in [0, 1], before the sigmoid; 0 and 1 stand half a step from there."""
     inside = np.clip(opacity, 0.5 / 255, 1 - 0.5 / 255)
-    return np.log(inside / (1 - inside))
+    return np.asarray(np.log(inside / (1 - inside)))
 
 
 def check_count(count: int) -> int:

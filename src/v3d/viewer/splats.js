@@ -146,7 +146,10 @@ class SplatView {
       if (d > high) high = d;
     }
     const starts = new Uint32Array(65537), scale = 65535 / Math.max(high - low, 1e-9);
-    for (let i = 0; i < count; i++) starts[(keys[i] = (depth[i] - low) * scale) + 1]++;
+    for (let i = 0; i < count; i++) {
+      keys[i] = (depth[i] - low) * scale;
+      starts[keys[i] + 1]++;
+    }
     for (let k = 0; k < 65536; k++) starts[k + 1] += starts[k];
     for (let i = 0; i < count; i++) order[starts[keys[i]]++] = i;
     this.gl.bindBuffer(this.gl.ARRAY_BUFFER, this.numbers);

@@ -1,8 +1,8 @@
 """Gaussians and a mesh -> one HTML file that shows them.
 
 The viewer is V3D's own: 500 lines of WebGL 2 (25 kB), where the viewers that others keep bring one to three
-megabytes into every file and show either Gaussians or meshes. The Gaussians are in it as SPZ, the mesh as GLB,
-both as base64.
+megabytes into every file and show either Gaussians or meshes. The Gaussians are in it as SPZ, the mesh as
+GLB, both as base64.
 """
 
 from __future__ import annotations

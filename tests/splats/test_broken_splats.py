@@ -144,7 +144,7 @@ def test_all_broken_gaussians_are_refused_and_some_left_out(tmp_path: Path) -> N
         read_splats(tmp_path / "b.ply")
     (tmp_path / "c.ply").write_bytes(head + b"end_header\n" + nan + body[4:])
     assert read_splats(tmp_path / "c.ply").notes == (
-        "1 Gaussians that are not finite numbers were left out.",
+        "Gaussians that are not finite numbers were left out: 1.",
     )
 
 

@@ -38,9 +38,8 @@ def test_what_is_lost_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
 def test_axes_of_the_input_can_be_said(tmp_path: Path) -> None:
     write_splats(tmp_path / "a.ply", cloud(3))
-    assert (
-        cli.main(["convert-splats", str(tmp_path / "a.ply"), str(tmp_path / "b.ply"), "--axes", "FLU"]) == 0
-    )
+    files = [str(tmp_path / name) for name in ("a.ply", "b.ply")]
+    assert cli.main(["convert-splats", *files, "--axes", "FLU"]) == 0
     x, y, z = cloud(3).means.T.numpy()
     np.testing.assert_array_equal(read_splats(tmp_path / "b.ply").splats.means, np.stack([-y, -z, x], -1))
 

@@ -52,6 +52,7 @@ def opened(browser: Any) -> Iterator[Callable[[Path], Page]]:
     """Opens a file: without a network, with fingers, and standing still."""
     size = {"width": SIDE, "height": SIDE}
     context = browser.new_context(viewport=size, offline=True, reduced_motion="reduce", has_touch=True)
+    context.set_default_timeout(120_000)
 
     def opens(path: Path) -> Page:
         page = context.new_page()
@@ -61,7 +62,9 @@ def opened(browser: Any) -> Iterator[Callable[[Path], Page]]:
         page.on("console", lambda said: said.type == "error" and page.wrong.append(said.text))
         page.goto(path.as_uri())
         page.wait_for_selector("body[data-shown], #message:not([hidden])", state="attached")
-        page.add_style_tag(content="#bar { opacity: 0; } #about { display: none; }")
+        page.add_style_tag(
+            content="#bar { position: fixed; bottom: 0; opacity: 0; } #about { display: none; }"
+        )
         page.evaluate("() => { const g = byId('ground'); g.value = '#ffffff'; g.oninput(); }")
         return page
 
@@ -85,7 +88,7 @@ def camera_of_the_page(points: torch.Tensor, azimuth: float = 0.0) -> Cameras:
     centre, radius = (low + high) / 2, float((high - low).norm()) / 2
     elevation, half = 0.17, math.radians(17.5)
     back = [math.cos(elevation) * f(azimuth) for f in (math.cos, math.sin)] + [math.sin(elevation)]
-    eye = centre + 0.9 * radius / math.sin(half) * torch.tensor(back)
+    eye = centre + radius / math.sin(half) * torch.tensor(back)
     focal = SIDE / 2 / math.tan(half)
     K = torch.tensor([[focal, 0, SIDE / 2], [0, focal, SIDE / 2], [0, 0, 1]])
     return Cameras(look_at(eye[None], centre.tolist()), K[None], SIDE, SIDE)

@@ -20,7 +20,7 @@ class Camera {
   reset() {
     Object.assign(this, START);
     this.target = [...this.centre];
-    this.distance = 0.9 * this.radius / Math.sin(FIELD_OF_VIEW / 2);
+    this.distance = this.radius / Math.sin(FIELD_OF_VIEW / 2);
   }
 
   turn(azimuth, elevation) {

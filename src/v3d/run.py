@@ -102,6 +102,11 @@ class RunFolder:
     def __truediv__(self, name: str) -> Path:
         return self.path / name
 
+    @property
+    def name(self) -> str:
+        """What the run is called: its folder's name, after the photo or the views."""
+        return self.path.resolve().name
+
     def stage(
         self,
         name: str,

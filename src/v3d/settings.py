@@ -20,6 +20,9 @@ Device = Literal["auto", "cpu", "cuda"]
 Up = Literal["auto", "x", "y", "z", "-x", "-y", "-z"]
 """The axis of the photos' world that is up; auto finds it by the cameras (`v3d.placement.up_direction`)."""
 
+Format = Literal["glb", "obj", "stl", "3mf", "ply-mesh", "usd", "usdz", "ply", "splat"]
+"""A file of the mesh (up to usdz) or of the Gaussians (`v3d.objects.exports`)."""
+
 
 @dataclass(frozen=True)
 class ReconstructSettings:
@@ -31,6 +34,7 @@ class ReconstructSettings:
         faces: triangles of the mesh at most; by default what the quality says.
         texture_size: pixels of the texture's side; by default what the quality says.
         formats: files to write; splats.ply and mesh.glb are always written, since runs resume from them.
+            ply are the splats, ply-mesh is the mesh with vertex colours; usd and usdz need the extra `usd`.
         seed: of everything random; the same seed gives the same files on the same machine.
         device: auto takes a CUDA device where there is one.
     """
@@ -39,7 +43,7 @@ class ReconstructSettings:
     until: Literal["views", "splats", "mesh"] = "mesh"
     faces: int | None = None
     texture_size: int | None = None
-    formats: tuple[Literal["glb", "obj", "ply", "splat"], ...] = ("glb", "ply", "splat")
+    formats: tuple[Format, ...] = ("glb", "ply", "splat")
     seed: int = 0
     device: Device = "auto"
 

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from v3d.meshes.glb import save_glb
+from v3d.meshes.look import Look
 from v3d.meshes.mesh import Mesh
 from v3d.meshes.obj import save_obj
+from v3d.meshes.ply import save_ply_mesh
+from v3d.meshes.stl import save_stl
+from v3d.meshes.threemf import save_3mf
+from v3d.meshes.usd import save_usd, save_usdz
 from v3d.splats.files.splat import save_splat
 from v3d.splats.gaussians import Splats
 
 Thing = TypeVar("Thing")
+PRINT_SIZE = 0.08
+"""Metres of the longest side of a print whose size nobody gave."""
 
 
 @dataclass(frozen=True)
@@ -21,21 +29,35 @@ class Export(Generic[Thing]):
 
     Attributes:
         file: its name in the run's folder.
-        save: writes the thing into that path.
+        save: writes the thing into that path; a name and a mesh's shading and maps go with it.
         beside: names of the files that `save` writes next to it.
+        printed: its numbers are millimetres of a thing to be made.
     """
 
     file: str
-    save: Callable[[Thing, Path], None]
+    save: Callable[[Thing, Path, Look], None]
     beside: tuple[str, ...] = ()
+    printed: bool = False
 
 
 SPLATS: Mapping[str, Export[Splats]] = {
-    "splat": Export("splats.splat", lambda splats, path: save_splat(path, splats)),
+    "splat": Export("splats.splat", lambda splats, path, look: save_splat(path, splats)),
 }
 """Formats of the splats but splats.ply, which every run keeps."""
 
 MESHES: Mapping[str, Export[Mesh]] = {
+    "glb": Export("mesh.glb", save_glb),
     "obj": Export("mesh.obj", save_obj, ("mesh.mtl", "mesh.png")),
+    "stl": Export("mesh.stl", save_stl, printed=True),
+    "3mf": Export("mesh.3mf", save_3mf, printed=True),
+    "ply-mesh": Export("mesh.ply", save_ply_mesh),
+    "usd": Export("mesh.usd", save_usd, ("mesh_colour.png",)),
+    "usdz": Export("mesh.usdz", save_usdz),
 }
-"""Formats of the mesh but mesh.glb, which every run keeps."""
+"""Formats of the mesh; every run keeps mesh.glb."""
+
+
+def print_sized(mesh: Mesh) -> Mesh:
+    """The mesh with its longest side `PRINT_SIZE` long."""
+    sides = mesh.vertices.amax(0) - mesh.vertices.amin(0)
+    return replace(mesh, vertices=mesh.vertices * (PRINT_SIZE / float(sides.max().clamp_min(1e-9))))

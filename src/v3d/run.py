@@ -159,9 +159,7 @@ class RunFolder:
         load: Callable[[], Kept],
     ) -> Kept:
         """Compute, save and load a stage, with a clock beside it."""
-        if self._stages.pop(name, None):
-            self._done = [other for other in self._done if other != name]
-            self._write_report()  # its files are about to change, so they must not count as finished
+        self.drop(name, keep=files)  # its files are about to change, so they must not count as finished
         stage = Stage(name, self._on_progress)
         self._on_progress(name, 0, 1)
         _reset_peak_memory()
@@ -180,6 +178,22 @@ class RunFolder:
         }
         self._finish(name, record)
         return result
+
+    def drop(self, name: str, *, keep: Sequence[str] = ()) -> None:
+        """Forget a stage and remove the files that it left, but for those to keep."""
+        record = self._stages.pop(name, None)
+        if record is None:
+            return
+        self._done = [other for other in self._done if other != name]
+        self._write_report()
+        for file in set(record.get("files", ())) - set(keep):
+            path = self.path / file
+            # The report may have been edited: nothing outside the run's folder is touched.
+            if path.is_file() and path.resolve().is_relative_to(self.path.resolve()):
+                path.unlink()
+                with contextlib.suppress(OSError):  # others' files are in there
+                    if path.parent != self.path:
+                        path.parent.rmdir()
 
     def _finish(self, name: str, record: dict[str, Any]) -> None:
         self._done.append(name)

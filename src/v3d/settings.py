@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from tyro.conf import arg
 
 PerceptualNetwork = Literal["lpips", "vgg", "vae"]
 """A network of perceptual distances: LPIPS with AlexNet, LPIPS with VGG16, or V3D's own VAE encoder."""
@@ -46,6 +48,41 @@ class ReconstructSettings:
     formats: tuple[Format, ...] = ("glb", "ply", "splat")
     seed: int = 0
     device: Device = "auto"
+
+
+Purpose = Literal["game", "print", "web"]
+"""What a mesh is for (`v3d.finishing.purposes`)."""
+
+MapName = Literal["normal", "occlusion"]
+"""An image of a mesh's material beside its colours."""
+
+
+@dataclass(frozen=True)
+class FinishSettings:
+    """What a finished mesh gets, in the folder `finished` of the run.
+
+    Attributes:
+        purpose: sets faces, texture and the options below as a game, a print or a web page wants them; what
+            is given beside it holds.
+        size: length of the mesh's longest side with its unit: 80mm, 12cm, 0.3m, 5in.
+        origin: the point (0, 0, 0): the middle of the mesh, or of its base.
+        lods: levels of detail: lighter meshes of half, a quarter, an eighth ... of the faces.
+        maps: images baked from the dense mesh: normals, and the sky that each point sees.
+        quads: a mesh of quads (in the OBJ; needs the extra `quads`), the texture carried over.
+        shading: flat shows every face.
+        base: of a print: cut takes its lowest hundredth off, auto does where too little lies on the bed.
+        image: of the texture; jpeg is a fifth as large.
+    """
+
+    purpose: Annotated[Purpose | None, arg(name="for")] = None
+    size: str | None = None
+    origin: Literal["centre", "base"] | None = None
+    lods: int | None = None
+    maps: tuple[MapName, ...] | None = None
+    quads: bool = False
+    shading: Literal["smooth", "flat"] = "smooth"
+    base: Literal["keep", "cut", "auto"] | None = None
+    image: Literal["png", "jpeg"] | None = None
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,8 @@ if kind == "usd":
 (thing,) = [o for o in bpy.data.objects if o.type == "MESH"]
 bpy.context.view_layer.update()
 points = [list(thing.matrix_world @ v.co) for v in thing.data.vertices]
-images = [n.image for m in bpy.data.materials if m.node_tree for n in m.node_tree.nodes if n.type == "TEX_IMAGE"]
+trees = [m.node_tree for m in bpy.data.materials if m.node_tree]
+images = [n.image for tree in trees for n in tree.nodes if n.type == "TEX_IMAGE"]
 answer = {"points": points, "name": thing.name, "mesh": thing.data.name,
           "materials": [m.name for m in thing.data.materials],
           "images": [list(i.size) for i in images if i]}

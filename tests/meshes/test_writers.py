@@ -12,9 +12,9 @@ import pytest
 import torch
 import trimesh
 from PIL import Image
+from test_mesh import read_accessor, read_glb, textured_mesh
 
 from shapes import lopsided_mesh
-from test_mesh import read_accessor, read_glb, textured_mesh
 from v3d.errors import V3DError
 from v3d.meshes.files import load_mesh
 from v3d.meshes.glb import save_glb

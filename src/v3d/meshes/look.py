@@ -1,4 +1,4 @@
-"""`Look`: what a file says of a mesh beside its triangles and its texture, and names as formats allow them."""
+"""`Look`: what a file says of a mesh beside triangles and texture; and names as formats allow them."""
 
 from __future__ import annotations
 
@@ -31,6 +31,8 @@ class Look:
         occlusion: [T, T'] in [0, 1], how much of the sky a point sees, 1 all of it, or None.
         jpeg: the colours are kept as JPEG of quality 90 where the format has a choice, a fifth of a PNG's
             size; maps stay PNG.
+        quads: [Q, 2] numbers of two faces (a, b, c) and (a, c, d) that are one quad where the format has
+            quads, or None.
     """
 
     name: str = "object"
@@ -38,6 +40,7 @@ class Look:
     normal_map: Tensor | None = None
     occlusion: Tensor | None = None
     jpeg: bool = False
+    quads: Tensor | None = None
 
 
 PLAIN = Look()

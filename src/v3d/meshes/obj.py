@@ -13,15 +13,14 @@ from v3d.meshes.look import PLAIN, Look, encoded, one_word, shaded
 from v3d.meshes.mesh import Mesh
 
 
-def save_obj(mesh: Mesh, path: str | Path, look: Look = PLAIN, *, quads: Tensor | None = None) -> None:
+def save_obj(mesh: Mesh, path: str | Path, look: Look = PLAIN) -> None:
     """Write `path` (.obj) and, for a textured mesh, `.mtl` and `.png` of the same stem beside it.
 
     Args:
         mesh: with or without texture.
         path: of the .obj file.
-        look: its name and shading; maps are left out, since programs read them from .mtl files differently.
-        quads: [Q, 2] numbers of faces that are written as one quad: the first face's last edge is the
-            second's first (`v3d.finishing.quads`). None writes triangles.
+        look: its name, shading and quads; maps are left out, since programs read them from .mtl files each
+            in their own way.
 
     Raises:
         V3DError: the mesh has no faces or its numbers are not finite, or a file cannot be written.
@@ -44,7 +43,7 @@ def save_obj(mesh: Mesh, path: str | Path, look: Look = PLAIN, *, quads: Tensor 
         material = f"newmtl {name}\nKa 0 0 0\nKd 1 1 1\nKs 0 0 0\nillum 1\nmap_Kd {path.stem}.png\n"
         with atomic(path.with_suffix(".mtl")) as temporary:
             temporary.write_text(material, encoding="utf-8")
-    for polygon in _polygons(mesh.faces, quads):
+    for polygon in _polygons(mesh.faces, look.quads):
         lines.append("f " + " ".join(corner.format(i + 1) for i in polygon))
     with atomic(path) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -53,7 +52,8 @@ def save_obj(mesh: Mesh, path: str | Path, look: Look = PLAIN, *, quads: Tensor 
 def _polygons(faces: Tensor, quads: Tensor | None) -> list[list[int]]:
     """The quads, then the triangles that are in none."""
     if quads is None:
-        return faces.tolist()  # type: ignore[no-any-return]
+        triangles: list[list[int]] = faces.tolist()
+        return triangles
     alone = torch.ones(len(faces), dtype=torch.bool)
     alone[quads.reshape(-1)] = False
     first, second = faces[quads[:, 0]], faces[quads[:, 1]]

@@ -103,7 +103,8 @@ def _texture(uv: np.ndarray, picture: str) -> str:
     kind = "image/png" if picture.endswith("png") else "image/jpeg"
     points = "\n".join(f'<m:tex2coord u="{u:.9g}" v="{1 - v:.9g}"/>' for u, v in uv.tolist())
     return (
-        f'<m:texture2d id="2" path="/{picture}" contenttype="{kind}" tilestyleu="clamp" tilestylev="clamp"/>\n'
+        f'<m:texture2d id="2" path="/{picture}" contenttype="{kind}" '
+        'tilestyleu="clamp" tilestylev="clamp"/>\n'
         f'<m:texture2dgroup id="3" texid="2">\n{points}\n</m:texture2dgroup>\n'
     )
 

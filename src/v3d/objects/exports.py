@@ -14,7 +14,8 @@ from v3d.meshes.obj import save_obj
 from v3d.meshes.ply import save_ply_mesh
 from v3d.meshes.stl import save_stl
 from v3d.meshes.threemf import save_3mf
-from v3d.meshes.usd import save_usd, save_usdz
+from v3d.meshes.usd import check_usd, save_usd, save_usdz
+from v3d.settings import Format
 from v3d.splats.files.splat import save_splat
 from v3d.splats.gaussians import Splats
 
@@ -61,3 +62,21 @@ def print_sized(mesh: Mesh) -> Mesh:
     """The mesh with its longest side `PRINT_SIZE` long."""
     sides = mesh.vertices.amax(0) - mesh.vertices.amin(0)
     return replace(mesh, vertices=mesh.vertices * (PRINT_SIZE / float(sides.max().clamp_min(1e-9))))
+
+
+def print_size_note(files: list[str]) -> str:
+    """What to say of printed files whose size nobody gave."""
+    return (
+        f"{' and '.join(files)}: the longest side is {PRINT_SIZE * 1000:g} mm, since an object in photos has "
+        "no known size; --size says another."
+    )
+
+
+def check_formats(formats: tuple[Format, ...]) -> None:
+    """See that what writes the formats is installed, before anything is computed.
+
+    Raises:
+        V3DError: it is not.
+    """
+    if {"usd", "usdz"} & set(formats):
+        check_usd()

@@ -32,7 +32,7 @@ from v3d.meshes.mesh import Mesh
 from v3d.networks.perceptual import Perceptual
 from v3d.objects import build
 from v3d.objects.build import BuildInputs
-from v3d.objects.exports import MESHES, PRINT_SIZE, SPLATS, Export, print_sized
+from v3d.objects.exports import MESHES, SPLATS, Export, print_size_note, print_sized
 from v3d.objects.presets import Preset
 from v3d.placement import place, single_precision, up_sentence
 from v3d.preview import contact_sheet, textured, turntable
@@ -307,10 +307,7 @@ def export_stage(
     def compute(stage: Stage) -> None:
         printed = [export.file for export in mesh_exports if export.printed]
         if printed:
-            stage.warn(
-                f"{' and '.join(printed)}: the longest side is {PRINT_SIZE * 1000:g} mm, since an object in "
-                "photos has no known size; --size says another."
-            )
+            stage.warn(print_size_note(printed))
 
     def save(_: None) -> None:
         look = Look(name=run.name)

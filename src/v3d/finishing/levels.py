@@ -93,18 +93,28 @@ class _Surface:
                 heapq.heappush(heap, self._entry(other, b))
 
     def _quadrics(self) -> list[list[float]]:
-        """Of every place the sum over its faces of area * plane plane^T, its upper half: ten numbers."""
+        """Of every place the sum over its planes of weight * plane plane^T, its upper half: ten numbers."""
         quadrics = np.zeros((len(self.at), 10))
+        rows, columns = np.triu_indices(4)
         if self.count:
+            at = np.array(self.at)
             corners = np.array([[self.place[w] for w in f] for f in self.alive_faces()])
-            a, b, c = (np.array(self.at)[corners[:, k]] for k in range(3))
+            a, b, c = at[corners].transpose(1, 0, 2)
             normal = np.cross(b - a, c - a)
             length = np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-30)
-            plane = np.concatenate([normal / length, -((normal / length) * a).sum(1, keepdims=True)], 1)
-            rows, columns = np.triu_indices(4)
-            each = length / 2 * plane[:, rows] * plane[:, columns]
-            for k in range(3):
-                np.add.at(quadrics, corners[:, k], each)
+            normal /= length
+            edges = corners[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
+            _, edge, uses = np.unique(np.sort(edges, 1), axis=0, return_inverse=True, return_counts=True)
+            border = uses[edge.reshape(-1)] == 1  # it is held by planes that stand on it
+            i, j = edges[border].T
+            upright = np.cross(at[j] - at[i], normal.repeat(3, 0)[border])
+            width = np.maximum(np.linalg.norm(upright, axis=1, keepdims=True), 1e-30)
+            # Corners, normals and weights of all planes.
+            planes = [(k, normal, length / 2) for k in corners.T]
+            planes += [(k, upright / width, width**2) for k in (i, j)]
+            for k, n, weight in planes:
+                plane = np.concatenate([n, -(n * at[k]).sum(1, keepdims=True)], 1)
+                np.add.at(quadrics, k, weight * plane[:, rows] * plane[:, columns])
         found: list[list[float]] = quadrics.tolist()
         return found
 

@@ -174,10 +174,10 @@ def _advice_on_shape(
 ) -> list[str]:
     advice = []
     if thinnest is not None and thinnest < THIN:
-        larger = max(sides) * THIN / thinnest
+        larger = math.ceil(round(max(sides) * THIN / thinnest, 1))
         advice.append(
             f"The thinnest walls are {thinnest:.2f} mm ({thin:.0%} of the surface is below {THIN:g} mm, two "
-            f"lines of a 0.4 mm nozzle); print it larger (--size {math.ceil(larger)}mm) or with a finer nozzle."
+            f"lines of a 0.4 mm nozzle); print it larger (--size {larger}mm), or use a finer one."
         )
     if share > 0.01:
         advice.append(

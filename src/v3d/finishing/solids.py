@@ -24,7 +24,7 @@ def solid_of(mesh: Mesh) -> manifold3d.Manifold | None:
 def mesh_of(solid: manifold3d.Manifold) -> Mesh:
     """A solid's surface."""
     out = solid.to_mesh64()
-    vertices = torch.from_numpy(np.ascontiguousarray(out.vert_properties[:, :3])).float()
+    vertices = torch.from_numpy(np.array(out.vert_properties[:, :3])).float()
     return Mesh(vertices, torch.from_numpy(out.tri_verts.astype(np.int64)))
 
 

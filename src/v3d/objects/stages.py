@@ -328,6 +328,10 @@ def export_stage(
             save=save,
             load=lambda: None,
         )
+    elif (
+        splats is not None
+    ):  # this run has what it asked for: what another one asked for is not left beside it
+        run.drop("export")
 
 
 def preview_stage(

@@ -21,7 +21,7 @@ from v3d.finishing.rays import RayGrid
 from v3d.finishing.surface_checks import check_surface
 from v3d.meshes.mesh import Mesh
 from v3d.meshes.padding import pad
-from v3d.meshes.rendering import interpolate, rasterize_uv, render
+from v3d.meshes.rendering import interpolate, rasterize_uv, render, sample_texture
 from v3d.settings import FinishSettings
 from v3d.texture.unwrap import unwrap
 
@@ -162,3 +162,19 @@ def test_purposes_and_what_is_given_beside_them() -> None:
     ):
         with pytest.raises(V3DError, match=said):
             plan_of(settings)
+
+
+@pytest.mark.parametrize("size", [512, 1024])
+def test_charts_keep_their_colours_in_mip_maps(size: int) -> None:
+    """A texture shown at a quarter of its size: along the seams every point still has its own colour.
+
+    The colour is the place, so that charts that lie side by side differ; a quarter of a texture of 512 has
+    more bleeding than one of 1024, whose charts stand farther apart.
+    """
+    mesh = position_textured(sphere_mesh(0.5, 2), size)
+    small = torch.nn.functional.avg_pool2d(mesh.texture.permute(2, 0, 1)[None], 4)[0].permute(1, 2, 0)
+    _, place, count = torch.unique(mesh.vertices, dim=0, return_inverse=True, return_counts=True)
+    seam = count[place] > 1
+    assert int(seam.sum()) > 50
+    wrong = (sample_texture(small, mesh.uv[seam]) - (mesh.vertices[seam] + 0.5)).abs().amax(-1)
+    assert float(wrong.quantile(0.95)) < {512: 0.06, 1024: 0.03}[size]

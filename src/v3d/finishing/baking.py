@@ -16,6 +16,7 @@ from v3d.meshes.rendering import rasterize_uv, sample_texture
 from v3d.meshes.tangents import vertex_tangents
 
 _CAGE = 0.03  # of the longest side: how far the two surfaces may lie apart
+_LEAST_COSINE = 0.5  # between the two surfaces' normals; more is another wall, seen around an edge
 _OCCLUDERS = 0.3  # of the longest side: nothing farther darkens a point
 _SKY_RAYS = 32
 
@@ -139,7 +140,7 @@ class _Texels:
             # From a little behind, or a surface in the very same place would be missed.
             start = point - normal * way * 1e-6
             hits = grid.first_hits(start, normal * way, cage)
-            facing = (face_normals[hits.face] * normal).sum(1) > 0
+            facing = (face_normals[hits.face] * normal).sum(1) > _LEAST_COSINE
             better = hits.found & facing & (hits.distance < distance)
             distance[better], face[better] = hits.distance[better], hits.face[better]
             weights[better] = hits.weights[better]

@@ -126,8 +126,7 @@ def _volumes(
 ) -> NDArray[np.float64]:
     """[count] Signed volumes of the parts."""
     a, b, c = (places - places.mean(0))[faces].transpose(1, 0, 2)
-    volumes: NDArray[np.float64] = np.bincount(part, (a * np.cross(b, c)).sum(-1) / 6, count)
-    return volumes
+    return np.bincount(part, (a * np.cross(b, c)).sum(-1) / 6, count).astype(np.float64)
 
 
 def _boxes(
@@ -144,8 +143,7 @@ def _boxes(
 def _within(low: NDArray[np.float64], high: NDArray[np.float64]) -> NDArray[np.bool_]:
     """[count] Whether a part's box lies in another's."""
     above, below = (low[:, None] > low[None]).all(-1), (high[:, None] < high[None]).all(-1)
-    found: NDArray[np.bool_] = np.logical_and(above, below).any(axis=1)
-    return found
+    return np.asarray(np.logical_and(above, below).any(axis=1))
 
 
 def _rings(edges: NDArray[np.int64], places: int) -> int:

@@ -102,10 +102,11 @@ def to_file_axes(points: Tensor) -> np.ndarray:
 
 def to_print_axes(points: np.ndarray) -> np.ndarray:
     """Points [P, 3] in the world, in metres -> float64 millimetres, z up, standing centred on z = 0."""
-    points = np.asarray(points, np.float64) * 1000
+    points = points.astype(np.float64) * 1000
     low, high = points.min(0), points.max(0)
-    centre = (low + high) / 2
-    return points - (centre[0], centre[1], low[2])
+    points[:, :2] -= (low[:2] + high[:2]) / 2
+    points[:, 2] -= low[2]
+    return points
 
 
 def texture_to_uint8(texture: Tensor) -> np.ndarray:

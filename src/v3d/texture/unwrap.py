@@ -10,7 +10,7 @@ from v3d.meshes.mesh import Mesh
 
 # Texels between charts: enough for bilinear reading, and for the mip maps of large textures, which are shown
 # small more often.
-_LEAST_PADDING, _PADDING = 3, 1 / 256
+_LEAST_PADDING, _PADDING = 3, 1 / 128
 
 
 def unwrap(mesh: Mesh, *, size: int = 1024) -> Mesh:

@@ -188,6 +188,37 @@ def test_a_run_stopped_after_a_change_does_not_count_old_files(chain: Chain) -> 
     assert chain.computed == ["first", "second", "second", "second"]
 
 
+def test_a_stage_that_is_dropped_takes_its_own_files_along(tmp_path: Path) -> None:
+    """Those it named, of an earlier setting too; nothing of others, nothing outside, whatever it says."""
+    (tmp_path / "outside.txt").write_text("not of the run")
+
+    def stage(run: RunFolder, files: list[str]) -> None:
+        def save(_: None) -> None:
+            for file in files:
+                (run / file).parent.mkdir(exist_ok=True)
+                (run / file).write_text("made")
+
+        run.stage(
+            "many", version=1, inputs=files, files=files, compute=lambda _: None, save=save, load=lambda: None
+        )
+
+    run = RunFolder(tmp_path / "run", Options())
+    stage(run, ["a.txt", "in/b.txt", "in/c.txt"])
+    (tmp_path / "run/in/mine.txt").write_text("the user's")
+    stage(run, ["a.txt", "in/c.txt"])
+    found = sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*.txt"))
+    assert found == ["outside.txt", "run/a.txt", "run/in/c.txt", "run/in/mine.txt"]
+    report = json.loads((tmp_path / "run/report.json").read_text())
+    report["stages"]["many"]["files"] += ["../outside.txt", str(tmp_path / "outside.txt"), 7, None]
+    (tmp_path / "run/report.json").write_text(json.dumps(report))
+    again = RunFolder(tmp_path / "run", Options())
+    again.drop("many")
+    again.drop("many")
+    found = sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*.txt"))
+    assert found == ["outside.txt", "run/in/mine.txt"]
+    assert again.report["not_reached"] == {} and again.report["stages"] == {}
+
+
 def test_progress(chain: Chain) -> None:
     chain.run()
     assert chain.seen == [(n, *steps) for n in ("first", "second") for steps in ((0, 1), (1, 2), (1, 1))]

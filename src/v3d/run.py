@@ -186,10 +186,11 @@ class RunFolder:
             return
         self._done = [other for other in self._done if other != name]
         self._write_report()
-        for file in set(record.get("files", ())) - set(keep):
-            path = self.path / file
-            # The report may have been edited: nothing outside the run's folder is touched.
-            if path.is_file() and path.resolve().is_relative_to(self.path.resolve()):
+        # The report may have been edited: nothing outside the run's folder is touched.
+        files = record.get("files")
+        for file in files if isinstance(files, list) else []:
+            path = self.path / str(file)
+            if file not in keep and path.is_file() and path.resolve().is_relative_to(self.path.resolve()):
                 path.unlink()
                 with contextlib.suppress(OSError):  # others' files are in there
                     if path.parent != self.path:

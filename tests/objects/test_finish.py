@@ -10,12 +10,15 @@ import pytest
 import torch
 import trimesh
 
-from shapes import ball_views, reused
+from shapes import ball_views, lopsided_mesh, reused, sphere_mesh
 from v3d.cameras import orbit
 from v3d.errors import V3DError
+from v3d.finishing.purposes import plan_of
 from v3d.meshes.files import load_mesh
 from v3d.objects import pipeline
-from v3d.settings import FinishSettings, ReconstructSettings
+from v3d.objects.finish import finish
+from v3d.objects.finish_stage import finished_files, formats_of, save_finished
+from v3d.settings import FinishSettings, Purpose, ReconstructSettings
 from v3d.views import Views, save_views
 
 pytestmark = pytest.mark.usefixtures("tiny")
@@ -116,3 +119,15 @@ def test_what_cannot_be_is_told_before_anything_is_computed(ball: Views, tmp_pat
     with pytest.raises(V3DError, match="no unit"):
         pipeline.reconstruct(ball, tmp_path / "ball", finish=FinishSettings(size="80"))
     assert not (tmp_path / "ball").exists()
+
+
+@pytest.mark.parametrize("purpose", ["game", "web", "print"])
+def test_the_files_are_those_that_the_report_names(purpose: Purpose, tmp_path: Path) -> None:
+    """Also with every format at once: what a stage names and does not write would be computed for ever."""
+    pytest.importorskip("pxr")
+    plan = plan_of(FinishSettings(purpose=purpose, lods=0 if purpose == "print" else 1))
+    assert plan is not None
+    formats = formats_of(plan, ("glb", "obj", "stl", "3mf", "ply-mesh", "usd", "usdz", "ply"))
+    finished = finish(lopsided_mesh(), lambda: sphere_mesh(0.5, 3), plan, name="a b")
+    save_finished(tmp_path, finished, plan, formats)
+    assert sorted(finished_files(plan, formats)) == sorted(p.name for p in tmp_path.iterdir())

@@ -203,9 +203,9 @@ def test_usd_says_unit_and_up_and_keeps_the_mesh(suffix: str, tmp_path: Path) ->
 
 
 def test_usdz_passes_openusds_rules_and_those_of_ar(tmp_path: Path) -> None:
-    """Newer versions of OpenUSD have lost their checks of ARKit's rules: the package's are done by hand."""
+    """Versions from 26 on have lost their check of ARKit's rules: those of the package are done by hand."""
     pytest.importorskip("pxr")
-    from pxr import Usd, UsdUtils, UsdValidation
+    from pxr import Usd, UsdUtils
 
     maps = Look(name="3 d", normal_map=torch.rand(8, 8, 3), occlusion=torch.rand(8, 8))
     for name, mesh in (("textured", lopsided_mesh()), ("plain", replace(lopsided_mesh(), texture=None))):
@@ -213,9 +213,13 @@ def test_usdz_passes_openusds_rules_and_those_of_ar(tmp_path: Path) -> None:
         save_usdz(mesh, path, maps)
         if hasattr(UsdUtils, "ComplianceChecker"):
             checker = UsdUtils.ComplianceChecker(arkit=True)
+            # PyPI's wheels lack the list of shaders that one rule looks into.
+            checker._rules = [r for r in checker._rules if "ShaderPropertyType" not in type(r).__name__]
             checker.CheckCompliance(str(path))
             assert [*checker.GetErrors(), *checker.GetFailedChecks(), *checker.GetWarnings()] == []
         else:
+            from pxr import UsdValidation
+
             validators = UsdValidation.ValidationRegistry().GetOrLoadAllValidators()
             errors = UsdValidation.ValidationContext(validators).Validate(Usd.Stage.Open(str(path)))
             assert [error.GetErrorAsString() for error in errors] == []

@@ -213,7 +213,6 @@ def test_a_stage_that_is_dropped_takes_its_own_files_along(tmp_path: Path) -> No
     (tmp_path / "run/report.json").write_text(json.dumps(report))
     again = RunFolder(tmp_path / "run", Options())
     again.drop("many")
-    again.drop("many")
     found = sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*.txt"))
     assert found == ["outside.txt", "run/in/mine.txt"]
     assert again.report["not_reached"] == {} and again.report["stages"] == {}

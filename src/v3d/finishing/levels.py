@@ -35,7 +35,7 @@ def levels_of_detail(mesh: Mesh, count: int) -> list[Mesh]:
 def fewer_faces(mesh: Mesh, faces: int) -> Mesh:
     """The mesh with at most so many faces where possible, its vertices some of the mesh's own, texture kept.
 
-    Takes about a second for every 4,000 faces that go.
+    Takes about a second for every 5,000 faces that go.
     """
     surface = _Surface(mesh)
     surface.collapse(faces)

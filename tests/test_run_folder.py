@@ -13,7 +13,7 @@ import pytest
 
 from v3d.errors import V3DError
 from v3d.files import atomic
-from v3d.run import RunFolder
+from v3d.run import RunFolder, file_digest
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,49 @@ def test_files_that_a_stage_no_longer_makes_go(tmp_path: Path) -> None:
     with RunFolder(tmp_path, Options()) as run:
         write(run, "photo", {"photo.txt": "front"})
     assert names(tmp_path) == [".lock", "photo.txt", "report.json"]
+
+
+def test_a_stage_that_is_dropped_takes_its_own_files_along(tmp_path: Path) -> None:
+    """Those it named, of an earlier setting too; nothing of others or outside, whatever a report says."""
+    (tmp_path / "outside.txt").write_text("not of the run")
+
+    def stage(files: list[str]) -> None:
+        def save(_: None) -> None:
+            for file in files:
+                (run / file).parent.mkdir(exist_ok=True)
+                (run / file).write_text("made")
+
+        with RunFolder(tmp_path / "run", Options()) as run:
+            run.stage(
+                "many",
+                version=1,
+                inputs=files,
+                files=files,
+                compute=lambda _: None,
+                save=save,
+                load=lambda: None,
+            )
+
+    def found() -> list[str]:
+        return sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*.txt"))
+
+    stage(["a.txt", "in/b.txt", "in/c.txt"])
+    (tmp_path / "run/in/mine.txt").write_text("the user's")
+    stage(["a.txt", "in/c.txt"])
+    assert found() == ["outside.txt", "run/a.txt", "run/in/c.txt", "run/in/mine.txt"]
+    report = tmp_path / "run/report.json"
+    true = report.read_text()
+    changed = json.loads(true)
+    changed["stages"]["many"]["digests"]["../outside.txt"] = file_digest(tmp_path / "outside.txt")
+    report.write_text(json.dumps(changed))
+    with RunFolder(tmp_path / "run", Options()) as again:
+        again.drop("many")  # a record that somebody changed is not believed
+    assert found() == ["outside.txt", "run/a.txt", "run/in/c.txt", "run/in/mine.txt"]
+    report.write_text(true)
+    with RunFolder(tmp_path / "run", Options()) as again:
+        again.drop("many")
+    assert found() == ["outside.txt", "run/in/mine.txt"]
+    assert again.report["not_reached"] == {} and again.report["stages"] == {}
 
 
 def test_a_changed_byte_is_noticed_and_the_file_made_anew(tmp_path: Path) -> None:

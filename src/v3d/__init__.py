@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from v3d.meshes.mesh import Mesh
     from v3d.objects.pipeline import Asset, generate, reconstruct
     from v3d.scene.pipeline import SceneAsset, generate_scene
-    from v3d.settings import GenerateSettings, ReconstructSettings, SceneSettings
+    from v3d.settings import FinishSettings, GenerateSettings, ReconstructSettings, SceneSettings
     from v3d.splats.gaussians import Splats
     from v3d.views import Views, save_views
 
@@ -42,7 +42,7 @@ _HOMES = {
     "v3d.capture.photo": ("Photo", "load_photo"),
     "v3d.objects.pipeline": ("Asset", "generate", "reconstruct"),
     "v3d.scene.pipeline": ("SceneAsset", "generate_scene"),
-    "v3d.settings": ("GenerateSettings", "ReconstructSettings", "SceneSettings"),
+    "v3d.settings": ("FinishSettings", "GenerateSettings", "ReconstructSettings", "SceneSettings"),
     "v3d.splats.gaussians": ("Splats",),
     "v3d.capture.readers": ("load_views",),
     "v3d.views": ("Views", "save_views"),
@@ -51,6 +51,7 @@ _HOMES = {
 __all__ = [
     "Asset",
     "Cameras",
+    "FinishSettings",
     "GenerateSettings",
     "Generator",
     "Mesh",

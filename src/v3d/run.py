@@ -123,6 +123,11 @@ class RunFolder:
     def __truediv__(self, name: str) -> Path:
         return self.path / name
 
+    @property
+    def name(self) -> str:
+        """What the run is called: its folder's name, after the photo or the views."""
+        return self.path.resolve().name
+
     def stage(
         self,
         name: str,
@@ -185,12 +190,7 @@ class RunFolder:
         load: Callable[[], Kept],
     ) -> Kept:
         """Compute, save and load a stage, with a clock beside it."""
-        if name in self._stages:
-            others = [file for file in self._stages[name]["digests"] if not _among(file, files)]
-            self._remove(others, self._stages[name])
-            self._stages.pop(name)
-            self._done = [other for other in self._done if other != name]
-            self._write_report()  # its files are about to change, so they must not count as finished
+        self.drop(name, keep=files)  # its files are about to change, so they must not count as finished
         stage = Stage(name, self._on_progress)
         self._on_progress(name, 0, 1)
         _reset_peak_memory()
@@ -210,6 +210,16 @@ class RunFolder:
         }
         self._finish(name, record | {"seal": _seal(record), "reused": False})
         return result
+
+    def drop(self, name: str, *, keep: Sequence[str] = ()) -> None:
+        """Forget a stage and remove the files that it left, but for those to keep and those users changed."""
+        record = self._stages.get(name)
+        if record is None:
+            return
+        self._remove([file for file in record["digests"] if not _among(file, keep)], record)
+        del self._stages[name]
+        self._done = [other for other in self._done if other != name]
+        self._write_report()
 
     def _differences(self, record: dict[str, Any]) -> tuple[list[str], list[str]]:
         """Of the files that a finished stage left: those that are missing, and those that have changed."""
@@ -251,7 +261,11 @@ class RunFolder:
         missing, changed = self._differences(record)
         removed = [file for file in files if file not in (*missing, *changed)]
         for file in removed:
-            (self.path / file).unlink(missing_ok=True)
+            path = self.path / file
+            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # others' files are in there
+                if path.parent != self.path:
+                    path.parent.rmdir()
         return removed
 
     def _write_report(self) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from tyro.conf import arg
 
 PerceptualNetwork = Literal["lpips", "vgg", "vae"]
 """A network of perceptual distances: LPIPS with AlexNet, LPIPS with VGG16, or V3D's own VAE encoder."""
@@ -20,6 +22,15 @@ Device = Literal["auto", "cpu", "cuda"]
 Up = Literal["auto", "x", "y", "z", "-x", "-y", "-z"]
 """The axis of the photos' world that is up; auto finds it by the cameras (`v3d.placement.up_direction`)."""
 
+MeshFormat = Literal["glb", "obj", "stl", "3mf", "ply-mesh", "usd", "usdz"]
+"""A file of the mesh (`v3d.objects.exports`)."""
+
+SplatFormat = Literal["ply", "splat", "spz", "compressed", "splats-glb", "sog"]
+"""A file of the Gaussians."""
+
+Format = Literal[MeshFormat, SplatFormat, "html"]
+"""Any file beside those of every run; html shows Gaussians and mesh."""
+
 
 @dataclass(frozen=True)
 class ReconstructSettings:
@@ -31,6 +42,7 @@ class ReconstructSettings:
         faces: triangles of the mesh at most; by default what the quality says.
         texture_size: pixels of the texture's side; by default what the quality says.
         formats: files to write; splats.ply and mesh.glb are always written, since runs resume from them.
+            ply are the splats, ply-mesh is the mesh with vertex colours; usd and usdz need the extra `usd`.
         seed: of everything random; the same seed gives the same files on the same machine.
         device: auto takes a CUDA device where there is one.
     """
@@ -39,11 +51,44 @@ class ReconstructSettings:
     until: Literal["views", "splats", "mesh"] = "mesh"
     faces: int | None = None
     texture_size: int | None = None
-    formats: tuple[
-        Literal["glb", "obj", "ply", "splat", "spz", "compressed", "splats-glb", "sog", "html"], ...
-    ] = ("glb", "ply", "splat")
+    formats: tuple[Format, ...] = ("glb", "ply", "splat")
     seed: int = 0
     device: Device = "auto"
+
+
+Purpose = Literal["game", "print", "web"]
+"""What a mesh is for (`v3d.finishing.purposes`)."""
+
+MapName = Literal["normal", "occlusion"]
+"""An image of a mesh's material beside its colours."""
+
+
+@dataclass(frozen=True)
+class FinishSettings:
+    """What a finished mesh gets, in the folder `finished` of the run.
+
+    Attributes:
+        purpose: sets faces, texture and the options below as a game, a print or a web page wants them; what
+            is given beside it holds.
+        size: length of the mesh's longest side with its unit: 80mm, 12cm, 0.3m, 5in.
+        origin: the point (0, 0, 0): the middle of the mesh, or of its base.
+        lods: levels of detail: lighter meshes of half, a quarter, an eighth ... of the faces.
+        maps: images baked from the dense mesh: normals, and the sky that each point sees.
+        quads: a mesh of quads (in the OBJ; needs the extra `quads`), the texture carried over.
+        shading: flat shows every face.
+        base: of a print: cut takes its lowest hundredth off, auto does where too little lies on the bed.
+        image: of the texture; jpeg is a fifth as large.
+    """
+
+    purpose: Annotated[Purpose | None, arg(name="for")] = None
+    size: str | None = None
+    origin: Literal["centre", "base"] | None = None
+    lods: int | None = None
+    maps: tuple[MapName, ...] | None = None
+    quads: bool = False
+    shading: Literal["smooth", "flat"] = "smooth"
+    base: Literal["keep", "cut", "auto"] | None = None
+    image: Literal["png", "jpeg"] | None = None
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import shutil
 import struct
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from v3d.cameras import orbit
 from v3d.errors import V3DError
 from v3d.meshes.files import load_mesh
 from v3d.meshes.glb import save_glb
+from v3d.meshes.look import Look
 from v3d.meshes.mesh import Mesh
 from v3d.meshes.obj import save_obj
 from v3d.meshes.rendering import render
@@ -112,9 +114,16 @@ def test_khronos_validator(tmp_path: Path) -> None:
     lonely = torch.tensor([[9.0, 9, 9]])  # a vertex of no face has no normal
     plain = Mesh(torch.cat([textured_mesh().vertices, lonely]), textured_mesh().faces)
     flat = Mesh(torch.zeros(3, 3), torch.tensor([[0, 1, 2]]))
-    for i, mesh in enumerate((textured_mesh(), plain, flat)):
+    maps = Look(name="Ü\n", normal_map=torch.rand(8, 8, 3), occlusion=torch.rand(8, 8), jpeg=True)
+    cases = (
+        (textured_mesh(), maps),
+        (textured_mesh(), replace(maps, flat=True)),
+        (plain, maps),
+        (flat, Look()),
+    )
+    for i, (mesh, look) in enumerate(cases):
         path = tmp_path / f"{i}.glb"
-        save_glb(mesh, path)
+        save_glb(mesh, path, look)
         result = subprocess.run(["node", "-e", script, str(path)], capture_output=True, text=True, timeout=60)
         if result.returncode == 77:
             pytest.skip("the npm package gltf-validator is not installed")

@@ -14,8 +14,9 @@ from torch.overrides import TorchFunctionMode
 from shapes import sphere_mesh
 from v3d.cameras import Cameras, orbit
 from v3d.meshes.mesh import Mesh
+from v3d.meshes.padding import pad
 from v3d.meshes.rendering import interpolate, rasterize_uv, render
-from v3d.texture.project import pad, project_views, register_photo
+from v3d.texture.project import project_views, register_photo
 from v3d.texture.refine import RefineSettings, _ViewMatrix, refine_texture
 from v3d.texture.unwrap import unwrap
 from v3d.views import Views

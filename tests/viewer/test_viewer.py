@@ -24,10 +24,10 @@ from v3d.cameras import Cameras, look_at
 from v3d.errors import V3DError
 from v3d.meshes.glb import save_glb
 from v3d.meshes.mesh import Mesh
+from v3d.objects.exports import save_viewer
 from v3d.preview import textured as mesh_renderer
 from v3d.splats.files.write import write_splats
 from v3d.splats.rasterize import splat_renderer
-from v3d.viewer.page import save_viewer
 
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium")

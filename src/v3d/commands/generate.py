@@ -9,7 +9,7 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from v3d.commands.shared import Out, SomeFailedError, print_error, print_warnings
 from v3d.errors import V3DError
-from v3d.settings import GenerateSettings
+from v3d.settings import FinishSettings, GenerateSettings
 
 Side = Annotated[Path | None, arg(metavar="PHOTO")]
 
@@ -24,6 +24,7 @@ def generate(
     mask: Annotated[tuple[str, ...], arg(metavar="MASK[@AZIMUTH] [MASK[@AZIMUTH] ...]")] = (),
     out: Out = Path("out"),
     settings: OmitArgPrefixes[GenerateSettings] = GenerateSettings(),  # noqa: B008 (frozen)
+    finish: OmitArgPrefixes[FinishSettings] = FinishSettings(),  # noqa: B008 (frozen)
     force: bool = False,
 ) -> None:
     """Photos -> orbit views, 3D Gaussians and textured meshes.
@@ -39,6 +40,7 @@ def generate(
             the cutout.png of an earlier run. The front's, or by azimuth as in left_mask.png@90.
         out: every object gets a folder of the name of its front photo in it.
         settings: quality, formats, model and sampler.
+        finish: the mesh made ready for a game, a print or a web page.
         force: compute finished stages anew.
 
     Raises:
@@ -57,7 +59,9 @@ def generate(
             show.title(f"{' + '.join(map(str, [front, *sides.values()]))} -> {out / front.stem}")
             try:
                 given = {0.0: front, **sides}
-                asset = pipeline.generate(given, out, settings, masks=masks, force=force, on_progress=show)
+                asset = pipeline.generate(
+                    given, out, settings, masks=masks, finish=finish, force=force, on_progress=show
+                )
             except V3DError as error:
                 if len(photos) == 1:
                     raise

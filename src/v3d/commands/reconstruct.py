@@ -8,7 +8,7 @@ from typing import Annotated
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from v3d.commands.shared import Out, print_warnings
-from v3d.settings import OrbitSettings, ReconstructSettings, Up
+from v3d.settings import FinishSettings, OrbitSettings, ReconstructSettings, Up
 
 
 def reconstruct(
@@ -20,6 +20,7 @@ def reconstruct(
     cameras: OmitArgPrefixes[OrbitSettings] = OrbitSettings(),  # noqa: B008 (frozen)
     photo: Annotated[Path | None, arg(metavar="PHOTO")] = None,
     up: Up = "auto",
+    finish: OmitArgPrefixes[FinishSettings] = FinishSettings(),  # noqa: B008 (frozen)
     force: bool = False,
 ) -> None:
     """Views of an object -> 3D Gaussians and a textured mesh.
@@ -34,6 +35,7 @@ def reconstruct(
         orbit: VIEWS is a video that goes once around the object at its own height.
         photo: a sharper photo of the first view, for the texture; the shape fills this view's silhouette.
         up: the axis of the photos' world that is up; auto finds it from the cameras.
+        finish: the mesh made ready for a game, a print or a web page.
         force: compute finished stages anew.
 
     Raises:
@@ -52,6 +54,7 @@ def reconstruct(
             orbit=cameras if orbit or cameras != OrbitSettings() else None,
             photo=photo,
             up=up,
+            finish=finish,
             force=force,
             on_progress=show,
         )

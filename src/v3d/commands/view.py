@@ -35,7 +35,7 @@ def view(
             what its format says.
         open: open the browser; --no-open only prints the file's name.
     """
-    from v3d.viewer.page import save_viewer
+    from v3d.objects.exports import save_viewer
 
     splats, mesh, notes = _run(asset) if asset.is_dir() else _file(asset, axes)
     if out is None:

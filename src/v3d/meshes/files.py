@@ -5,6 +5,8 @@ V3D's world is z up with the object's front towards +x (see `v3d.cameras`). File
 - GLB and glTF are y up with the front towards +z, as their standard says: (x, y, z) in the file is
   (z, x, y) in the world. OBJ is written and read in the same way, as most programs do.
 - PLY and STL, the scanner's and the printer's formats, are read as they stand: z up, front towards +x.
+  V3D writes them so, and 3MF too; STL and 3MF are in millimetres and stand on z = 0.
+- USD is written like GLB.
 - Folders of Google Scanned Objects (see `v3d.meshes.folders`) are z up with the front towards -y.
 """
 
@@ -98,8 +100,17 @@ def to_file_axes(points: Tensor) -> np.ndarray:
     return np.ascontiguousarray(points[:, [1, 2, 0]].cpu().numpy().astype(np.float32))
 
 
+def to_print_axes(points: np.ndarray) -> np.ndarray:
+    """Points [P, 3] in the world, in metres -> float64 millimetres, z up, standing centred on z = 0."""
+    points = points.astype(np.float64) * 1000
+    low, high = points.min(0), points.max(0)
+    points[:, :2] -= (low[:2] + high[:2]) / 2
+    points[:, 2] -= low[2]
+    return points
+
+
 def texture_to_uint8(texture: Tensor) -> np.ndarray:
-    """A texture [T, T', 3] in [0, 1] -> uint8, rounded."""
+    """A texture [T, T', 3] or a map [T, T'] in [0, 1] -> uint8, rounded."""
     return (texture.clamp(0, 1) * 255).round().byte().cpu().numpy()
 
 

@@ -4,36 +4,58 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from PIL import Image
+import torch
+from torch import Tensor
 
 from v3d.files import atomic
-from v3d.meshes.files import check_savable, texture_to_uint8, to_file_axes
+from v3d.meshes.files import check_savable, to_file_axes
+from v3d.meshes.look import PLAIN, Look, encoded, one_word, shaded
 from v3d.meshes.mesh import Mesh
 
 
-def save_obj(mesh: Mesh, path: str | Path) -> None:
+def save_obj(mesh: Mesh, path: str | Path, look: Look = PLAIN) -> None:
     """Write `path` (.obj) and, for a textured mesh, `.mtl` and `.png` of the same stem beside it.
+
+    Args:
+        mesh: with or without texture.
+        path: of the .obj file.
+        look: its name, shading and quads; maps are left out, since programs read them from .mtl files each
+            in their own way.
 
     Raises:
         V3DError: the mesh has no faces or its numbers are not finite, or a file cannot be written.
     """
     check_savable(mesh)
-    path = Path(path)
-    lines = [f"v {x:.9g} {y:.9g} {z:.9g}" for x, y, z in to_file_axes(mesh.vertices).tolist()]
-    lines += [f"vn {x:.6g} {y:.6g} {z:.6g}" for x, y, z in to_file_axes(mesh.vertex_normals).tolist()]
+    path, name = Path(path), one_word(look.name)
+    mesh, normals = shaded(mesh, look)
+    lines = [f"o {name}"]
+    lines += [f"v {x:.9g} {y:.9g} {z:.9g}" for x, y, z in to_file_axes(mesh.vertices).tolist()]
+    lines += [f"vn {x:.6g} {y:.6g} {z:.6g}" for x, y, z in to_file_axes(normals).tolist()]
     corner = "{0}//{0}"
     if mesh.uv is not None and mesh.texture is not None:
         lines.insert(0, f"mtllib {path.stem}.mtl")
         # OBJ's v runs up. In double precision 1 - v loses nothing of a float32.
         lines += [f"vt {u:.9g} {1 - v:.12g}" for u, v in mesh.uv.tolist()]
-        lines.append("usemtl texture")
+        lines.append(f"usemtl {name}")
         corner = "{0}/{0}/{0}"
-        image = Image.fromarray(texture_to_uint8(mesh.texture))
         with atomic(path.with_suffix(".png")) as temporary:
-            image.save(temporary)
-        material = f"newmtl texture\nKa 0 0 0\nKd 1 1 1\nKs 0 0 0\nillum 1\nmap_Kd {path.stem}.png\n"
+            temporary.write_bytes(encoded(mesh.texture))
+        material = f"newmtl {name}\nKa 0 0 0\nKd 1 1 1\nKs 0 0 0\nillum 1\nmap_Kd {path.stem}.png\n"
         with atomic(path.with_suffix(".mtl")) as temporary:
-            temporary.write_text(material)
-    lines += ["f " + " ".join(corner.format(i) for i in face) for face in (mesh.faces + 1).tolist()]
+            temporary.write_text(material, encoding="utf-8")
+    for polygon in _polygons(mesh.faces, look.quads):
+        lines.append("f " + " ".join(corner.format(i + 1) for i in polygon))
     with atomic(path) as temporary:
-        temporary.write_text("\n".join(lines) + "\n")
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _polygons(faces: Tensor, quads: Tensor | None) -> list[list[int]]:
+    """The quads, then the triangles that are in none."""
+    if quads is None:
+        triangles: list[list[int]] = faces.tolist()
+        return triangles
+    alone = torch.ones(len(faces), dtype=torch.bool)
+    alone[quads.reshape(-1)] = False
+    first, second = faces[quads[:, 0]], faces[quads[:, 1]]
+    joined: list[list[int]] = torch.cat([first, second[:, 2:]], 1).tolist()
+    return joined + faces[alone].tolist()

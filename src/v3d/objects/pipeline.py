@@ -8,7 +8,7 @@ photos -> orbit views (video diffusion) -> hull (space carving) -> splats (3D Ga
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,11 @@ from v3d.capture.readers import find_photos, read_object_views
 from v3d.diffusion.generator import load_generator
 from v3d.diffusion.photos import check_sides
 from v3d.errors import V3DError
+from v3d.finishing.purposes import Plan, plan_of
 from v3d.meshes.mesh import Mesh
 from v3d.objects.around import MAX_VIEW_SIZE, views_around
-from v3d.objects.build import BuildInputs
+from v3d.objects.build import BuildInputs, shape
+from v3d.objects.finish_stage import check_finish, finish_stage
 from v3d.objects.presets import preset_of
 from v3d.objects.stages import (
     export_stage,
@@ -36,9 +38,11 @@ from v3d.objects.stages import (
 )
 from v3d.run import RunFolder, other_than, run_name
 from v3d.runtime import pick_device, tune_malloc
-from v3d.settings import GenerateSettings, OrbitSettings, ReconstructSettings, Up
+from v3d.settings import FinishSettings, GenerateSettings, OrbitSettings, ReconstructSettings, Up
 from v3d.splats.gaussians import Splats
 from v3d.views import Views
+
+_ALL_FACES = 300_000  # of a dense mesh: more than quality high has, and what a slicer still opens at once
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,7 @@ def generate(
     *,
     name: str | None = None,
     masks: str | Path | Mapping[float, str | Path] | None = None,
+    finish: FinishSettings | None = None,
     force: bool = False,
     on_progress: OnProgress | None = None,
 ) -> Asset:
@@ -81,13 +86,15 @@ def generate(
         name: of the run's folder, in place of the front photo's.
         masks: images that say where the object is, by the azimuth of their photo, or that of the front alone;
             photos without one are cut out. The `cutout.png` of an earlier run will do, as it is or corrected.
+        finish: make the mesh ready for a game, a print or a web page, in the run's folder `finished`.
         force: compute finished stages anew.
         on_progress: called as the stages go on, see `v3d.callbacks.OnProgress`.
 
     Raises:
-        V3DError: a photo, the weights or the folder cannot be used.
+        V3DError: a photo, the weights or the folder cannot be used, or what is asked of the mesh cannot be.
     """
     settings = settings or GenerateSettings()
+    plan = _plan(finish, settings)
     sides = _sides(photos, settings.elevation)
     front = sides[0.0]
     given = _masks(masks, sides)
@@ -101,7 +108,18 @@ def generate(
         )
         views, views_key = generate_stage(run, generator, framed, key, settings)
         inputs = BuildInputs(views, framed.among(views.cameras), generator.agrees_in_colour)
-        return _build(run, inputs, views_key, settings, device)
+        return _build(run, inputs, views_key, settings, plan, device)
+
+
+def _plan(finish: FinishSettings | None, settings: ReconstructSettings) -> Plan | None:
+    """What is done to the mesh; None where nothing is.
+
+    Raises:
+        V3DError: it cannot be done.
+    """
+    plan = None if finish is None else plan_of(finish)
+    check_finish(plan, settings)
+    return plan
 
 
 def _sides(photos: str | Path | Mapping[float, str | Path], elevation: float) -> dict[float, Path]:
@@ -141,6 +159,7 @@ def reconstruct(
     orbit: OrbitSettings | None = None,
     photo: str | Path | None = None,
     up: Up = "auto",
+    finish: FinishSettings | None = None,
     force: bool = False,
     on_progress: OnProgress | None = None,
 ) -> Asset:
@@ -159,15 +178,16 @@ def reconstruct(
         orbit: `views` are pictures around the object; says what is known of their cameras.
         photo: a sharper photo of view 0, for the texture; the shape fills this view's silhouette.
         up: the axis of the views' world that is up; auto finds it from the cameras.
+        finish: make the mesh ready for a game, a print or a web page, in the run's folder `finished`.
         force: compute finished stages anew.
         on_progress: called as the stages go on, see `v3d.callbacks.OnProgress`.
 
     Raises:
-        V3DError: the views, the photo or the folder cannot be used.
+        V3DError: the views, the photo or the folder cannot be used, or what is asked of the mesh cannot be.
     """
     settings = settings or ReconstructSettings()
+    plan, device = _plan(finish, settings), pick_device(settings.device)
     photo = None if photo is None else existing(photo)
-    device = pick_device(settings.device)
     tune_malloc()
     notes: list[str] = []
     if isinstance(views, Views):
@@ -190,18 +210,23 @@ def reconstruct(
     with RunFolder(folder, settings, warnings=notes, force=force, on_progress=on_progress) as run:
         photos = {} if photo is None else {0: photo_stage(run, {0.0: photo})[0].images[0]}
         placed, key = views_stage(run, posed, up)
-        return _build(run, BuildInputs(placed, photos), key, settings, device)
+        return _build(run, BuildInputs(placed, photos), key, settings, plan, device)
 
 
 def _build(
-    run: RunFolder, inputs: BuildInputs, views_key: str, settings: ReconstructSettings, device: str
+    run: RunFolder,
+    inputs: BuildInputs,
+    views_key: str,
+    settings: ReconstructSettings,
+    plan: Plan | None,
+    device: str,
 ) -> Asset:
     """Views -> hull -> splats -> surface -> textured mesh -> files, as far as the settings ask for.
 
     Where the views do not agree in colour, the splats are made of the mesh, and come last.
     """
     splats, mesh, keys = None, None, [views_key]
-    preset, seed = preset_of(settings), settings.seed
+    preset, seed = preset_of(settings, plan), settings.seed
     if settings.until != "views":
         hull, hull_key = hull_stage(run, inputs, views_key, preset)
         if inputs.agree_in_colour:
@@ -212,9 +237,12 @@ def _build(
             surface, key = surface_stage(run, inputs, hull, splats, needed, preset, seed, device)
             mesh, key = mesh_stage(run, inputs, surface, key, preset, device)
             keys.append(key)
+            all_faces = replace(preset, faces=_ALL_FACES)
+            finish_stage(run, mesh, lambda: shape(inputs, surface, all_faces), key, plan, settings.formats)
             if splats is None:
                 splats, key = splats_of_mesh_stage(run, inputs, mesh, key, preset, seed, device)
                 keys.append(key)
-    export_stage(run, splats, mesh, keys, settings.formats)
+    unfinished = mesh if plan is None else None  # otherwise the formats are of the finished mesh
+    export_stage(run, splats, unfinished, keys, settings.formats)
     preview_stage(run, inputs, splats, mesh, keys, preset)
     return Asset(run.path, inputs.views, splats, mesh, run.report)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from v3d.finishing.purposes import Plan
 from v3d.settings import Quality, ReconstructSettings
 from v3d.splats.fit import FitSettings
 from v3d.surface.settings import Level, SurfaceSettings
@@ -83,11 +84,14 @@ PRESETS: dict[Quality, Preset] = {
 }
 
 
-def preset_of(settings: ReconstructSettings) -> Preset:
-    """The preset of the chosen quality, with what the user chose beside it."""
+def preset_of(settings: ReconstructSettings, plan: Plan | None = None) -> Preset:
+    """The preset of the chosen quality, with what the finished mesh's plan and the user say beside it."""
     preset = PRESETS[settings.quality]
-    return replace(
-        preset,
-        faces=preset.faces if settings.faces is None else settings.faces,
-        texture_size=preset.texture_size if settings.texture_size is None else settings.texture_size,
-    )
+    for wish in (plan, settings):
+        if wish is not None:
+            preset = replace(
+                preset,
+                faces=preset.faces if wish.faces is None else wish.faces,
+                texture_size=preset.texture_size if wish.texture_size is None else wish.texture_size,
+            )
+    return preset

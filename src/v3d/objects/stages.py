@@ -27,11 +27,12 @@ from v3d.diffusion.photos import OrbitPhotos
 from v3d.files import atomic
 from v3d.meshes.files import load_mesh
 from v3d.meshes.glb import save_glb
+from v3d.meshes.look import Look
 from v3d.meshes.mesh import Mesh
 from v3d.networks.perceptual import Perceptual
 from v3d.objects import build
 from v3d.objects.build import BuildInputs
-from v3d.objects.exports import MESHES, SPLATS, VIEWER, Export
+from v3d.objects.exports import MESHES, SPLATS, VIEWER, Export, print_size_note, print_sized, save_viewer
 from v3d.objects.presets import Preset
 from v3d.placement import place, single_precision, up_sentence
 from v3d.preview import contact_sheet, textured, turntable
@@ -44,7 +45,6 @@ from v3d.surface.grid import Grid
 from v3d.surface.registration import register_photos
 from v3d.surface.silhouette import silhouette_iou
 from v3d.video import save_video
-from v3d.viewer.page import save_viewer
 from v3d.views import Views, save_views
 
 _HULL, _SURFACE = ".stages/hull.safetensors", ".stages/surface.safetensors"
@@ -289,11 +289,11 @@ def mesh_stage(
 
     return run.stage(
         "mesh",
-        version=3,
+        version=4,
         inputs=[key, sorted(inputs.photos.items()), preset.faces, preset.texture_size, preset.refine],
         files=["mesh.glb"],
         compute=compute,
-        save=lambda mesh: save_glb(mesh, run / "mesh.glb"),
+        save=lambda mesh: save_glb(mesh, run / "mesh.glb", Look(name=run.name)),
         load=lambda: load_mesh(run / "mesh.glb"),
     )
 
@@ -303,17 +303,23 @@ def export_stage(
 ) -> None:
     """The splats and the mesh in the other formats asked for."""
     splat_exports = [e for name, e in SPLATS.items() if splats is not None and name in formats]
-    mesh_exports = [e for name, e in MESHES.items() if mesh is not None and name in formats]
+    mesh_exports = [e for name, e in MESHES.items() if mesh is not None and name in formats and name != "glb"]
     exports: list[Export[Splats] | Export[Mesh]] = [*splat_exports, *mesh_exports]
     viewers = [VIEWER] if "html" in formats and (splats is not None or mesh is not None) else []
 
+    def compute(stage: Stage) -> None:
+        printed = [export.file for export in mesh_exports if export.printed]
+        if printed:
+            stage.warn(print_size_note(printed))
+
     def save(_: None) -> None:
+        look = Look(name=run.name)
         for of_splats in splat_exports:
             assert splats is not None
-            of_splats.save(splats, run / of_splats.file)
+            of_splats.save(splats, run / of_splats.file, look)
         for of_mesh in mesh_exports:
             assert mesh is not None
-            of_mesh.save(mesh, run / of_mesh.file)
+            of_mesh.save(print_sized(mesh) if of_mesh.printed else mesh, run / of_mesh.file, look)
         for name in viewers:
             save_viewer(run / name, splats, mesh, title=run.path.name)
 
@@ -327,10 +333,14 @@ def export_stage(
                 *(name for e in exports for name in e.beside),
                 *viewers,
             ],
-            compute=lambda stage: None,
+            compute=compute,
             save=save,
             load=lambda: None,
         )
+    elif (
+        splats is not None
+    ):  # this run has what it asked for: what another one asked for is not left beside it
+        run.drop("export")
 
 
 def preview_stage(

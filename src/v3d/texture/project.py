@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.ndimage import distance_transform_edt
 from scipy.sparse import coo_matrix, csr_matrix, diags
 from scipy.sparse.linalg import splu
 from torch import Tensor
 
 from v3d.compositing import over_white
 from v3d.meshes.mesh import Mesh
+from v3d.meshes.padding import pad
 from v3d.meshes.rendering import rasterize_mesh, rasterize_uv
 from v3d.metrics import soft_iou
 from v3d.surface.silhouette import pixel_distance
@@ -68,22 +68,6 @@ def project_views(mesh: Mesh, views: Views, *, size: int = 1024, photos: Sequenc
     texture = fill.new_full((size, size, 3), _GREY)
     texture[inside] = (colour * weight + fill * _FILL_WEIGHT) / (weight + _FILL_WEIGHT)
     return replace(mesh, texture=pad(texture, inside).clamp(0, 1))
-
-
-def pad(texture: Tensor, inside: Tensor) -> Tensor:
-    """Give every texel outside the charts the colour of the nearest one inside.
-
-    So bilinear reading and mip maps mix no background in.
-
-    Args:
-        texture: [T, T, 3].
-        inside: [T, T] bool, the charts.
-    """
-    if not bool(inside.any()):
-        return texture
-    nearest = distance_transform_edt(~inside.cpu().numpy(), return_distances=False, return_indices=True)
-    rows, columns = torch.from_numpy(nearest.astype(np.int64)).to(texture.device)
-    return texture[rows, columns]
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,9 @@ from torch import Tensor
 
 from v3d.callbacks import OnStep
 from v3d.meshes.mesh import Mesh
+from v3d.meshes.padding import pad
 from v3d.meshes.rendering import rasterize_mesh, rasterize_uv
-from v3d.texture.project import pad, pixel_confidence
+from v3d.texture.project import pixel_confidence
 from v3d.views import Views
 
 

@@ -8,7 +8,9 @@ import xatlas
 
 from v3d.meshes.mesh import Mesh
 
-_PADDING = 3  # texels between charts: enough for bilinear reading and one level of a mip map
+# Texels between charts: enough for bilinear reading, and for the mip maps of large textures, which are shown
+# small more often.
+_LEAST_PADDING, _PADDING = 3, 1 / 128
 
 
 def unwrap(mesh: Mesh, *, size: int = 1024) -> Mesh:
@@ -26,7 +28,11 @@ def unwrap(mesh: Mesh, *, size: int = 1024) -> Mesh:
     atlas = xatlas.Atlas()
     atlas.add_mesh(mesh.vertices.cpu().numpy().astype(np.float32), mesh.faces.cpu().numpy().astype(np.uint32))
     packing = xatlas.PackOptions()
-    packing.resolution, packing.padding, packing.bilinear = size, _PADDING, True
+    packing.resolution, packing.padding, packing.bilinear = (
+        size,
+        max(_LEAST_PADDING, round(size * _PADDING)),
+        True,
+    )
     atlas.generate(xatlas.ChartOptions(), packing, False)
     vertex, faces, uv = atlas[0]
     device = mesh.vertices.device

@@ -69,6 +69,9 @@ class GltfEdit:
         found = []
         for number, mesh in enumerate(self.json.get("meshes", [])):
             for primitive in _triangles_of(mesh):
+                compressed = "KHR_draco_mesh_compression" in primitive.get("extensions", {})
+                if compressed and "TEXCOORD_0" in primitive["attributes"]:
+                    continue
                 position = self._document.array(primitive["attributes"]["POSITION"])[:, :3]
                 indices = np.arange(len(position))
                 if "indices" in primitive:
@@ -76,10 +79,9 @@ class GltfEdit:
                 faces = triangle_indices(indices, primitive.get("mode", 4))
                 if len(faces) == 0 or self._has_uv(primitive, faces):
                     continue
-                if "KHR_draco_mesh_compression" in primitive.get("extensions", {}):
+                if compressed:
                     raise V3DError(
-                        "its geometry is compressed and has no texture coordinates; save it without Draco, or "
-                        "unwrap it"
+                        "its geometry is compressed and has no texture coordinates; save it without Draco"
                     )
                 found.append(Bare(primitive, position * scales.get(number, 1.0), faces))
         return found
@@ -144,8 +146,10 @@ class GltfEdit:
             texture = self._append("textures", {"source": source, "sampler": sampler})
             old = self.json["materials"][numbers[m]]
             surface = {"baseColorTexture": {"index": texture}, "metallicFactor": 0.0, "roughnessFactor": 1.0}
-            kept = {name: old[name] for name in _KEPT if name in old}
-            self.json["materials"][numbers[m]] = {"name": "texture"} | kept | {"pbrMetallicRoughness": surface}
+            kept = {"name": "texture"} | {name: old[name] for name in _KEPT if name in old}
+            self.json["materials"][numbers[m]] = (
+                {"name": "texture"} | kept | {"pbrMetallicRoughness": surface}
+            )
         return list(notes)
 
     def save(self, path: Path) -> None:
@@ -166,7 +170,9 @@ class GltfEdit:
         for i in used:
             blob.extend(b"\0" * (-len(blob) % 4))
             data = self._views[i]
-            views.append(document["bufferViews"][i] | {"buffer": 0, "byteOffset": len(blob), "byteLength": len(data)})
+            views.append(
+                document["bufferViews"][i] | {"buffer": 0, "byteOffset": len(blob), "byteLength": len(data)}
+            )
             blob.extend(data)
         for entry in holders:
             entry["bufferView"] = used.index(entry["bufferView"])
@@ -180,8 +186,6 @@ class GltfEdit:
         accessor = primitive["attributes"].get("TEXCOORD_0")
         if accessor is None:
             return False
-        if "KHR_draco_mesh_compression" in primitive.get("extensions", {}):
-            return True
         a, b, c = self._document.array(accessor)[:, :2].astype(np.float64)[faces].transpose(1, 0, 2)
         (ux, uy), (vx, vy) = (b - a).T, (c - a).T
         return bool(np.abs(ux * vy - uy * vx).sum() > _LEAST_AREA)

@@ -192,10 +192,9 @@ def _splats() -> Splats:
 
 
 def _read_splats(path: Path) -> object:
-    from v3d.splats.files.ply import load_ply
-    from v3d.splats.files.splat import load_splat
+    from v3d.splats.files.read import read_splats
 
-    return load_ply(path) if path.suffix == ".ply" else load_splat(path)
+    return read_splats(path)
 
 
 def _splat_files(folder: Path) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from v3d.errors import V3DError
 from v3d.meshes.gltf import ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER, accessor_of, write_glb
 from v3d.meshes.reading.gltf_document import GltfDocument
-from v3d.meshes.reading.gltf_scene import node_places, triangle_indices
+from v3d.meshes.reading.gltf_scene import places_of, triangle_indices
 from v3d.meshes.reading.parts import Array
 
 NO_MATERIAL = -1
@@ -147,9 +147,7 @@ class GltfEdit:
             old = self.json["materials"][numbers[m]]
             surface = {"baseColorTexture": {"index": texture}, "metallicFactor": 0.0, "roughnessFactor": 1.0}
             kept = {"name": "texture"} | {name: old[name] for name in _KEPT if name in old}
-            self.json["materials"][numbers[m]] = (
-                {"name": "texture"} | kept | {"pbrMetallicRoughness": surface}
-            )
+            self.json["materials"][numbers[m]] = kept | {"pbrMetallicRoughness": surface}
         return list(notes)
 
     def save(self, path: Path) -> None:
@@ -193,7 +191,7 @@ class GltfEdit:
     def _scales(self) -> dict[int, float]:
         """How large the scene shows each mesh, by its number."""
         scales: dict[int, float] = {}
-        for number, place in node_places(self._document).items():
+        for number, place in places_of(self._document).items():
             node = self.json["nodes"][number]
             if "mesh" in node:
                 size = abs(float(np.linalg.det(place[:3, :3]))) ** (1 / 3)

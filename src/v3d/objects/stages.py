@@ -239,7 +239,7 @@ def _splats_stage(
 
     return run.stage(
         "splats",
-        version=3,
+        version=4,
         inputs=[keys, preset.view_size, preset.gaussians, preset.splats, name, seed],
         files=["splats.ply"],
         compute=compute,
@@ -329,7 +329,7 @@ def export_stage(
     if exports:
         run.stage(
             "export",
-            version=1,
+            version=2,
             inputs=[keys, sorted(export.file for export in exports)],
             files=[*(export.file for export in exports), *(name for e in exports for name in e.beside)],
             compute=lambda stage: None,

@@ -15,6 +15,7 @@ from v3d.commands.doctor import doctor
 from v3d.commands.evaluate import evaluate
 from v3d.commands.generate import generate
 from v3d.commands.make_objects import make_objects
+from v3d.commands.mesh import mesh
 from v3d.commands.reconstruct import reconstruct
 from v3d.commands.render import render
 from v3d.commands.render_scenes import render_scenes
@@ -31,6 +32,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "app": app,
     "reconstruct": reconstruct,
     "texture": texture,
+    "mesh": mesh,
     "scene": scene,
     "make-objects": make_objects,
     "render": render,
@@ -48,6 +50,7 @@ EXAMPLES = (
     "v3d app",
     "v3d reconstruct FOLDER -o out",
     "v3d texture chair.glb photo.png -o textured",
+    "v3d mesh splats.ply -o meshes",
     "v3d scene FOLDER -o out --path orbit",
     "v3d make-objects 100 -o objects",
     "v3d render objects -o data/train",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from v3d.objects.stages import (
     preview_stage,
     views_stage,
 )
-from v3d.objects.texture_stages import texture_stage, uv_stage
+from v3d.objects.texture_stages import Shape, texture_stage, uv_stage
 from v3d.placement import Similarity
 from v3d.run import RunFolder, changed_files, other_than
 from v3d.runtime import pick_device, tune_malloc
@@ -85,27 +86,32 @@ def texture_mesh(
     device = pick_device(settings.device)
     tune_malloc()
     folder = other_than(file.parent, Path(out) / (name or found_name))
+    opened = partial(RunFolder, folder, settings, force=force, on_progress=on_progress)
     photos = _photos(source)
-    preset = preset_of(settings)
     if photos is not None:
         sides = checked_sides(photos, settings.elevation)
         generator = load_generator(settings.model, device)
-        run = RunFolder(folder, settings, force=force, on_progress=on_progress)
-        shape = uv_stage(run, file, preset, found_name)
-        seen = _photographed(run, sides, generator, settings)
-    else:
-        assert not isinstance(source, Mapping)
-        posed = _posed(source)
-        run = RunFolder(folder, settings, warnings=posed.notes, force=force, on_progress=on_progress)
-        shape = uv_stage(run, file, preset, found_name)
-        seen = _viewed(run, posed, up)
+        with opened() as run:
+            shape = uv_stage(run, file, preset_of(settings), found_name)
+            return _textured(run, shape, _photographed(run, sides, generator, settings), settings, device)
+    assert not isinstance(source, Mapping)
+    other_than(Path(source), folder)
+    posed = _posed(source)
+    with opened(warnings=posed.notes) as run:
+        shape = uv_stage(run, file, preset_of(settings), found_name)
+        return _textured(run, shape, _viewed(run, posed, up), settings, device)
+
+
+def _textured(run: RunFolder, shape: Shape, seen: _Seen, settings: GenerateSettings, device: str) -> Asset:
+    """The mesh with what was seen, and pictures of it."""
+    preset = preset_of(settings)
     key = texture_stage(run, shape, seen.lay, seen.keys, preset, device)
     result = read_mesh(run / "mesh.glb")
     formats = tuple(f for f in settings.formats if not (f == "obj" and shape.keeps_obj))
     export_stage(run, None, result.mesh, [key], formats)
     place = Similarity(torch.tensor(run.report["stages"]["texture"]["placement"], dtype=torch.float64))
-    around = result.mesh.vertices.double() + torch.tensor(result.origin, dtype=torch.float64)
-    shown = replace(result.mesh, vertices=move(around, place))
+    vertices = result.mesh.vertices.double() + torch.tensor(result.origin, dtype=torch.float64)
+    shown = replace(result.mesh, vertices=move(vertices, place))
     preview_stage(run, seen.inputs, None, shown, [key], preset)
     return Asset(run.path, seen.inputs.views, None, result.mesh, run.report)
 

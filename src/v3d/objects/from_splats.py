@@ -82,7 +82,8 @@ def mesh_of_splats(
     tune_malloc()
     folder = other_than(path.parent, Path(out) / (name or path.name.partition(".")[0]))
     kept = clean(read.splats)
-    placement = Similarity.of(_RADIUS / kept.radius, torch.eye(3, dtype=torch.float64), kept.centre.double())
+    upright = torch.eye(3, dtype=torch.float64)
+    placement = Similarity.of(_RADIUS / kept.radius, upright, kept.centre.double())
     notes = (*read.notes, *kept.notes)
     with RunFolder(folder, settings, warnings=notes, force=force, on_progress=on_progress) as run:
         return _build(run, kept, placement, settings, device)

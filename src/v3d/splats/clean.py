@@ -1,4 +1,4 @@
-"""Gaussians of any file -> those of its object: without floaters, far shells and what is next to invisible."""
+"""Gaussians of any file -> those of its object, without floaters, far shells and the next to invisible."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ def clean(splats: Splats) -> Cleaned:
     notes = []
     if far or apart:
         notes.append(
-            f"Of {len(splats):,} Gaussians {far:,} far from the object and {apart:,} floating apart were left "
-            "out."
+            f"Of {len(splats):,} Gaussians {far:,} far from the object and {apart:,} floating apart were left"
+            " out."
         )
     if faint > 0.2 * len(splats):
         notes.append(f"{faint:,} of the Gaussians are next to invisible and were left out.")

@@ -6,6 +6,8 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -38,6 +40,7 @@ _RADIUS = 0.8  # of the ball that the object fills among the cameras of the orbi
 _RINGS = ((18, 0.0, 0.0), (12, 25.0, 10.0), (12, -20.0, 20.0))  # views, elevation, azimuth of the first
 _LEAST_SIZE = 256  # pixels of the renders
 _FIRMER = 2.0  # opacity of one quarter counts as none, of three quarters as full
+_PINHOLE = 40  # holes of less area than a square of this part of a view's side
 _LEAST_IOU = 0.7  # of the mesh's silhouettes with the views'; below, they have no clear surface
 
 
@@ -97,9 +100,9 @@ def _build(
     splats = _moved(kept.splats, placement)
     views, key = _views_stage(run, splats, placement, preset, device)
     placed = replace(views, cameras=placement.apply(views.cameras).to_float32())
-    inputs = BuildInputs(placed)
-    hull, hull_key = hull_stage(run, inputs, key, preset)
-    sdf, sdf_key = surface_stage(run, inputs, hull, splats, [hull_key, key], preset, seed, device)
+    inputs, solid = BuildInputs(placed), BuildInputs(without_pinholes(placed))
+    hull, hull_key = hull_stage(run, solid, key, preset)
+    sdf, sdf_key = surface_stage(run, solid, hull, splats, [hull_key, key], preset, seed, device)
     mesh, key = _mesh_stage(run, inputs, sdf, sdf_key, placement, preset, device)
     export_stage(run, None, mesh, [key], settings.formats)
     back = replace(mesh, vertices=moved_points(mesh.vertices, placement))
@@ -160,6 +163,21 @@ def _rendered(splats: Splats, camera: Cameras) -> Views:
     return Views(over_white(straight, alpha).cpu(), alpha.cpu(), camera)
 
 
+def without_pinholes(views: Views) -> Views:
+    """The views with small holes in their silhouettes closed, such as gaps between Gaussians.
+
+    What is closed has no sound colour: for the shape alone.
+    """
+    alpha = views.alpha.clone()
+    most = (views.cameras.width / _PINHOLE) ** 2
+    for mask in alpha:
+        outside = (mask <= 0.5).numpy().astype(np.uint8)
+        count, label, stats, _ = cv2.connectedComponentsWithStats(outside, connectivity=4)
+        small = [k for k in range(1, count) if stats[k, cv2.CC_STAT_AREA] < most]
+        mask[torch.from_numpy(np.isin(label, small))] = 1.0
+    return replace(views, alpha=alpha)
+
+
 def _mesh_stage(
     run: RunFolder,
     inputs: BuildInputs,
@@ -177,8 +195,8 @@ def _mesh_stage(
         stage.facts |= {"faces": len(shape.faces), "silhouette_iou": round(iou, 3)}
         if iou < _LEAST_IOU:
             stage.warn(
-                f"The Gaussians have no clear surface (the mesh covers {iou:.0%} of their outlines); expect a "
-                "poor shape."
+                f"The Gaussians have no clear surface (the mesh covers {iou:.0%} of their outlines); expect "
+                "a poor shape."
             )
         mesh = build.textured(inputs, shape, preset, device=device, on_step=stage.step)
         return replace(mesh, vertices=moved_points(mesh.vertices, _inverse(placement)))

@@ -29,7 +29,9 @@ from v3d.settings import ReconstructSettings
 from v3d.splats.files.write import write_splats
 
 
-def main(corpus: Path, manifest: Path, split: str = "test", limit: int = 6, sheet: Path | None = None) -> None:
+def main(
+    corpus: Path, manifest: Path, split: str = "test", limit: int = 6, sheet: Path | None = None
+) -> None:
     """Print a line for every object, and the mean."""
     source = ObjectSource(corpus=corpus, manifest=manifest, split=split, real_scans=True, limit=limit)
     ratios, rows = [], {}

@@ -28,6 +28,7 @@ from v3d.texture.tiles import facing, tiled
 from v3d.texture.unwrap import charts
 
 _UV = ".stages/uv.glb"
+_GAIN = 300.0  # of photos and changed views: the others fill in only what these do not see, or at a slant
 _SMALL = 0.02  # of the faces or of the area: less is not worth a word
 
 
@@ -193,8 +194,8 @@ def _paint(
         stage.warn(
             f"{turned:.0%} of the faces seen are inside out; they were textured from the side that shows."
         )
-    mesh = project_views(mesh, views, size=surface.size, photos=photos)
+    mesh = project_views(mesh, views, size=surface.size, photos=photos, photo_gain=_GAIN)
     if preset.refine is not None:
-        mesh = refine_texture(mesh, views, preset.refine, photos=photos, on_step=stage.step)
+        mesh = refine_texture(mesh, views, preset.refine, photos=photos, photo_gain=_GAIN, on_step=stage.step)
     assert mesh.texture is not None
     return {m: encode_texture(image)[0] for m, image in surface.textures(mesh.texture.cpu()).items()}

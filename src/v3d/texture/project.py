@@ -36,7 +36,14 @@ _FILL_STEP = 0.02  # colour steps below this count as smooth
 _LEAST_IOU = 0.85  # of a photo's silhouette and that of its generated view
 
 
-def project_views(mesh: Mesh, views: Views, *, size: int = 1024, photos: Sequence[Views] = ()) -> Mesh:
+def project_views(
+    mesh: Mesh,
+    views: Views,
+    *,
+    size: int = 1024,
+    photos: Sequence[Views] = (),
+    photo_gain: float = PHOTO_GAIN,
+) -> Mesh:
     """Texture an unwrapped mesh from posed views.
 
     Args:
@@ -45,12 +52,13 @@ def project_views(mesh: Mesh, views: Views, *, size: int = 1024, photos: Sequenc
         size: width and height of the texture in texels.
         photos: real photos as views, batches of one, each at its own resolution (see `register_photo`); they
             win wherever they see the surface well.
+        photo_gain: factor on the weight of a photo.
 
     Returns:
         The mesh with a texture [size, size, 3] in [0, 1].
     """
     lookups = [_Lookup.build(mesh, views[i], 1.0) for i in range(len(views))]
-    lookups += [_Lookup.build(mesh, photo, PHOTO_GAIN) for photo in photos]
+    lookups += [_Lookup.build(mesh, photo, photo_gain) for photo in photos]
 
     normals = mesh.vertex_normals
     at_vertices = _continue_over_surface(mesh, *_blend(mesh.vertices, normals, lookups))

@@ -112,7 +112,7 @@ def test_a_patch_painted_into_a_view_of_a_run_shows_on_its_mesh(seen: Path, tmp_
     before = (first.folder / "mesh.glb").read_bytes()
     with Image.open(run / "views/000.png") as picture:
         painted = np.array(picture)
-    painted[20:28, 20:28, :3] = (30, 200, 60)
+    painted[14:34, 14:34, :3] = (30, 200, 60)
     Image.fromarray(painted).save(run / "views/000.png")
     assert made.mesh is not None
     asset = texture_mesh(run, None, tmp_path / "out", TINY)

@@ -38,7 +38,6 @@ from v3d.views import Views, cat_views, save_views
 
 _RADIUS = 0.8  # of the ball that the object fills among the cameras of the orbit
 _RINGS = ((18, 0.0, 0.0), (12, 25.0, 10.0), (12, -20.0, 20.0))  # views, elevation, azimuth of the first
-_LEAST_SIZE = 256  # pixels of the renders
 _FIRMER = 2.0  # opacity of one quarter counts as none, of three quarters as full
 _PINHOLE = 40  # holes of less area than a square of this part of a view's side
 _LEAST_IOU = 0.7  # of the mesh's silhouettes with the views'; below, they have no clear surface
@@ -122,7 +121,7 @@ def _views_stage(
         preset: says how large the renders are.
         device: where they are rendered.
     """
-    cameras = cameras_around(max(_LEAST_SIZE, 2 * preset.view_size))
+    cameras = cameras_around(2 * preset.view_size)
 
     def compute(stage: Stage) -> Views:
         parts = []

@@ -108,7 +108,8 @@ def test_files_of_other_programs_stand_upright(
     assert asset.folder == tmp_path / "out" / name.partition(".")[0]
     low, high = mesh.vertices.amin(0).numpy(), mesh.vertices.amax(0).numpy()
     assert np.allclose((low + high) / 2, CENTRE, atol=0.15)
-    assert np.allclose(high - low, SIDES * SCALE, atol=0.6)
+    # Along a side many Gaussians lie behind each other: it is seen to three deviations and a pixel.
+    assert np.allclose(high - low, SIDES * SCALE + 0.8, atol=0.2)
     for side, stand in {"front": (0,), "back": (180,), "top": (0, 89)}.items():
         assert torch.allclose(seen(mesh, *stand), torch.tensor(COLOURS[side]).float(), atol=2), side
     welded = torch.unique(mesh.vertices, dim=0, return_inverse=True)[1]

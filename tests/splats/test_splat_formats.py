@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from glyphs import letter, seen
 from splat_scenes import cloud
 
+from glyphs import letter, seen
 from v3d.errors import V3DError
 from v3d.splats.files.axes import WORLD, turned
 from v3d.splats.files.ply import save_ply
@@ -134,7 +134,7 @@ def test_what_is_left_out_is_told(tmp_path: Path) -> None:
     assert found.splats.opacity[1] == 1
     assert found.notes == (
         "Its spherical harmonics of degree 1 to 2 were left out: V3D keeps one colour for all directions.",
-        "1 Gaussians that are not finite numbers were left out.",
+        "Gaussians that are not finite numbers were left out: 1.",
     )
 
 

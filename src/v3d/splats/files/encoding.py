@@ -110,7 +110,7 @@ def in_world(found: FileSplats, axes: str | None = None) -> tuple[Splats, tuple[
     if not bool(finite.all()):
         if not bool(finite.any()):
             raise V3DError("none of its Gaussians is made of finite numbers")
-        notes.append(f"{int((~finite).sum())} Gaussians that are not finite numbers were left out.")
+        notes.append(f"Gaussians that are not finite numbers were left out: {int((~finite).sum())}.")
         splats = splats[finite]
     return turned(splats, axes or found.axes, WORLD), tuple(notes)
 

@@ -16,11 +16,13 @@ from v3d.commands.doctor import doctor
 from v3d.commands.evaluate import evaluate
 from v3d.commands.generate import generate
 from v3d.commands.make_objects import make_objects
+from v3d.commands.mesh import mesh
 from v3d.commands.reconstruct import reconstruct
 from v3d.commands.render import render
 from v3d.commands.render_scenes import render_scenes
 from v3d.commands.scene import scene
 from v3d.commands.shared import SomeFailedError, print_error
+from v3d.commands.texture import texture
 from v3d.commands.train import train
 from v3d.commands.view import view
 from v3d.distribution import own_version
@@ -31,6 +33,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "batch": batch,
     "app": app,
     "reconstruct": reconstruct,
+    "texture": texture,
+    "mesh": mesh,
     "scene": scene,
     "make-objects": make_objects,
     "render": render,
@@ -49,6 +53,8 @@ EXAMPLES = (
     "v3d batch photos/ -o out",
     "v3d app",
     "v3d reconstruct FOLDER -o out",
+    "v3d texture chair.glb photo.png -o textured",
+    "v3d mesh splats.ply -o meshes",
     "v3d scene FOLDER -o out --path orbit",
     "v3d make-objects 100 -o objects",
     "v3d render objects -o data/train",

@@ -325,6 +325,17 @@ def file_digest(path: str | Path) -> str:
         raise V3DError(f"{path} cannot be read ({error.strerror}).") from error
 
 
+def changed_files(folder: Path) -> set[str]:
+    """The files of a run, by their names in its folder, that are not what its stages wrote.
+
+    Empty where the folder has no report, or one of an older V3D that says nothing about them.
+    """
+    stages = _read_stages(folder / "report.json").values()
+    digests = {file: was for record in stages for file, was in record["digests"].items()}
+    there = {file: was for file, was in digests.items() if (folder / file).is_file()}
+    return {file for file, was in there.items() if file_digest(folder / file) != was}
+
+
 def save_tensors(path: str | Path, tensors: dict[str, Tensor]) -> None:
     """Write tensors atomically (safetensors)."""
     data = save({name: tensor.contiguous().cpu() for name, tensor in tensors.items()})

@@ -89,3 +89,9 @@ def _material(texture: Tensor, look: Look, buffer: GltfBuffer) -> dict[str, Any]
         "samplers": [{"magFilter": 9729, "minFilter": 9987, "wrapS": 33071, "wrapT": 33071}],
         "images": images,
     }
+
+
+def encode_texture(texture: Tensor) -> tuple[bytes, str]:
+    """An image file's bytes and its MIME type."""
+    data = encoded(texture, "smaller")
+    return data, _MIME[suffix_of(data)]

@@ -8,6 +8,7 @@ the same thing with other roundings, and a run may go on where there is no GPU.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from v3d.capture.photo import load_photo
 from v3d.capture.readers import load_views
 from v3d.diffusion.generator import Generator
 from v3d.diffusion.photos import OrbitPhotos
+from v3d.errors import V3DError
 from v3d.files import atomic
 from v3d.meshes.files import load_mesh
 from v3d.meshes.glb import save_glb
@@ -108,6 +110,19 @@ def photo_stage(
         save=save,
         load=load,
     )
+
+
+def photos_of_run(folder: Path) -> OrbitPhotos | None:
+    """The framed photos that a run of `v3d generate` left in its folder; None where there are none."""
+    try:
+        report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+        elevation = float(report["settings"]["elevation"])
+        names = [name for name in report["stages"]["photo"]["files"] if name.startswith("photo")]
+        azimuths = [float(Path(name).stem.partition("_")[2] or 0) for name in names]
+        images = tuple(torch.from_numpy(read_image(folder / name)[0]) for name in names)
+        return OrbitPhotos(images, tuple(azimuths), elevation)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, V3DError):
+        return None
 
 
 def _photo_name(azimuth: float, kind: str = "photo") -> str:

@@ -52,6 +52,7 @@ def refine_texture(
     settings: RefineSettings | None = None,
     *,
     photos: Sequence[Views] = (),
+    photo_gain: float = 1.0,
     on_step: OnStep | None = None,
 ) -> Mesh:
     """Fit the texture of a textured mesh to views, starting from the texture it has.
@@ -63,6 +64,7 @@ def refine_texture(
         photos: real photos as views, batches of one, each at its own resolution (see
             `v3d.texture.project.register_photo`). They take part in every step, and their finer pixels
             outweigh those of the views on what they see.
+        photo_gain: factor on the weight of a photo's pixels.
         on_step: called with (steps done, steps in all) after every step.
 
     Returns:
@@ -81,10 +83,12 @@ def refine_texture(
     for step in range(settings.sweeps * stride):
         gradient = settings.anchor * (texels - start)
         weight = texels.new_full((len(texels),), settings.anchor)
-        for matrix in [*matrices[step % stride :: stride], *of_photos]:
+        chosen = matrices[step % stride :: stride]
+        gains = [1.0] * len(chosen) + [photo_gain] * len(of_photos)
+        for matrix, gain in zip([*chosen, *of_photos], gains, strict=True):
             residual = matrix.render(texels) - matrix.view.rgb[0]
-            gradient = gradient + matrix.adjoint(residual * matrix.confidence[..., None])
-            weight = weight + matrix.column_sums
+            gradient = gradient + gain * matrix.adjoint(residual * matrix.confidence[..., None])
+            weight = weight + gain * matrix.column_sums
         texels = (texels - settings.rate * gradient / weight[:, None]).clamp(0, 1)
         if on_step is not None:
             on_step(step + 1, settings.sweeps * stride)

@@ -16,12 +16,15 @@ CSS = """
 .v3d-turn img.v3d-view {display: block; margin: 0 auto; width: min(100%, 420px); aspect-ratio: 1;
   object-fit: contain; background: white; border-radius: 8px}
 .v3d-turn input[type=range] {width: 100%; margin: .8em 0; accent-color: var(--color-accent)}
-.v3d-strip {display: flex; gap: 4px; overflow-x: auto}
+.v3d-strip {display: flex; flex-wrap: wrap; gap: 4px}
 .v3d-strip img {width: 64px; height: 64px; object-fit: contain; background: white; border-radius: 4px;
-  flex: none}
+  cursor: pointer}
 :focus-visible {outline: 2px solid var(--color-accent) !important; outline-offset: 2px}
 @media (max-width: 760px) {
-  .v3d-main {flex-direction: column !important}
+  .gradio-container .app {padding: 12px !important}
+  .v3d-main {flex-direction: column !important; max-width: calc(100vw - 24px)}
   .v3d-main > * {min-width: 0 !important; width: 100% !important}
+  .v3d-main * {max-width: 100%}
+  #v3d-examples td, #v3d-examples th {padding: 4px !important}
 }
 """

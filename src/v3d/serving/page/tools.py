@@ -55,8 +55,7 @@ def offer_tools(desk: Desk) -> None:
             job: the id that make_asset returned.
         """
         found = _job(desk, job)
-        share = found.done / max(found.total, 1)
-        told = {"state": found.state, "stage": found.stage, "share_of_stage": round(share, 2)}
+        told = {"state": found.state, "stage": found.stage, "steps": f"{found.done} of {found.total}"}
         return {**told, "reason": found.reason, "warnings": list(found.warnings)}
 
     def job_files(job: str) -> dict[str, str]:
@@ -67,15 +66,7 @@ def offer_tools(desk: Desk) -> None:
         Args:
             job: the id that make_asset returned.
         """
-        found = _job(desk, job)
-        files = {}
-        for name in found.files:
-            if not name.startswith("."):
-                try:
-                    files[name] = str(desk.store.result(found, name).absolute())
-                except KeyError:
-                    continue
-        return files
+        return _files(desk, _job(desk, job))
 
     for tool in (make_asset, job_status, job_files):
         api(tool, api_name=tool.__name__)
@@ -97,6 +88,18 @@ def _bytes(text: str, side: str) -> bytes:
     except (OSError, ValueError, binascii.Error) as error:
         sentence = f"The photo of the {side} is neither the path of a file here nor base64."
         raise gr.Error(sentence, print_exception=False) from error
+
+
+def _files(desk: Desk, job: Job) -> dict[str, str]:
+    """Name -> absolute path of the results that are there."""
+    files = {}
+    for name in job.files:
+        if not name.startswith("."):
+            try:
+                files[name] = str(desk.store.result(job, name).absolute())
+            except KeyError:
+                continue
+    return files
 
 
 def _job(desk: Desk, id: str) -> Job:

@@ -26,7 +26,7 @@ from v3d.settings import GenerateSettings
 folder, port, until = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 app = make_server(folder, settings=GenerateSettings(quality="draft", until=until))
 mount(app, app.state.desk, folder, mcp=True)
-uvicorn.run(app, port=port, log_level="warning")
+uvicorn.run(app, port=port, log_level="warning", timeout_graceful_shutdown=3)
 """
 
 

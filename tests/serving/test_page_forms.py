@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 import urllib.request
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -126,13 +128,18 @@ def test_two_users_each_see_their_own_job(browser: Any, address: str, draw: Draw
     for page, width in zip(pages, (30, 15), strict=True):
         upload(page, "#v3d-front", draw(f"cup{width}.png", width))
         page.click("#v3d-make")
-        page.wait_for_selector("#v3d-status .v3d-stages, #v3d-status >> text=Waiting")
+        page.wait_for_function(
+            "() => /Waiting|photo|views|Done/.test(document.querySelector('#v3d-status').innerText)"
+        )
         ids.append(newest(address)["id"])
-        page.click("#v3d-front button[aria-label*='lear'], #v3d-front button[title*='lear']")  # edits nothing
+        page.get_by_label("Seed").first.fill("9")  # after it was queued: for the next one
     for page in pages:
         status(page, "Done in")
         assert page.elsewhere == []
         page.context.close()
+    with sqlite3.connect(jobs / "jobs.sqlite") as rows:
+        asked = [rows.execute("SELECT request FROM jobs WHERE id = ?", (id,)).fetchone()[0] for id in ids]
+    assert [json.loads(request)["settings"]["seed"] for request in asked] == [0, 0]
     wide, narrow = (int((cutout(jobs, id) > 127).any(0).sum()) for id in ids)
     assert (wide, narrow) == (60, 30)
 
@@ -183,6 +190,7 @@ def test_agents_find_three_tools(address: str, draw: Draw) -> None:
             told = await session.call_tool("job_status", {"job": id})
             return {tool.name for tool in tools.tools}, id, told.content[0].text
 
-    names, id, told = asyncio.run(use())
+    with ThreadPoolExecutor() as pool:  # this thread runs the browser's loop
+        names, id, told = pool.submit(asyncio.run, use()).result()
     assert names == {"make_asset", "job_status", "job_files"}
     assert newest(address)["id"] == id and ("queued" in told or "running" in told)

@@ -54,7 +54,8 @@ def app(
     server = make_server(out, rules=rules, workers=workers)
     mount(server, server.state.desk, out, mcp=mcp)
     print(f"V3D is at http://{'localhost' if host in _LOCAL else host}:{port} (Ctrl-C ends it)", flush=True)
-    uvicorn.run(server, host=host, port=port, log_level="warning")
+    # Open pages hold connections that never end.
+    uvicorn.run(server, host=host, port=port, log_level="warning", timeout_graceful_shutdown=3)
 
 
 def _check_port(host: str, port: int) -> None:

@@ -46,8 +46,7 @@ class Actions:
             for name, correction in corrections.items()
             if correction.changes and given.get(name) == correction.path
         }
-        options = {**_common(quality, seed), "faces": faces or None, "texture_size": texture or None}
-        options["elevation"] = elevation
+        options = {**_common(quality, seed), "faces": faces, "texture_size": texture, "elevation": elevation}
         return _asked(lambda: self._desk.generate(_read(given), options, masks))
 
     def views(
@@ -55,8 +54,8 @@ class Actions:
         path: str | None,
         cameras: str,
         law: str,
-        elevation: float | None,
-        fov: float | None,
+        elevation: str,
+        fov: str,
         direction: str,
         quality: str,
         seed: float | None,
@@ -64,8 +63,8 @@ class Actions:
         """Queue an asset of own views; returns its job's id."""
         around: dict[str, Any] | None = None
         if cameras == AROUND:
-            around = {"law": law if law != UNKNOWN else None, "fov": fov, "direction": direction}
-            around["elevation"] = () if elevation is None else (elevation,)
+            law_or_none = law if law != UNKNOWN else None
+            around = {"law": law_or_none, "elevation": elevation, "fov": fov, "direction": direction}
         upload = _given(path, "Give a zip of photos, a video or a picture.")
         options = _common(quality, seed)
         return _asked(lambda: self._desk.reconstruct(upload, upload.name, options, around))
@@ -81,7 +80,7 @@ class Actions:
         paths, (size, quality, seed) = values[: len(SIDES)], values[len(SIDES) :]
         data = _given(mesh, "Give a mesh: a GLB, PLY, STL or OBJ file.")
         given = {name: path for name, path in zip(SIDES, paths, strict=True) if path}
-        options = {**_common(quality, seed), "texture_size": size or None}
+        options = {**_common(quality, seed), "texture_size": size}
         zipped = Path(views) if views else None
         return _asked(lambda: self._desk.texture(data.read_bytes(), _read(given), options, zipped))
 

@@ -46,8 +46,8 @@ def photos_form(actions: Actions) -> tuple[Form, list[Any]]:
     quality, seed = _common()
     make = gr.Button("Make it", variant="primary", elem_id="v3d-make")
     with gr.Accordion("More", open=False):
-        faces = gr.Number(None, label="Triangles at most", precision=0)
-        texture = gr.Number(None, label="Texture, pixels a side", precision=0)
+        faces = gr.Textbox(label="Triangles at most", placeholder=_BY_QUALITY)
+        texture = gr.Textbox(label="Texture, pixels a side", placeholder=_BY_QUALITY)
         elevation = gr.Slider(-30, 60, 0, step=1, label="Photos taken from above, degrees")
     _examples(slots)
     inputs = [*slots, quality, seed, faces, texture, elevation, *cutout]
@@ -72,8 +72,8 @@ def views_form(actions: Actions) -> Form:
     with gr.Group(visible=False) as known:
         law = gr.Dropdown([UNKNOWN, *get_args(GeneratorName)], value=UNKNOWN, label="Generator of the views")
         with gr.Row():
-            elevation = gr.Number(None, label="Elevation, degrees", placeholder="found")
-            fov = gr.Number(None, label="Field of view, degrees", placeholder="60")
+            elevation = gr.Textbox(label="Elevation, degrees", placeholder="is found")
+            fov = gr.Textbox(label="Field of view, degrees", placeholder="60")
         direction = gr.Radio(
             ["auto", "clockwise", "counterclockwise"], value="auto", label="Way round, seen from above"
         )
@@ -110,7 +110,7 @@ def texture_form(actions: Actions) -> Form:
     views = gr.File(
         label="Or a zip of photos with cameras", file_types=[".zip"], elem_id="v3d-texture-zip", height=120
     )
-    size = gr.Number(None, label="Texture, pixels a side", precision=0)
+    size = gr.Textbox(label="Texture, pixels a side", placeholder=_BY_QUALITY)
     quality, seed = _common()
     make = gr.Button("Make it", variant="primary", elem_id="v3d-make-texture")
     return Form(make, actions.texture, [mesh, views, *slots, size, quality, seed])

@@ -17,6 +17,7 @@ from v3d.settings import GeneratorName
 _NAMES = {"front": "Front", "left": "Its left", "back": "Back", "right": "Its right"}
 _PICTURES = [".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".avif"]
 _VIDEOS = [".mp4", ".mov", ".webm", ".mkv", ".avi", ".m4v"]
+_BY_QUALITY = "by quality"
 _PAINT = '<p class="v3d-note">Paint <b>green</b> what belongs to the object, <b>red</b> what does not.</p>'
 _MESHES = [".glb", ".ply", ".stl", ".obj"]
 _EXAMPLES = (("pirate.png", "pirate_left.png", "pirate_back.png", "pirate_right.png"), ("strawberry.jpg",))

@@ -39,11 +39,12 @@ class Chain:
         force: bool = False,
         fail: BaseException | None = None,
     ) -> str:
-        run = RunFolder(
+        with RunFolder(
             self.folder, Options(a), force=force, on_progress=lambda *event: self.seen.append(event)
-        )
-        first, key = self._stage(run, "first", [a], "first.txt", f"first {a}")
-        second, _ = self._stage(run, "second", [key, b], "second.txt", f"{first}, second {b}", fail, version)
+        ) as run:
+            first, key = self._stage(run, "first", [a], "first.txt", f"first {a}")
+            text = f"{first}, second {b}"
+            second, _ = self._stage(run, "second", [key, b], "second.txt", text, fail, version)
         return second
 
     def _stage(
@@ -128,16 +129,16 @@ def test_a_damaged_file_of_tensors_is_made_again(tmp_path: Path) -> None:
     file = tmp_path / "a.safetensors"
 
     def once() -> bool:
-        run = RunFolder(tmp_path, Options())
-        value, _ = run.stage(
-            "a",
-            version=1,
-            inputs=[],
-            files=[file.name],
-            compute=lambda stage: torch.arange(100.0),
-            save=lambda tensor: save_tensors(file, {"a": tensor}),
-            load=lambda: load_file(file)["a"],
-        )
+        with RunFolder(tmp_path, Options()) as run:
+            value, _ = run.stage(
+                "a",
+                version=1,
+                inputs=[],
+                files=[file.name],
+                compute=lambda stage: torch.arange(100.0),
+                save=lambda tensor: save_tensors(file, {"a": tensor}),
+                load=lambda: load_file(file)["a"],
+            )
         assert torch.equal(value, torch.arange(100.0))
         return run.report["stages"]["a"]["reused"]
 
@@ -148,16 +149,16 @@ def test_a_damaged_file_of_tensors_is_made_again(tmp_path: Path) -> None:
 
 def test_warnings_of_the_run_are_those_of_this_run(tmp_path: Path) -> None:
     for warnings in (("two photos are missing",), (), ("one photo is missing",)):
-        run = RunFolder(tmp_path, Options(), warnings=warnings)
-        run.stage(
-            "a",
-            version=1,
-            inputs=[],
-            files=[],
-            compute=lambda stage: stage.warn("warning of the stage"),
-            save=lambda value: None,
-            load=lambda: None,
-        )
+        with RunFolder(tmp_path, Options(), warnings=warnings) as run:
+            run.stage(
+                "a",
+                version=1,
+                inputs=[],
+                files=[],
+                compute=lambda stage: stage.warn("warning of the stage"),
+                save=lambda value: None,
+                load=lambda: None,
+            )
         assert run.report["warnings"] == [*warnings, "warning of the stage"]
 
 
@@ -173,7 +174,7 @@ def test_a_broken_report_is_no_obstacle(chain: Chain, text: str) -> None:
 def test_a_stopped_run_goes_on_where_it_was(chain: Chain, stop: BaseException) -> None:
     with pytest.raises(type(stop)):
         chain.run(fail=stop)
-    assert sorted(p.name for p in chain.folder.iterdir()) == ["first.txt", "report.json"]
+    assert sorted(p.name for p in chain.folder.iterdir()) == [".lock", "first.txt", "report.json"]
     assert list(chain.report["stages"]) == ["first"]
     chain.run()
     assert chain.computed == ["first", "second", "second"]
@@ -217,7 +218,7 @@ def test_peak_memory_is_of_the_stage(tmp_path: Path) -> None:
         from v3d.run import RunFolder
         from v3d.settings import ReconstructSettings
 
-        run = RunFolder(Path(sys.argv[1]), ReconstructSettings())
+        run = RunFolder(Path(sys.argv[1]), ReconstructSettings()).__enter__()
 
         def stage(name, megabytes):
             run.stage(name, version=1, inputs=[], files=[], save=lambda value: None, load=lambda: None,
@@ -262,9 +263,9 @@ def test_digest_tells_values_apart() -> None:
 def test_a_file_in_the_way(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(V3DError, match=r"Cannot write .*file"):
-        RunFolder(tmp_path / "file", Options())
+        RunFolder(tmp_path / "file", Options()).__enter__()
     with pytest.raises(V3DError, match="a part of the path is a file"):
-        RunFolder(tmp_path / "file/run", Options())
+        RunFolder(tmp_path / "file/run", Options()).__enter__()
 
 
 def test_a_folder_without_permission(tmp_path: Path) -> None:
@@ -273,7 +274,7 @@ def test_a_folder_without_permission(tmp_path: Path) -> None:
         if os.access(tmp_path, os.W_OK):
             pytest.skip("this user may write everywhere")
         with pytest.raises(V3DError, match="permission denied"):
-            RunFolder(tmp_path / "run", Options())
+            RunFolder(tmp_path / "run", Options()).__enter__()
     finally:
         tmp_path.chmod(0o700)
 
@@ -336,7 +337,8 @@ def test_disk_full_half_way(tmp_path: Path, request: pytest.FixtureRequest) -> N
     if sys.platform != "linux" or os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("mounting a small disk needs root")
     request.addfinalizer(lambda: subprocess.run(["umount", str(disk)], check=True))
-    run = RunFolder(disk / "run", Options())
+    run = RunFolder(disk / "run", Options()).__enter__()
+    request.addfinalizer(lambda: run.__exit__(None))
 
     def save(size: int) -> None:
         with atomic(run / "large.bin") as temporary:
@@ -357,7 +359,7 @@ def test_disk_full_half_way(tmp_path: Path, request: pytest.FixtureRequest) -> N
     with pytest.raises(V3DError, match="the disk is full"):
         stage(2_000_000)
     assert (run / "large.bin").stat().st_size == 500_000  # the old file stands, whole
-    assert sorted(p.name for p in run.path.iterdir()) == ["large.bin", "report.json"]
+    assert sorted(p.name for p in run.path.iterdir()) == [".lock", "large.bin", "report.json"]
     assert "large" not in json.loads((run / "report.json").read_text())["stages"]
 
 

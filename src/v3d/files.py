@@ -11,8 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from v3d.errors import V3DError
 
+_TEMPORARY = ".v3d-tmp."
+"""How the names of files begin that `atomic` has not finished."""
 _REASONS = {
     errno.ENOSPC: "the disk is full; free some space",
     errno.EDQUOT: "the disk quota is used up; free some space",
@@ -55,7 +59,8 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
     path = Path(path)
     with clear_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem[:40]}.", suffix=path.suffix, dir=path.parent)
+        prefix = f"{_TEMPORARY}{path.stem[:40]}."
+        handle, name = tempfile.mkstemp(prefix=prefix, suffix=path.suffix, dir=path.parent)
         os.close(handle)
         temporary = Path(name)
         try:
@@ -64,6 +69,43 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: str | os.PathLike[str]) -> None:
+    """Remove the temporary files that killed processes left in a folder that nobody writes to (`locked`)."""
+    for path in Path(folder).rglob(f"{_TEMPORARY}*"):
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(folder: str | os.PathLike[str], who: str) -> Iterator[None]:
+    """Make a folder and hold its lock: two programs that write there would mix their results.
+
+    Disks without locks, as some networks' are, are taken as they are.
+
+    Args:
+        folder: whose lock it is.
+        who: the beginning of the sentence that those hear who come second, such as "Another run works".
+
+    Raises:
+        V3DError: another process, or another thread of this one, holds the lock; the folder cannot be made.
+    """
+    folder = Path(folder)
+    with clear_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise V3DError(
+                f"{who} in {folder}; wait until it has ended, or choose another folder with -o."
+            ) from error
+        except NotImplementedError:
+            pass
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:

@@ -1,8 +1,8 @@
 """A run's folder: finished stages are kept and reused, `report.json` says what happened.
 
 Every stage has a key: a hash of its own settings and of the keys of the stages before it. A stage whose
-key and files are there is loaded instead of computed, so a run that was stopped goes on where it was,
-and a changed setting costs only what depends on it.
+key is there, and whose files are as it left them, is loaded instead of computed: so a run that was stopped
+goes on where it was, and a changed setting costs only what depends on it. One run at a time has the folder.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from v3d.callbacks import OnProgress
 from v3d.errors import V3DError
-from v3d.files import atomic, write_json
+from v3d.files import atomic, locked, remove_leftovers, write_json
 from v3d.provenance import machine, versions
 
 Made = TypeVar("Made")
@@ -57,10 +57,10 @@ class Stage:
 
 
 class RunFolder:
-    """The folder of one photo's or one set of views' run.
+    """The folder of one photo's or one set of views' run, held while a `with` block lasts.
 
     Attributes:
-        path: the folder; it exists and is writable.
+        path: the folder; in the block it exists, is writable, and no other run works in it.
         report: what `report.json` says.
     """
 
@@ -73,7 +73,7 @@ class RunFolder:
         force: bool = False,
         on_progress: OnProgress | None = None,
     ) -> None:
-        """Open or make the folder.
+        """Name the folder; `with` opens or makes it.
 
         Args:
             path: the folder.
@@ -82,22 +82,43 @@ class RunFolder:
                 run alone, whereas a stage's are kept with its files.
             force: compute every stage anew.
             on_progress: called as the stages go on, see `v3d.callbacks.OnProgress`.
-
-        Raises:
-            V3DError: the folder cannot be made or written.
         """
         self.path = Path(path)
         self._warnings = list(warnings)
         self._force = force
         self._on_progress = on_progress or (lambda stage, done, total: None)
-        self._stages = _read_stages(self.path / "report.json")
+        self._stages: dict[str, dict[str, Any]] = {}
         self._done: list[str] = []
+        self._lock = contextlib.ExitStack()
         self.report: dict[str, Any] = {
             "settings": dataclasses.asdict(settings),
             "versions": versions(),
             "machine": machine(),
         }
-        self._write_report()
+
+    def __enter__(self) -> RunFolder:
+        """Take the folder, and see which stages earlier runs finished.
+
+        Raises:
+            V3DError: it cannot be made or written, or another run works in it.
+        """
+        self._lock.enter_context(locked(self.path, "Another run works"))
+        try:
+            remove_leftovers(self.path)
+            self._stages = _read_stages(self.path / "report.json")
+            self._write_report()
+        except BaseException:
+            self._lock.close()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        """At the end of a run remove what no longer belongs to its results; leave the folder."""
+        try:
+            if kind is None:
+                self._remove_stale()
+        finally:
+            self._lock.close()
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name
@@ -112,6 +133,7 @@ class RunFolder:
         compute: Callable[[Stage], Made],
         save: Callable[[Made], None],
         load: Callable[[], Kept],
+        editable: bool = False,
     ) -> tuple[Kept, str]:
         """Compute one stage, or load it if it was computed with these inputs before.
 
@@ -123,38 +145,50 @@ class RunFolder:
             version: of the stage's algorithm; a larger one computes again what an older V3D left.
             inputs: all that decides the result, for `digest`: settings, and the keys of the stages that this
                 one needs.
-            files: what the stage leaves in the folder.
+            files: what the stage leaves in the folder: files, or folders of files.
             compute: makes the result.
             save: writes the result into the files.
             load: reads it back. Errors of damaged files lead to computing them again.
+            editable: users may change the files: then they are loaded as they are, and the stage's record
+                names them as `edited`. Other files that changed are taken for damaged, and made again.
 
         Returns:
             The stage's result and its key.
         """
         key = digest([name, version, inputs])
         record = self._stages.get(name, {})
-        complete = record.get("key") == key and all((self.path / file).exists() for file in files)
-        if complete and not self._force:
-            try:
-                kept = load()
-            except (V3DError, OSError, ValueError, KeyError, SafetensorError):
-                pass  # someone damaged the files: compute them again
-            else:
-                self._finish(name, record | {"reused": True})
-                return kept, key
-        return self._compute(name, key, files, compute, save, load), key
+        if record.get("key") == key and not self._force:
+            missing, changed = self._differences(record)
+            if not missing and (not changed or editable):
+                try:
+                    kept = load()
+                except (V3DError, OSError, ValueError, KeyError, SafetensorError):
+                    changed = changed or list(files)
+                else:
+                    self._finish(name, record | {"reused": True} | ({"edited": changed} if changed else {}))
+                    return kept, key
+            if changed:
+                have = "has" if len(changed) == 1 else "have"
+                self._warnings.append(f"{_listed(changed)} {have} changed since the last run; made anew.")
+        text = json.dumps(inputs, default=_plain)
+        needs = {done: self._stages[done]["key"] for done in self._done if self._stages[done]["key"] in text}
+        return self._compute(name, key, needs, files, compute, save, load), key
 
     def _compute(
         self,
         name: str,
         key: str,
+        needs: dict[str, str],
         files: Sequence[str],
         compute: Callable[[Stage], Made],
         save: Callable[[Made], None],
         load: Callable[[], Kept],
     ) -> Kept:
         """Compute, save and load a stage, with a clock beside it."""
-        if self._stages.pop(name, None):
+        if name in self._stages:
+            others = [file for file in self._stages[name]["digests"] if not _among(file, files)]
+            self._remove(others, self._stages[name])
+            self._stages.pop(name)
             self._done = [other for other in self._done if other != name]
             self._write_report()  # its files are about to change, so they must not count as finished
         stage = Stage(name, self._on_progress)
@@ -170,17 +204,55 @@ class RunFolder:
             "warnings": stage.warnings,
             **stage.facts,
             "files": list(files),
+            "digests": {file: file_digest(self.path / file) for file in _files_in(self.path, files)},
             "key": key,
-            "reused": False,
+            "needs": needs,
         }
-        self._finish(name, record)
+        self._finish(name, record | {"seal": _seal(record), "reused": False})
         return result
+
+    def _differences(self, record: dict[str, Any]) -> tuple[list[str], list[str]]:
+        """Of the files that a finished stage left: those that are missing, and those that have changed."""
+        missing = [file for file in record["digests"] if not (self.path / file).is_file()]
+        there = {file: known for file, known in record["digests"].items() if file not in missing}
+        return missing, [file for file, known in there.items() if file_digest(self.path / file) != known]
 
     def _finish(self, name: str, record: dict[str, Any]) -> None:
         self._done.append(name)
         self._stages[name] = record
         self._write_report()
         self._on_progress(name, 1, 1)
+
+    def _remove_stale(self) -> None:
+        """Remove what was made of results that are others now, such as the mesh of earlier views.
+
+        What this run did not reach but what still fits stays, for a run that asks for it.
+        """
+        keys = {name: self._stages[name]["key"] for name in self._done}
+        stale: dict[str, dict[str, Any]] = {}
+        rest = {name: record for name, record in self._stages.items() if name not in keys}
+        for _ in rest:  # what was made of stale results is stale itself
+            for name, record in rest.items():
+                if any(n in stale or keys.get(n, key) != key for n, key in record["needs"].items()):
+                    stale[name] = record
+        if not stale:
+            return
+        kept = [file for name in keys for file in self._stages[name]["digests"]]
+        removed = []
+        for name, record in stale.items():
+            removed += self._remove([file for file in record["digests"] if file not in kept], record)
+            del self._stages[name]
+        if shown := [file for file in removed if not file.startswith(".")]:
+            self._warnings.append(f"Removed, because other settings had made it: {_listed(shown)}.")
+        self._write_report()
+
+    def _remove(self, files: list[str], record: dict[str, Any]) -> list[str]:
+        """Remove files that are still as a stage left them; returns those."""
+        missing, changed = self._differences(record)
+        removed = [file for file in files if file not in (*missing, *changed)]
+        for file in removed:
+            (self.path / file).unlink(missing_ok=True)
+        return removed
 
     def _write_report(self) -> None:
         done = {name: self._stages[name] for name in self._done}
@@ -194,6 +266,32 @@ class RunFolder:
         # Earlier runs left these, and their files can be reused; but they may not fit this run's settings.
         self.report["not_reached"] = {name: r for name, r in self._stages.items() if name not in done}
         write_json(self.path / "report.json", self.report)
+
+
+def _files_in(folder: Path, names: Sequence[str]) -> list[str]:
+    """The files that names in a folder stand for, where a folder's name stands for all files in it."""
+    files = []
+    for name in names:
+        within = (
+            sorted(p for p in (folder / name).rglob("*") if p.is_file()) if (folder / name).is_dir() else []
+        )
+        files += [path.relative_to(folder).as_posix() for path in within] or [name]
+    return files
+
+
+def _among(file: str, names: Sequence[str]) -> bool:
+    """Whether one of the names stands for the file."""
+    return any(file == name or file.startswith(f"{name}/") for name in names)
+
+
+def _listed(files: Sequence[str]) -> str:
+    """Names for a sentence; not more than a reader wants."""
+    return ", ".join(files[:4]) + (f" and {len(files) - 4} more" if len(files) > 4 else "")
+
+
+def _seal(record: dict[str, Any]) -> str:
+    """A hash of all that a finished stage's record says; one that somebody changed is not believed."""
+    return digest({name: value for name, value in record.items() if name not in ("seal", "reused", "edited")})
 
 
 def digest(value: Any) -> str:
@@ -237,13 +335,13 @@ def _read_stages(path: Path) -> dict[str, dict[str, Any]]:
     """Finished stages by an earlier report; none if there is no readable one."""
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
-        stages = report["not_reached"] | report["stages"]
+        stages: dict[str, dict[str, Any]] = report["not_reached"] | report["stages"]
         return {
-            name: record
+            name: {field: value for field, value in record.items() if field != "edited"}
             for name, record in stages.items()
-            if {"key", "seconds", "peak_memory_mb", "warnings"} <= record.keys()
+            if record.get("seal") == _seal(record)
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
 
 

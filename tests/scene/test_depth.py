@@ -155,8 +155,8 @@ def test_the_run_says_how_deep_the_scene_is_or_that_nothing_tells(
     views, depth = pair
     for name, photos, count in (("room", views, 0), ("blank", replace(views, rgb=0 * views.rgb + 1), 1)):
         save_views(photos, tmp_path / name)
-        run = RunFolder(tmp_path / f"run-{name}", SceneSettings())
-        given, _ = read_stage(run, find_photos(tmp_path / name), SCENE_PRESETS["standard"], "auto")
+        with RunFolder(tmp_path / f"run-{name}", SceneSettings()) as run:
+            given, _ = read_stage(run, find_photos(tmp_path / name), SCENE_PRESETS["standard"], "auto")
         record = run.report["stages"]["read"]
         assert given.cameras.c2w.dtype == torch.float32
         assert len(record["warnings"]) == count
@@ -181,8 +181,8 @@ def test_a_geo_referenced_scene_that_is_y_up(tmp_path: Path) -> None:
     scale = 1.5 / float(centers.norm(dim=-1).max())
     truth = torch.cat([c2w[:, :3, :3], scale * c2w[:, :3, 3:]], -1).float()
     for name, up, upright in (("auto", "auto", True), ("y", "y", True), ("z", "z", False)):
-        run = RunFolder(tmp_path / name, SceneSettings())
-        given, _ = read_stage(run, find_photos(tmp_path / "a"), SCENE_PRESETS["draft"], up)
+        with RunFolder(tmp_path / name, SceneSettings()) as run:
+            given, _ = read_stage(run, find_photos(tmp_path / "a"), SCENE_PRESETS["draft"], up)
         error = float((given.cameras.c2w[:, :3] - truth).abs().max())
         assert error < 1e-4 if upright else error > 0.5
         notes = run.report["stages"]["read"]["warnings"]

@@ -148,4 +148,5 @@ def _files_of(folder: Path) -> tuple[tuple[str, int, int], ...]:
     Empty for a hub id: what the hub's cache holds does not change under its name.
     """
     paths = sorted(path for pattern in ("*", "*/*") for path in folder.glob(pattern) if path.is_file())
+    paths = [path for path in paths if not path.name.startswith(".")]  # locks, unfinished files
     return tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths)

@@ -95,13 +95,13 @@ def generate(
     tune_malloc()
     folder = other_than(front.parent, Path(out) / (name or front.stem))
     generator = load_generator(settings.model, device)  # before anything is written: the name may be wrong
-    run = RunFolder(folder, settings, force=force, on_progress=on_progress)
-    framed, key = photo_stage(
-        run, sides, masks=given, elevation=settings.elevation, recentre=settings.recentre
-    )
-    views, views_key = generate_stage(run, generator, framed, key, settings)
-    inputs = BuildInputs(views, framed.among(views.cameras), generator.agrees_in_colour)
-    return _build(run, inputs, views_key, settings, device)
+    with RunFolder(folder, settings, force=force, on_progress=on_progress) as run:
+        framed, key = photo_stage(
+            run, sides, masks=given, elevation=settings.elevation, recentre=settings.recentre
+        )
+        views, views_key = generate_stage(run, generator, framed, key, settings)
+        inputs = BuildInputs(views, framed.among(views.cameras), generator.agrees_in_colour)
+        return _build(run, inputs, views_key, settings, device)
 
 
 def _sides(photos: str | Path | Mapping[float, str | Path], elevation: float) -> dict[float, Path]:
@@ -189,10 +189,10 @@ def reconstruct(
             capture = find_photos(views)
             notes.extend(capture.notes)
             posed = read_object_views(capture.photos, max_size=MAX_VIEW_SIZE, warn=notes.append)
-    run = RunFolder(folder, settings, warnings=notes, force=force, on_progress=on_progress)
-    photos = {} if photo is None else {0: photo_stage(run, {0.0: photo})[0].images[0]}
-    placed, key = views_stage(run, posed, up)
-    return _build(run, BuildInputs(placed, photos), key, settings, device)
+    with RunFolder(folder, settings, warnings=notes, force=force, on_progress=on_progress) as run:
+        photos = {} if photo is None else {0: photo_stage(run, {0.0: photo})[0].images[0]}
+        placed, key = views_stage(run, posed, up)
+        return _build(run, BuildInputs(placed, photos), key, settings, device)
 
 
 def _build(

@@ -109,23 +109,23 @@ def generate_scene(
     if model is None and path_name != "none":
         model = SceneModel.load(settings.model, device)
     folder = other_than(path, Path(out) / (name or run_name(path)))
-    run = RunFolder(folder, settings, warnings=capture.notes, force=force, on_progress=on_progress)
-    given, key = read_stage(run, capture, preset, up)
-    if path_file is not None:
-        matrix = run.report["stages"]["read"]["normalisation"]["matrix"]
-        to_normalised = Similarity(torch.tensor(matrix, dtype=torch.float64))
-        route = single_precision(to_normalised.apply(path_file))
-    else:  # Gaussians of photos alone are shown from between the photos
-        route = PATHS["interpolate" if path_name == "none" else path_name](given.cameras, settings.frames)
-    generated, depth, keys = None, None, [key]
-    if model is not None and path_name != "none":
-        sources = given[settings.sources] if settings.sources else given
-        closed = path_name in CLOSED
-        (generated, depth), key = path_views_stage(run, sources, route, closed, key, model, settings)
-        keys.append(key)
-    splats, key = scene_splats_stage(run, given, generated, depth, keys, preset, settings.seed, device)
-    video_stage(run, given, generated, splats, route, [*keys, key], preset)
-    return SceneAsset(run.path, given, generated, splats, run.report)
+    with RunFolder(folder, settings, warnings=capture.notes, force=force, on_progress=on_progress) as run:
+        given, key = read_stage(run, capture, preset, up)
+        if path_file is not None:
+            matrix = run.report["stages"]["read"]["normalisation"]["matrix"]
+            to_normalised = Similarity(torch.tensor(matrix, dtype=torch.float64))
+            route = single_precision(to_normalised.apply(path_file))
+        else:  # Gaussians of photos alone are shown from between the photos
+            route = PATHS["interpolate" if path_name == "none" else path_name](given.cameras, settings.frames)
+        generated, depth, keys = None, None, [key]
+        if model is not None and path_name != "none":
+            sources = given[settings.sources] if settings.sources else given
+            closed = path_name in CLOSED
+            (generated, depth), key = path_views_stage(run, sources, route, closed, key, model, settings)
+            keys.append(key)
+        splats, key = scene_splats_stage(run, given, generated, depth, keys, preset, settings.seed, device)
+        video_stage(run, given, generated, splats, route, [*keys, key], preset)
+        return SceneAsset(run.path, given, generated, splats, run.report)
 
 
 def read_stage(run: RunFolder, capture: Capture, preset: ScenePreset, up: Up) -> tuple[Views, str]:

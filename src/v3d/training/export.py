@@ -51,7 +51,7 @@ def copy_model(run: Path, out: Path) -> None:
 
     The configuration comes last, so that a folder that has it is complete.
     """
-    files = [path for path in (run / "model").rglob("*") if path.is_file()]
+    files = [path for path in (run / "model").rglob("*") if path.is_file() and path.name[0] != "."]
     for path in sorted(files, key=lambda p: p.name == "config.json"):
         with atomic(out / path.relative_to(run / "model")) as temporary:
             shutil.copyfile(path, temporary)
@@ -73,7 +73,7 @@ def average(models: Sequence[Path], shares: Sequence[float], out: Path) -> None:
     """
     if len(models) < 2 or len(shares) != len(models) or not sum(shares) > 0:
         raise V3DError("Give two models or more and one share for each, for example --shares 1 1.")
-    names = sorted(path.name for path in models[0].glob("*.safetensors"))
+    names = sorted(path.name for path in models[0].glob("[!.]*.safetensors"))
     if not names:
         raise V3DError(f"{models[0]} holds no networks; give folders of weights, such as a run's model.")
     try:

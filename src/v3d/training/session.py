@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import torch
-from filelock import FileLock, Timeout
 
 from v3d.errors import V3DError
-from v3d.files import clear_errors
+from v3d.files import locked
 from v3d.runtime import tune_malloc
 from v3d.settings import Device
 from v3d.training import loop
@@ -63,32 +61,10 @@ def train(
     processes = Processes.open(device)
     workers = spare_cores() if workers is None else workers
     task = make_task(recipe, processes, None if init is None else weights_folder(init), workers)
-    with closing(task), _locked(out) if processes.main else nullcontext():
+    with closing(task), locked(out, "Another process trains") if processes.main else nullcontext():
         return loop.run(
             task, recipe, out, minutes=minutes, resume=resume, processes=processes, on_line=on_line
         )
-
-
-@contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Hold the lock of a run's folder.
-
-    Two runs in one folder would overwrite each other; one that resumes while another still saves would go on
-    from an older checkpoint.
-    """
-    lock = FileLock(out / ".lock", timeout=0)
-    with clear_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire()
-        except Timeout as error:
-            raise V3DError(
-                f"Another process trains in {out}; wait until it has ended, or stop it."
-            ) from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def resume_training(

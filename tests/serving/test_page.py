@@ -79,7 +79,7 @@ def test_four_photos_become_an_asset_that_outlives_the_server(
         page.focus("#v3d-views input[type=range]")
         page.keyboard.press("ArrowRight")
         assert page.evaluate(source).endswith("view_001.png")
-        assert page.evaluate("document.querySelector('#v3d-views .v3d-view').naturalWidth") == 256
+        assert page.evaluate("document.querySelector('#v3d-views .v3d-view').naturalWidth") == 128
         assert page.elsewhere == []
 
     with serving(tmp_path / "jobs", port) as address:  # the browser still knows its job

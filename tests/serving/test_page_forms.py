@@ -162,6 +162,12 @@ def test_own_views_are_taken(page: Any, address: str, tmp_path: Path) -> None:
     assert page.locator("#v3d-views .v3d-strip img").count() == 6
 
 
+def test_examples_fill_the_form(page: Any) -> None:
+    page.locator("#v3d-examples tbody tr").first.click()
+    for side in ("front", "left", "back", "right"):
+        page.wait_for_selector(f"#v3d-{side} img")
+
+
 def test_it_fits_a_phone(browser: Any, address: str) -> None:
     page = opened(browser, address, color_scheme="dark")
     page.set_viewport_size({"width": 390, "height": 844})

@@ -109,6 +109,7 @@ def test_strangers_are_refused(tmp_path: Path) -> None:
         assert client.get("/v1/jobs", headers=token).status_code == 200
         assert client.get("/health").status_code == 200
         assert client.get("/health", headers={"Host": "evil.example"}).status_code == 403
+        assert client.get("/gradio_api/file=https://example.org/a.png", headers=token).status_code == 403
         post = {**token, "Origin": "http://evil.example"}
         assert client.post("/v1/jobs", headers=post).status_code == 403
         assert client.post("/v1/jobs", headers=token, content=b"x" * 2000).status_code == 413

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -54,8 +56,14 @@ def app(
     server = make_server(out, rules=rules, workers=workers)
     mount(server, server.state.desk, out, mcp=mcp)
     print(f"V3D is at http://{'localhost' if host in _LOCAL else host}:{port} (Ctrl-C ends it)", flush=True)
-    # Open pages hold connections that never end.
+    # Open pages hold connections that never end: three seconds after Ctrl-C they are cut, which is no error.
+    logging.getLogger("uvicorn.error").addFilter(_is_error)
     uvicorn.run(server, host=host, port=port, log_level="warning", timeout_graceful_shutdown=3)
+
+
+def _is_error(record: logging.LogRecord) -> bool:
+    """Whether a line of the server's log is more than a connection that was cut at its end."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], asyncio.CancelledError)
 
 
 def _check_port(host: str, port: int) -> None:

@@ -19,7 +19,7 @@ _STAGES = {
     "generate": ("photo", "views", "hull", "mesh", "splats", "export", "preview"),
     "reconstruct": ("views", "hull", "splats", "surface", "mesh", "export", "preview"),
     "scene": ("read", "views", "splats", "video"),
-    "texture": ("mesh", "photo", "views", "texture", "export", "preview"),
+    "texture": ("uv", "photo", "views", "texture", "preview"),
 }
 _HELLO = "<p>Drop a photo of the front, others if you have them, and press <b>Make it</b>.</p>"
 

@@ -20,7 +20,7 @@ _VIDEOS = [".mp4", ".mov", ".webm", ".mkv", ".avi", ".m4v"]
 _BY_QUALITY = "by quality"
 _PAINT = '<p class="v3d-note">Paint <b>green</b> what belongs to the object, <b>red</b> what does not.</p>'
 _MESHES = [".glb", ".ply", ".stl", ".obj"]
-_EXAMPLES = (("pirate.png", "pirate_left.png", "pirate_back.png", "pirate_right.png"), ("strawberry.jpg",))
+_EXAMPLES = (("pirate.png", "pirate_left.png", "pirate_back.png", "pirate_right.png"), ("chest.png",))
 _PLACES = (Path(__file__).parent / "examples", Path(__file__).resolve().parents[4] / "examples")
 """Where the pictures of the examples are: in the package, or in a checkout."""
 

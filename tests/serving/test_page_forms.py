@@ -54,8 +54,20 @@ def page(browser: Any, address: str) -> Iterator[Any]:
 
 def newest(address: str) -> dict[str, Any]:
     with urllib.request.urlopen(f"{address}/v1/jobs?limit=1") as answer:
-        job: dict[str, Any] = json.load(answer)["jobs"][0]
-    return job
+        jobs: list[dict[str, Any]] = json.load(answer)["jobs"]
+    return jobs[0] if jobs else {"id": "", "state": ""}
+
+
+def made(page: Any, address: str, before: str) -> str:
+    """The id of a job that is newer than `before`, when the page says that it is done."""
+    for _ in range(300):
+        if newest(address)["id"] != before and newest(address)["state"] == "done":
+            break
+        page.wait_for_timeout(500)
+    status(page, "Done in")
+    id: str = newest(address)["id"]
+    assert id != before
+    return id
 
 
 def cutout(jobs: Path, id: str) -> Any:
@@ -85,14 +97,16 @@ def test_what_is_wrong_is_said_and_the_button_works_again(
 
 
 def test_a_corrected_cut_out_changes_the_result(page: Any, address: str, draw: Draw, jobs: Path) -> None:
+    before = newest(address)["id"]
     upload(page, "#v3d-front", draw("cup.png"))
     page.click("#v3d-make")
-    status(page, "Done in")
-    plain = cutout(jobs, newest(address)["id"])
+    first = made(page, address, before)
+    plain = cutout(jobs, first)
     page.click("#v3d-cutout button")
     page.wait_for_selector("#v3d-cutout-note:has-text('cut away')", timeout=SECONDS)
     canvas = page.locator("#v3d-editor canvas").first
     canvas.wait_for()
+    page.wait_for_function("() => /[0-9]%/.test(document.querySelector('#v3d-editor').innerText)")
     page.wait_for_timeout(3000)  # the editor draws its picture
     canvas.scroll_into_view_if_needed()
     box = canvas.bounding_box()
@@ -103,23 +117,18 @@ def test_a_corrected_cut_out_changes_the_result(page: Any, address: str, draw: D
     page.mouse.up()
     page.wait_for_timeout(2000)
     page.click("#v3d-make")
-    page.wait_for_timeout(1500)
-    status(page, "Done in")
-    job = newest(address)
-    with Image.open(jobs / job["id"] / "input/front_mask") as mask:
+    second = made(page, address, first)
+    with Image.open(jobs / second / "input/front_mask") as mask:
         assert mask.mode == "L" and mask.size == (120, 90)
-    corrected = cutout(jobs, job["id"])
+    corrected = cutout(jobs, second)
     added = (corrected > 127) & (plain <= 127)
     assert added.sum() > 30 and np.nonzero(added)[1].min() > 60  # right of the middle
     assert ((corrected <= 127) & (plain > 127)).sum() < 20
     page.click("#v3d-reset")
     page.wait_for_timeout(2000)
     page.click("#v3d-make")
-    page.wait_for_timeout(1500)
-    status(page, "Done in")
-    again = newest(address)["id"]
-    assert again != job["id"] and not (jobs / again / "input/front_mask").exists()
-    assert (cutout(jobs, again) == plain).all()
+    third = made(page, address, second)
+    assert not (jobs / third / "input/front_mask").exists() and (cutout(jobs, third) == plain).all()
 
 
 def test_two_users_each_see_their_own_job(browser: Any, address: str, draw: Draw, jobs: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,10 @@ def mount(app: Any, desk: Desk, root: Path, *, mcp: bool = False) -> Any:
     os.environ["GRADIO_TEMP_DIR"] = str((root / "page/uploads").absolute())
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     gr.set_static_paths(shown)
+    if find_spec("pillow_heif") is not None:
+        import pillow_heif  # optional; the framework opens photos before the desk sees them
+
+        pillow_heif.register_heif_opener()
     theme = gr.themes.Base(
         primary_hue="teal", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
     )

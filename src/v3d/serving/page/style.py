@@ -11,6 +11,7 @@ CSS = """
 .v3d-stages .now {background: var(--color-accent); color: white; font-weight: 600}
 .v3d-stages .past {opacity: .55}
 .v3d-live {width: 192px; max-width: 50vw; border-radius: 8px; display: block; margin-top: .4em}
+#v3d-files .label-clear-button {display: none}
 .v3d-fail {color: var(--error-text-color, #b91c1c)}
 .v3d-note {opacity: .8; font-size: .9em; margin: .2em 0}
 .v3d-turn img.v3d-view {display: block; margin: 0 auto; width: min(100%, 420px); aspect-ratio: 1;

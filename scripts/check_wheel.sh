@@ -48,4 +48,7 @@ v3d --version
 v3d doctor
 v3d generate bob.png --quality draft --until splats -o out
 test -s out/bob/splats.ply
+v3d convert-splats out/bob/splats.ply out/bob/splats.spz
+v3d view out/bob --no-open
+test -s out/bob/viewer.html
 echo "== the wheel works"

@@ -79,7 +79,9 @@ def _within(suffix: str, data: bytes, dice: random.Random) -> bytes | None:
     if suffix in (".jgz", ".gz"):
         text = gzip.decompress(data)
         return gzip.compress(_json(text, dice) if dice.random() < 0.8 else _text(text, [], dice), 1)
-    if suffix == ".npz":
+    if suffix == ".spz" and data[:2] == b"\x1f\x8b":
+        return gzip.compress(dice.choice(_DAMAGES)(gzip.decompress(data), [], dice), 1)
+    if suffix in (".npz", ".sog"):
         return _zip(data, dice)
     if suffix in (".txt", ".obj", ".mtl", ".ply", ".stl"):
         return _text(data, [], dice)
@@ -91,7 +93,9 @@ def _zip(data: bytes, dice: random.Random) -> bytes:
         members = {name: archive.read(name) for name in archive.namelist()}
     target = dice.choice(sorted(members))
     head, body = members[target][:128], members[target][128:]  # of a .npy file
-    if dice.random() < 0.6 and body:
+    if target.endswith(".json"):
+        members[target] = _json(members[target], dice)
+    elif dice.random() < 0.6 and body:
         damaged = dice.choice((_flip, _integer, _splice))(body, list(members.values()), dice)
         members[target] = head + damaged[: len(body)]
     else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import itertools
 import json
 import struct
 from pathlib import Path
@@ -16,8 +18,7 @@ from v3d.data.records import OrbitRecord, save_folder, save_shard, save_tar
 from v3d.meshes.glb import save_glb
 from v3d.meshes.mesh import Mesh
 from v3d.meshes.obj import save_obj
-from v3d.splats.files.ply import save_ply
-from v3d.splats.files.splat import save_splat
+from v3d.splats.files.write import WRITERS, write_splats
 from v3d.splats.gaussians import Splats
 from v3d.views import Views
 
@@ -192,15 +193,29 @@ def _splats() -> Splats:
 
 
 def _read_splats(path: Path) -> object:
-    from v3d.splats.files.ply import load_ply
-    from v3d.splats.files.splat import load_splat
+    from v3d.splats.files.read import read_splats
 
-    return load_ply(path) if path.suffix == ".ply" else load_splat(path)
+    return read_splats(path)
 
 
 def _splat_files(folder: Path) -> None:
-    save_ply(folder / "a.ply", _splats())
-    save_splat(folder / "a.splat", _splats())
+    for ending in WRITERS:
+        write_splats(folder / f"a{ending}", _splats())
+    (folder / "b.spz").write_bytes(_spz4((folder / "a.spz").read_bytes()))
+
+
+def _spz4(spz3: bytes) -> bytes:
+    """The same Gaussians as SPZ of version 4."""
+    import zstandard
+
+    body = gzip.decompress(spz3)
+    count, fraction = struct.unpack_from("<I", body, 8)[0], body[13]
+    ends = np.cumsum([16, 9 * count, count, 3 * count, 3 * count, 4 * count])
+    parts = [body[a:b] for a, b in itertools.pairwise(ends)]
+    packed = [zstandard.compress(part) for part in parts]
+    table = b"".join(struct.pack("<QQ", len(p), len(part)) for p, part in zip(packed, parts, strict=True))
+    head = struct.pack("<4sIIBBBBI12x", b"NGSP", 4, count, 0, fraction, 0, len(parts), 32)
+    return head + table + b"".join(packed)
 
 
 def _record(name: str) -> OrbitRecord:

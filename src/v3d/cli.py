@@ -11,6 +11,7 @@ import tyro
 from v3d.commands.app import app
 from v3d.commands.batch import batch
 from v3d.commands.convert import convert
+from v3d.commands.convert_splats import convert_splats
 from v3d.commands.doctor import doctor
 from v3d.commands.evaluate import evaluate
 from v3d.commands.generate import generate
@@ -21,6 +22,7 @@ from v3d.commands.render_scenes import render_scenes
 from v3d.commands.scene import scene
 from v3d.commands.shared import SomeFailedError, print_error
 from v3d.commands.train import train
+from v3d.commands.view import view
 from v3d.distribution import own_version
 from v3d.errors import V3DError
 
@@ -36,6 +38,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "train": train,
     "evaluate": evaluate,
     "convert": convert,
+    "convert-splats": convert_splats,
+    "view": view,
     "doctor": doctor,
 }
 
@@ -52,6 +56,8 @@ EXAMPLES = (
     "v3d train orbit-smoke --data data/train -o runs/first",
     "v3d evaluate views --views out/photo --truth FOLDER",
     "v3d convert V3D.ckpt svd_xt.safetensors -o official",
+    "v3d convert-splats splats.ply splats.spz",
+    "v3d view out/photo",
     "v3d doctor",
     "v3d --version",
 )

@@ -39,7 +39,9 @@ class ReconstructSettings:
     until: Literal["views", "splats", "mesh"] = "mesh"
     faces: int | None = None
     texture_size: int | None = None
-    formats: tuple[Literal["glb", "obj", "ply", "splat"], ...] = ("glb", "ply", "splat")
+    formats: tuple[
+        Literal["glb", "obj", "ply", "splat", "spz", "compressed", "splats-glb", "sog", "html"], ...
+    ] = ("glb", "ply", "splat")
     seed: int = 0
     device: Device = "auto"
 

@@ -22,6 +22,7 @@ from v3d.objects import pipeline
 from v3d.objects.presets import PRESETS, preset_of
 from v3d.placement import place
 from v3d.settings import GenerateSettings, ReconstructSettings
+from v3d.splats.files.read import read_splats
 from v3d.splats.rasterize import splat_renderer
 from v3d.views import Views, save_views
 
@@ -51,12 +52,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_views_become_an_asset(folder: Path, tmp_path: Path) -> None:
-    settings = ReconstructSettings(formats=("glb", "obj", "ply", "splat"))
+    formats = ("glb", "obj", "ply", "splat", "spz", "compressed", "splats-glb", "sog", "html")
+    settings = ReconstructSettings(formats=formats)
     asset = pipeline.reconstruct(folder, tmp_path, settings)
     assert asset.folder == tmp_path / "ball"
     files = {p.name for p in asset.folder.iterdir() if p.is_file()}
     assert {"report.json", "preview.png", "mesh.glb", "mesh.obj", "splats.ply", "splats.splat"} <= files
-    assert {"views.mp4", "turntable.mp4", "transforms.json"} <= files
+    assert {"views.mp4", "turntable.mp4", "transforms.json", "viewer.html"} <= files
+    for name in ("splats.splat", "splats.spz", "splats.compressed.ply", "splats.glb", "splats.sog"):
+        assert len(read_splats(asset.folder / name).splats) == len(asset.splats or ())
     assert not [p for p in asset.folder.rglob(".*.*") if p.is_file()]  # no temporary file is left
 
     assert asset.splats is not None

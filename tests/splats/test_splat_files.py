@@ -10,8 +10,10 @@ import torch
 from splat_scenes import cloud
 
 from v3d.errors import V3DError
-from v3d.splats.files.ply import SH_DC, load_ply, save_ply
-from v3d.splats.files.splat import load_splat, save_splat
+from v3d.splats.files.encoding import SH_DC
+from v3d.splats.files.ply import load_ply, save_ply
+from v3d.splats.files.read import read_splats
+from v3d.splats.files.splat import save_splat
 
 
 def test_ply_round_trip(tmp_path: Path) -> None:
@@ -33,7 +35,8 @@ def test_ply_is_the_standard_layout(tmp_path: Path) -> None:
     standard = "x y z nx ny nz f_dc_0 f_dc_1 f_dc_2 opacity scale_0 scale_1 scale_2 rot_0 rot_1 rot_2 rot_3"
     assert " ".join(names) == standard
     rows = np.frombuffer(body, "<f4").reshape(2, 17)
-    np.testing.assert_allclose(rows[:, :3], splats.means)
+    x, y, z = splats.means.T
+    np.testing.assert_array_equal(rows[:, :3], torch.stack([-y, -z, x], -1))  # right, down, front
     np.testing.assert_allclose(rows[:, 6:9] * SH_DC + 0.5, splats.rgb, atol=1e-6)
     np.testing.assert_allclose(rows[:, 9], splats.logit_opacity)
 
@@ -62,8 +65,8 @@ def test_ply_with_line_ends_of_windows(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        (b"element vertex 3", b"element vertex", "number of Gaussians"),
-        (b"element vertex 3", b"element vertex \xb2", "number of Gaussians"),
+        (b"element vertex 3", b"element vertex", "a.ply is broken"),
+        (b"element vertex 3", b"element vertex \xb2", "a.ply is broken"),
         (b"property float nx", b"property float x", "same name"),
     ],
 )
@@ -80,7 +83,7 @@ def test_splat_round_trip(tmp_path: Path) -> None:
     splats = cloud(40)
     save_splat(tmp_path / "a.splat", splats)
     assert (tmp_path / "a.splat").stat().st_size == 40 * 32
-    back = load_splat(tmp_path / "a.splat")
+    back = read_splats(tmp_path / "a.splat").splats
     order = (splats.log_scales.sum(-1).exp() * splats.opacity).argsort(descending=True)
     splats = splats[order]
     assert torch.equal(back.means, splats.means)
@@ -94,7 +97,7 @@ def test_splat_round_trip(tmp_path: Path) -> None:
 def test_no_gaussians(tmp_path: Path) -> None:
     save_ply(tmp_path / "a.ply", cloud(0))
     save_splat(tmp_path / "a.splat", cloud(0))
-    assert len(load_ply(tmp_path / "a.ply")) == len(load_splat(tmp_path / "a.splat")) == 0
+    assert len(load_ply(tmp_path / "a.ply")) == len(read_splats(tmp_path / "a.splat").splats) == 0
 
 
 @pytest.mark.parametrize(
@@ -117,7 +120,7 @@ def test_other_ply_files_are_refused_in_one_sentence(tmp_path: Path, data: bytes
 def test_short_files_are_refused(tmp_path: Path) -> None:
     save_ply(tmp_path / "a.ply", cloud(3))
     save_splat(tmp_path / "a.splat", cloud(3))
-    for name, load in (("a.ply", load_ply), ("a.splat", load_splat)):
+    for name, load in (("a.ply", load_ply), ("a.splat", read_splats)):
         (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-5])
         with pytest.raises(V3DError):
             load(tmp_path / name)

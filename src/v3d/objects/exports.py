@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 from v3d.meshes.mesh import Mesh
 from v3d.meshes.obj import save_obj
-from v3d.splats.files.splat import save_splat
+from v3d.splats.files.write import write_splats
 from v3d.splats.gaussians import Splats
 
 Thing = TypeVar("Thing")
@@ -31,7 +31,14 @@ class Export(Generic[Thing]):
 
 
 SPLATS: Mapping[str, Export[Splats]] = {
-    "splat": Export("splats.splat", lambda splats, path: save_splat(path, splats)),
+    name: Export(f"splats{ending}", lambda splats, path: write_splats(path, splats))
+    for name, ending in (
+        ("splat", ".splat"),
+        ("spz", ".spz"),
+        ("compressed", ".compressed.ply"),
+        ("splats-glb", ".glb"),
+        ("sog", ".sog"),
+    )
 }
 """Formats of the splats but splats.ply, which every run keeps."""
 
@@ -39,3 +46,6 @@ MESHES: Mapping[str, Export[Mesh]] = {
     "obj": Export("mesh.obj", save_obj, ("mesh.mtl", "mesh.png")),
 }
 """Formats of the mesh but mesh.glb, which every run keeps."""
+
+VIEWER = "viewer.html"
+"""The page of the format html, which shows both."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,9 +23,13 @@ from v3d.capture.plain import layers_on_plain
 from v3d.capture.readers import read_object_views
 from v3d.capture.sfm import pose_photos
 from v3d.capture.video import Frames, read_frames
-from v3d.compositing import over_white
+from v3d.compositing import off_white, over_white
 from v3d.errors import V3DError
 from v3d.placement import nearest_to_axes, place, up_direction
+from v3d.splats.fit import FitSettings, fit
+from v3d.splats.initial import initial_splats
+from v3d.splats.rasterize import rasterize
+from v3d.surface.orbit_poses import sights_of, tolerant_hull
 from v3d.surface.turntable import VIEWS, Turntable, turntable_views
 from v3d.views import Views
 
@@ -32,6 +37,8 @@ FRAMES = 144
 """Frames that are looked at, of plain grounds."""
 _FRAMES_CUT = 72  # of other grounds, where every cut-out takes time
 _NO_TURN = "The frames do not fit one turn; their cameras were found by structure from motion."
+_JUDGED = 96  # pixels of views by which readings are judged
+_QUICK = FitSettings(iterations=250, densify=None)
 _PLAIN = 0.9  # share of frames whose ground must be plain
 
 
@@ -109,6 +116,7 @@ def views_of_video(
         fov=fov,
         clockwise=clockwise,
         views=views,
+        judge=disagreement,
         on_step=lambda i, n: step(2 * count + i * (count + 20) // n, 3 * count + 20),
     )
     if poses == "auto" and not found.fits and find_spec("pycolmap") is not None:
@@ -119,6 +127,29 @@ def views_of_video(
         else:
             return replace(other, notes=(_NO_TURN, *other.notes))
     return replace(found, notes=(*notes, *found.notes))
+
+
+def disagreement(views: Views) -> float:
+    """How badly views disagree: the mean error of a few Gaussians fitted to them quickly, over their area.
+
+    Outlines alone say little of which way a camera went around a nearly symmetric object; colours on its
+    surface do, once Gaussians have settled where they are.
+    """
+    small = views.reduced(_JUDGED)
+    alpha = small.alpha[..., None]
+    straight = torch.cat([off_white(small.rgb, small.alpha, 1e-3), alpha], -1)
+    fov = 2 * math.degrees(math.atan(small.cameras.width / 2 / float(small.cameras.K[0, 0, 0])))
+    sights = sights_of(straight, fov)
+    reach = torch.full(
+        (3,), 1.1 * float(small.cameras.centers.norm(dim=-1).mean()) * math.tan(math.radians(fov) / 2)
+    )
+    hull = tolerant_hull(sights, small.cameras, (-reach, reach), max(1, len(small) // 6))
+    fitted = fit(small, initial_splats(hull, small, 3000), _QUICK)
+    with torch.no_grad():
+        shown = rasterize(fitted, small.cameras)
+    target = torch.cat([small.rgb - (1 - alpha), alpha], -1)
+    found = torch.cat([shown.rgb, shown.alpha[..., None]], -1)
+    return float((found - target).abs().mean() / alpha.mean())
 
 
 def _cut(frames: Frames, on_step: OnStep) -> tuple[_CutFrames, NDArray[np.float64], tuple[str, ...]]:

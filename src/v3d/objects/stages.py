@@ -31,7 +31,7 @@ from v3d.meshes.mesh import Mesh
 from v3d.networks.perceptual import Perceptual
 from v3d.objects import build
 from v3d.objects.build import BuildInputs
-from v3d.objects.exports import MESHES, SPLATS, Export
+from v3d.objects.exports import MESHES, SPLATS, VIEWER, Export
 from v3d.objects.presets import Preset
 from v3d.placement import place, single_precision, up_sentence
 from v3d.preview import contact_sheet, textured, turntable
@@ -46,6 +46,7 @@ from v3d.surface.grid import Grid
 from v3d.surface.registration import register_photos
 from v3d.surface.silhouette import silhouette_iou
 from v3d.video import save_video
+from v3d.viewer.page import save_viewer
 from v3d.views import Views, save_views
 
 _HULL, _SURFACE = ".stages/hull.safetensors", ".stages/surface.safetensors"
@@ -239,7 +240,7 @@ def _splats_stage(
 
     return run.stage(
         "splats",
-        version=3,
+        version=4,
         inputs=[keys, preset.view_size, preset.gaussians, preset.splats, name, seed],
         files=["splats.ply"],
         compute=compute,
@@ -317,6 +318,7 @@ def export_stage(
     splat_exports = [e for name, e in SPLATS.items() if splats is not None and name in formats]
     mesh_exports = [e for name, e in MESHES.items() if mesh is not None and name in formats]
     exports: list[Export[Splats] | Export[Mesh]] = [*splat_exports, *mesh_exports]
+    viewers = [VIEWER] if "html" in formats and (splats is not None or mesh is not None) else []
 
     def save(_: None) -> None:
         for of_splats in splat_exports:
@@ -325,13 +327,19 @@ def export_stage(
         for of_mesh in mesh_exports:
             assert mesh is not None
             of_mesh.save(mesh, run / of_mesh.file)
+        for name in viewers:
+            save_viewer(run / name, splats, mesh, title=run.path.name)
 
-    if exports:
+    if exports or viewers:
         run.stage(
             "export",
-            version=1,
-            inputs=[keys, sorted(export.file for export in exports)],
-            files=[*(export.file for export in exports), *(name for e in exports for name in e.beside)],
+            version=2,
+            inputs=[keys, sorted([*(export.file for export in exports), *viewers])],
+            files=[
+                *(export.file for export in exports),
+                *(name for e in exports for name in e.beside),
+                *viewers,
+            ],
             compute=lambda stage: None,
             save=save,
             load=lambda: None,

@@ -222,7 +222,7 @@ def scene_splats_stage(
 
     return run.stage(
         "splats",
-        version=1,
+        version=2,
         inputs=[keys, preset.fit, seed],
         files=["splats.ply"],
         compute=compute,

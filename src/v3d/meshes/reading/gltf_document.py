@@ -20,6 +20,7 @@ from v3d.meshes.reading.parts import MOST_ELEMENTS, Array
 _TYPES = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 _WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
 _READ = {"KHR_mesh_quantization", "KHR_texture_transform", "KHR_draco_mesh_compression", "EXT_texture_webp"}
+_READ |= {"KHR_gaussian_splatting"}
 _MOST_ZEROS = 1_000_000  # values that a file states without holding them
 _MESHOPT = ("EXT_meshopt_compression", "KHR_meshopt_compression")
 

@@ -27,7 +27,7 @@ def read_gltf(path: Path) -> tuple[list[Part], list[str]]:
     """
     document = GltfDocument(path)
     materials = Materials(document)
-    worlds = _worlds(document)
+    worlds = places_of(document)
     parts: list[Part] = []
     total = 0
     for node, world in worlds.items():
@@ -50,7 +50,7 @@ def read_gltf(path: Path) -> tuple[list[Part], list[str]]:
     return parts, list(materials.notes)
 
 
-def _worlds(document: GltfDocument) -> dict[int, Array]:
+def places_of(document: GltfDocument) -> dict[int, Array]:
     """The place [4, 4] of every node of the scene, by its number."""
     nodes = document.json.get("nodes", [])
     scenes = document.json.get("scenes", [])

@@ -60,6 +60,8 @@ def read_table(data: bytes) -> tuple[dict[str, Columns], list[str]]:
             elements[-1][2].append(_Property(words[4], types[1], types[0]))
         elif words[:1] == ["property"]:
             elements[-1][2].append(_Property(words[2], np.dtype(order + _TYPES[words[1]]), None))
+    if any(len({p.name for p in properties}) < len(properties) for _, _, properties in elements):
+        raise V3DError("two of its properties have the same name")
     body = data[head.end() :]
     source = _Numbers(body) if form == "ascii" else _Bytes(body)
     comments = [" ".join(words[1:]) for words in lines if words[:1] in (["comment"], ["obj_info"])]

@@ -1,47 +1,51 @@
 """Gaussians as `.ply`, in the layout of 3D Gaussian Splatting.
 
-Neither `.ply` nor `.splat` states its axes. V3D writes its world as it is: **z up**, the object's front
-towards +x. Viewers that take y or -y as up show the object lying down; turn it by 90 degrees about x there.
+Axes are `RDF`, as that work trains them and its viewers show them: x to the object's right, y down, z to the
+front. A comment in the header says so. Files that V3D wrote before stand in its world, and say that.
 """
 
 from __future__ import annotations
 
 import os
-import re
+from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from v3d.errors import V3DError
 from v3d.files import atomic
-from v3d.splats.files.encoding import read_bytes, to_numpy, unit_quaternions
+from v3d.meshes.reading.ply_table import Lists, read_table
+from v3d.splats.files.axes import WORLD, turned
+from v3d.splats.files.encoding import (
+    SH_DC,
+    Array,
+    FileSplats,
+    in_world,
+    made_of,
+    naming,
+    read_bytes,
+    to_numpy,
+    unit_quaternions,
+)
 from v3d.splats.gaussians import Splats
 
-SH_DC = 0.28209479177387814
-"""The constant spherical harmonic, 1 / (2 sqrt(pi)): rgb = 0.5 + SH_DC * f_dc."""
+AXES = "RDF"
+"""Of `.ply` files that do not say."""
 
-_PLY_FIELDS = (
+_FIELDS = (
     *("x", "y", "z", "nx", "ny", "nz"),
     *("f_dc_0", "f_dc_1", "f_dc_2"),
     "opacity",
     *("scale_0", "scale_1", "scale_2"),
     *("rot_0", "rot_1", "rot_2", "rot_3"),
 )
-_PLY_TYPES = {
-    **dict.fromkeys(("char", "int8"), "i1"),
-    **dict.fromkeys(("uchar", "uint8"), "u1"),
-    **dict.fromkeys(("short", "int16"), "i2"),
-    **dict.fromkeys(("ushort", "uint16"), "u2"),
-    **dict.fromkeys(("int", "int32"), "i4"),
-    **dict.fromkeys(("uint", "uint32"), "u4"),
-    **dict.fromkeys(("float", "float32"), "f4"),
-    **dict.fromkeys(("double", "float64"), "f8"),
-}
+_IN_WORLD = "V3D: z up, front towards +x"  # the comment of older versions
+COMMENT = "V3D: x right, y down, z front (RDF)"
+"""What the header of a `.ply` says of its axes."""
 
 
 def save_ply(path: str | os.PathLike[str], splats: Splats) -> None:
-    """Write the standard 3DGS layout, binary little-endian float32.
+    """Write the standard 3DGS layout, binary little-endian float32, in the axes RDF.
 
     Properties: x y z, nx ny nz (zero), f_dc_0..2 ((rgb - 0.5) / SH_DC), opacity (logit), scale_0..2 (natural
     logarithm), rot_0..3 (unit wxyz).
@@ -49,10 +53,11 @@ def save_ply(path: str | os.PathLike[str], splats: Splats) -> None:
     Raises:
         V3DError: the file cannot be written.
     """
-    header = ["ply", "format binary_little_endian 1.0", "comment V3D: z up, front towards +x"]
-    header += [
+    splats = turned(splats, WORLD, AXES)
+    header = [
+        *("ply", "format binary_little_endian 1.0", f"comment {COMMENT}"),
         f"element vertex {len(splats)}",
-        *(f"property float {name}" for name in _PLY_FIELDS),
+        *(f"property float {name}" for name in _FIELDS),
         "end_header",
         "",
     ]
@@ -72,47 +77,39 @@ def save_ply(path: str | os.PathLike[str], splats: Splats) -> None:
 
 
 def load_ply(path: str | os.PathLike[str]) -> Splats:
-    """Read a 3DGS `.ply` (binary little-endian). Spherical harmonics above degree 0 are left out.
+    """Read a 3DGS `.ply` into V3D's world. Spherical harmonics above degree 0 are left out.
 
     Raises:
         V3DError: the file cannot be read, is not such a file, or is cut short.
     """
-    header, *rest = re.split(rb"end_header\r?\n", read_bytes(path), maxsplit=1)
-    lines = [line.split() for line in header.decode("latin-1").splitlines()]
-    if not rest or not lines or lines[0] != ["ply"] or ["format", "binary_little_endian", "1.0"] not in lines:
-        raise V3DError(f"{path} is not a binary little-endian PLY file.")
-    start = next((i for i, line in enumerate(lines) if line[:2] == ["element", "vertex"]), None)
-    before = lines[:start] if start is not None else []
-    if start is None or any(line[:1] == ["element"] for line in before):
-        raise V3DError(f"{path} holds no Gaussians: its first element is not `vertex`.")
-    columns = []
-    for line in lines[start + 1 :]:
-        if line[:1] == ["element"]:
-            break
-        if line[:1] == ["property"]:
-            if len(line) != 3 or line[1] not in _PLY_TYPES:
-                raise V3DError(f"{path} holds no Gaussians: property {' '.join(line[1:])} is no number.")
-            columns.append((line[2], "<" + _PLY_TYPES[line[1]]))
-    names = {name for name, _ in columns}
-    missing = set(_PLY_FIELDS) - {"nx", "ny", "nz"} - names
+    data = read_bytes(path)
+    with naming(Path(path)):
+        return in_world(read_ply(data))[0]
+
+
+def read_ply(data: bytes) -> FileSplats:
+    """The Gaussians of a `.ply` of any encoding.
+
+    Raises:
+        V3DError: it is not such a file, or is cut short.
+    """
+    tables, comments = read_table(data)
+    columns = tables.get("vertex", {})
+    missing = set(_FIELDS) - {"nx", "ny", "nz"} - {k for k, v in columns.items() if not isinstance(v, Lists)}
     if missing:
-        raise V3DError(f"{path} holds no Gaussians: it lacks the properties {', '.join(sorted(missing))}.")
-    if len(names) < len(columns):
-        raise V3DError(f"{path} is broken: two of its properties have the same name.")
-    layout, count = np.dtype(columns), " ".join(lines[start][2:])
-    if not count.isdecimal():
-        raise V3DError(f"{path} is broken: its number of Gaussians is stated as {count!r}.")
-    if len(rest[0]) < int(count) * layout.itemsize:
-        raise V3DError(f"{path} is cut short.")
-    rows = np.frombuffer(rest[0], layout, int(count))
+        what = "a mesh or a point cloud" if {"x", "y", "z"} <= set(columns) else "something else"
+        raise V3DError(f"it is {what}: it lacks the properties {', '.join(sorted(missing))} of Gaussians")
 
-    def read(*names: str) -> Tensor:
-        return torch.from_numpy(np.stack([rows[name].astype(np.float32) for name in names], -1))
+    def read(*names: str) -> Array:
+        return np.stack([np.asarray(columns[name], np.float32) for name in names], -1)
 
-    return Splats(
-        means=read("x", "y", "z"),
-        quats=read("rot_0", "rot_1", "rot_2", "rot_3"),
-        log_scales=read("scale_0", "scale_1", "scale_2"),
-        logit_opacity=read("opacity")[:, 0],
-        rgb=0.5 + SH_DC * read("f_dc_0", "f_dc_1", "f_dc_2"),
+    splats = made_of(
+        read("x", "y", "z"),
+        read("rot_0", "rot_1", "rot_2", "rot_3"),
+        read("scale_0", "scale_1", "scale_2"),
+        read("opacity")[:, 0],
+        0.5 + np.float32(SH_DC) * read("f_dc_0", "f_dc_1", "f_dc_2"),
     )
+    rest = sum(name.startswith("f_rest_") for name in columns)
+    degree = round((1 + rest / 3) ** 0.5) - 1
+    return FileSplats(splats, WORLD if _IN_WORLD in comments else AXES, degree)

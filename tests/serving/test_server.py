@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from shapes import Draw
+from v3d.commands.app import app
+from v3d.errors import V3DError
 from v3d.meshes.files import load_mesh
 from v3d.serving.guard import Rules
 from v3d.serving.runner import Limits
@@ -109,6 +111,7 @@ def test_strangers_are_refused(tmp_path: Path) -> None:
         assert client.get("/v1/jobs", headers=token).status_code == 200
         assert client.get("/health").status_code == 200
         assert client.get("/health", headers={"Host": "evil.example"}).status_code == 403
+        assert client.get("/gradio_api/file=https://example.org/a.png", headers=token).status_code == 403
         post = {**token, "Origin": "http://evil.example"}
         assert client.post("/v1/jobs", headers=post).status_code == 403
         assert client.post("/v1/jobs", headers=token, content=b"x" * 2000).status_code == 413
@@ -164,3 +167,8 @@ def test_the_description_is_valid_openapi(client: Any) -> None:
     assert document["openapi"].startswith("3.") and "/v1/jobs" in document["paths"]
     form = document["paths"]["/v1/jobs"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
     assert set(form["properties"]) == {"front", "left", "back", "right", "settings"}
+
+
+def test_tools_for_agents_stay_on_this_computer(tmp_path: Path) -> None:
+    with pytest.raises(V3DError, match="this computer alone"):
+        app(tmp_path / "jobs", host="0.0.0.0", token="secret", mcp=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +21,7 @@ def app(
     port: int = 7860,
     token: str | None = None,
     workers: int = 1,
+    mcp: bool = False,
 ) -> None:
     """A web page and REST calls on this computer: photos in, assets out.
 
@@ -28,6 +31,7 @@ def app(
         port: to listen on.
         token: what callers from elsewhere must send: `Authorization: Bearer TOKEN`.
         workers: jobs that run side by side.
+        mcp: let agents make assets by MCP, at /gradio_api/mcp/; for this computer alone.
 
     Raises:
         V3DError: the extra `app` is missing, the port is taken, the address needs a token.
@@ -36,6 +40,8 @@ def app(
         raise V3DError(f"{host} can be reached from other computers: give a --token, or leave --host out.")
     if workers < 1 or not 0 < port < 65536:
         raise V3DError("--workers is 1 or more, and --port from 1 to 65535.")
+    if mcp and host not in _LOCAL:
+        raise V3DError("--mcp lets agents read photos by their path, so it is for this computer alone.")
     try:
         import uvicorn
 
@@ -48,9 +54,16 @@ def app(
     _check_port(host, port)
     rules = Rules(hosts=LOCAL if host in _LOCAL else (), token=token)
     server = make_server(out, rules=rules, workers=workers)
-    mount(server, server.state.desk, out)
+    mount(server, server.state.desk, out, mcp=mcp)
     print(f"V3D is at http://{'localhost' if host in _LOCAL else host}:{port} (Ctrl-C ends it)", flush=True)
-    uvicorn.run(server, host=host, port=port, log_level="warning")
+    # Open pages hold connections that never end: three seconds after Ctrl-C they are cut, which is no error.
+    logging.getLogger("uvicorn.error").addFilter(_is_error)
+    uvicorn.run(server, host=host, port=port, log_level="warning", timeout_graceful_shutdown=3)
+
+
+def _is_error(record: logging.LogRecord) -> bool:
+    """Whether a line of the server's log is more than a connection that was cut at its end."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], asyncio.CancelledError)
 
 
 def _check_port(host: str, port: int) -> None:

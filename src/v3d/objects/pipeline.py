@@ -164,6 +164,7 @@ def reconstruct(
     photo: str | Path | None = None,
     up: Up = "auto",
     finish: FinishSettings | None = None,
+    name: str | None = None,
     force: bool = False,
     on_progress: OnProgress | None = None,
 ) -> Asset:
@@ -183,6 +184,7 @@ def reconstruct(
         photo: a sharper photo of view 0, for the texture; the shape fills this view's silhouette.
         up: the axis of the views' world that is up; auto finds it from the cameras.
         finish: make the mesh ready for a game, a print or a web page, in the run's folder `finished`.
+        name: of the run's folder, in place of the views' folder's.
         force: compute finished stages anew.
         on_progress: called as the stages go on, see `v3d.callbacks.OnProgress`.
 
@@ -197,7 +199,7 @@ def reconstruct(
     if isinstance(views, Views):
         folder, posed = Path(out), views
     else:
-        folder = other_than(Path(views), Path(out) / run_name(Path(views)))
+        folder = other_than(Path(views), Path(out) / (name or run_name(Path(views))))
         if orbit is not None:
             pictures = views_around(views, orbit)
             posed = pictures.views

@@ -41,7 +41,9 @@ from v3d.preview import contact_sheet, textured, turntable
 from v3d.run import RunFolder, Stage, file_digest, save_tensors
 from v3d.settings import GenerateSettings, Up
 from v3d.splats.files.ply import load_ply, save_ply
+from v3d.splats.fit import OnSplats
 from v3d.splats.gaussians import Splats
+from v3d.splats.live import LIVE, LivePicture
 from v3d.splats.rasterize import splat_renderer
 from v3d.surface.grid import Grid
 from v3d.surface.registration import register_photos
@@ -204,12 +206,19 @@ def splats_stage(
     """The Gaussians (`build.splats`); `key` is that of the hull."""
     perceptual = Perceptual.load("vae", device=device) if preset.perceptual else None
 
-    def fit(on_step: OnStep) -> Splats:
+    def fit(on_step: OnStep, on_splats: OnSplats) -> Splats:
         return build.splats(
-            inputs, hull, preset, seed=seed, perceptual=perceptual, device=device, on_step=on_step
+            inputs,
+            hull,
+            preset,
+            seed=seed,
+            perceptual=perceptual,
+            device=device,
+            on_step=on_step,
+            on_splats=on_splats,
         )
 
-    return _splats_stage(run, [key], preset, seed, device, perceptual, fit)
+    return _splats_stage(run, inputs, [key], preset, seed, device, perceptual, fit)
 
 
 def splats_of_mesh_stage(
@@ -217,26 +226,30 @@ def splats_of_mesh_stage(
 ) -> tuple[Splats, str]:
     """The Gaussians of the textured mesh (`build.splats_of_mesh`); `key` is that of the mesh."""
 
-    def fit(on_step: OnStep) -> Splats:
-        return build.splats_of_mesh(inputs, mesh, preset, seed=seed, device=device, on_step=on_step)
+    def fit(on_step: OnStep, on_splats: OnSplats) -> Splats:
+        return build.splats_of_mesh(
+            inputs, mesh, preset, seed=seed, device=device, on_step=on_step, on_splats=on_splats
+        )
 
-    return _splats_stage(run, ["of mesh", key], preset, seed, device, None, fit)
+    return _splats_stage(run, inputs, ["of mesh", key], preset, seed, device, None, fit)
 
 
 def _splats_stage(
     run: RunFolder,
+    inputs: BuildInputs,
     keys: list[str],
     preset: Preset,
     seed: int,
     device: str,
     perceptual: Perceptual | None,
-    fit: Callable[[OnStep], Splats],
+    fit: Callable[[OnStep, OnSplats], Splats],
 ) -> tuple[Splats, str]:
-    """Gaussians that `fit` makes with this perceptual network and a callback for its steps."""
+    """Gaussians that `fit` makes with this perceptual network and callbacks for its steps."""
     name = perceptual.name if perceptual else None
 
     def compute(stage: Stage) -> Splats:
-        splats = fit(stage.step)
+        with LivePicture(run / LIVE, inputs.views.cameras[0]) as live:
+            splats = fit(stage.step, live)
         stage.facts |= {"gaussians": len(splats), "perceptual": name, "device": device}
         return splats
 

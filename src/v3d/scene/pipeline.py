@@ -36,6 +36,7 @@ from v3d.scene.presets import SCENE_PRESETS, ScenePreset
 from v3d.settings import SceneSettings, Up
 from v3d.splats.files.ply import load_ply, save_ply
 from v3d.splats.gaussians import Splats
+from v3d.splats.live import LIVE, LivePicture
 from v3d.splats.rasterize import splat_renderer
 from v3d.video import save_video
 from v3d.views import Views, save_views
@@ -76,6 +77,7 @@ def generate_scene(
     settings: SceneSettings | None = None,
     *,
     up: Up = "auto",
+    name: str | None = None,
     model: ClipModel | None = None,
     force: bool = False,
     on_progress: OnProgress | None = None,
@@ -87,6 +89,7 @@ def generate_scene(
         out: the folder that gets the run's folder.
         settings: defaults of `SceneSettings` where there are none.
         up: the axis of the photos' world that is up; auto finds it from the cameras.
+        name: of the run's folder, in place of the input's.
         model: in place of the one that the settings name, for example one that is already loaded.
         force: compute finished stages anew.
         on_progress: called as the stages go on, see `v3d.callbacks.OnProgress`.
@@ -105,7 +108,7 @@ def generate_scene(
     tune_malloc()
     if model is None and path_name != "none":
         model = SceneModel.load(settings.model, device)
-    folder = other_than(path, Path(out) / run_name(path))
+    folder = other_than(path, Path(out) / (name or run_name(path)))
     with RunFolder(folder, settings, warnings=capture.notes, force=force, on_progress=on_progress) as run:
         given, key = read_stage(run, capture, preset, up)
         if path_file is not None:
@@ -204,14 +207,16 @@ def scene_splats_stage(
     """Gaussians of the photos and the generated views."""
 
     def compute(stage: Stage) -> Splats:
-        splats = fit_scene(
-            given.to(device),
-            None if generated is None else generated.to(device),
-            None if depth is None else depth.to(device),
-            preset.fit,
-            on_step=stage.step,
-            seed=seed,
-        ).to("cpu")
+        with LivePicture(run / LIVE, given.cameras[0]) as live:
+            splats = fit_scene(
+                given.to(device),
+                None if generated is None else generated.to(device),
+                None if depth is None else depth.to(device),
+                preset.fit,
+                on_step=stage.step,
+                on_splats=live,
+                seed=seed,
+            ).to("cpu")
         stage.facts |= {"gaussians": len(splats), "device": device}
         return splats
 

@@ -96,6 +96,8 @@ class Guard:
         host = _name(headers.get("host", ""))
         if self._rules.hosts and host not in self._rules.hosts:
             return 403, "This server does not go by that name."
+        if "://" in scope["path"]:  # the page's framework would fetch it
+            return 403, "This server fetches nothing from elsewhere."
         if scope["method"] not in _SAFE:
             origin = headers.get("origin")
             if headers.get("sec-fetch-site") == "cross-site" or (

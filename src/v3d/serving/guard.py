@@ -37,7 +37,7 @@ class Rules:
 
     hosts: tuple[str, ...] = LOCAL
     token: str | None = None
-    most_bytes: int = 64 << 20
+    most_bytes: int = 512 << 20
     open_paths: tuple[str, ...] = ("/health",)
 
 

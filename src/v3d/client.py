@@ -250,7 +250,7 @@ class Client:
     def _ask(self, method: str, path: str, form: _Form | None) -> HTTPResponse:
         request = Request(self.url.rstrip("/") + path, method=method)
         if self.token is not None:
-            request.add_header("Authorization", f"Bearer {self.token}")
+            request.add_header("Authorization", f"Bearer {self.token}".encode().decode("latin-1"))
         if form is not None:
             request.data = iter(form)
             request.add_header("Content-Type", f"multipart/form-data; boundary={form.boundary}")

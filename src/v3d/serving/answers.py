@@ -1,4 +1,4 @@
-"""What the server answers with: models that FastAPI checks and describes, so that clients can be generated."""
+"""What the server answers with: models that FastAPI checks and describes, for clients to be generated."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 Kind = Literal["generate", "reconstruct", "scene", "texture"]
 """What a job makes (`v3d.serving.desk.Desk` has a method for each)."""
 _ID = "0a1b2c3d4e5f6071"
-JOB_EXAMPLE = {
+JOB_EXAMPLE: dict[str, Any] = {
     "id": _ID,
     "kind": "generate",
     "state": "running",
@@ -24,7 +24,7 @@ JOB_EXAMPLE = {
     "files": {},
     "waiting_before": None,
 }
-DONE_EXAMPLE = {
+DONE_EXAMPLE: dict[str, Any] = {
     **JOB_EXAMPLE,
     "state": "done",
     "ended": 1790000041.0,
@@ -52,7 +52,7 @@ class JobAnswer(BaseModel):
     reason: str = Field(description="Why it failed or was cancelled, in one sentence.")
     warnings: list[str] = Field(description="What was guessed or left out, one sentence each.")
     files: dict[str, str] = Field(description="Name of each result -> the path to get it from.")
-    waiting_before: int | None = Field(None, description="Jobs before it in the queue, while it waits.")
+    waiting_before: int | None = Field(default=None, description="Jobs before it while it waits.")
 
 
 class JobsAnswer(BaseModel):
@@ -121,8 +121,8 @@ class StatusAnswer(BaseModel):
     )
 
     status: Literal["processing", "completed", "error"]
-    model_base64: str | None = Field(None, description="The GLB, once it is completed.")
-    message: str | None = Field(None, description="Why there is none, after an error.")
+    model_base64: str | None = Field(default=None, description="The GLB, once it is completed.")
+    message: str | None = Field(default=None, description="Why there is none, after an error.")
 
 
 def refusals(*codes: int) -> dict[int | str, dict[str, Any]]:

@@ -51,8 +51,8 @@ OPENAPI = {
                     },
                     "orbit": {
                         "type": "string",
-                        "description": "reconstruct: what is known of cameras that the views lack, as JSON of the "
-                        "options of v3d reconstruct --orbit; {} where nothing is.",
+                        "description": "reconstruct: what is known of cameras that views lack, options of "
+                        "v3d reconstruct --orbit as JSON; {} where nothing is.",
                     },
                     **{name: {**_FILE, "description": text} for name, text in _OF_FILES.items()},
                 },
@@ -122,7 +122,7 @@ def queue(desk: Desk, form: JobForm) -> Job:
         masks = {
             mask[: -len("_mask")]: _bytes(mask, form.files[mask]) for mask in _MASKS if mask in form.files
         }
-        return desk.generate(photos, form.settings, masks)
+        return desk.generate(photos, form.settings)
     if form.kind == "texture":
         mesh = _bytes("mesh", _needed(form, "mesh"))
         if "views" not in form.files:

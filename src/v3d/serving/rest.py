@@ -103,7 +103,7 @@ def health() -> HealthAnswer:
     responses=refusals(413, 429),
 )
 async def create(request: Request, response: Response) -> JobAnswer:
-    """Queue a job: an asset of photos (generate) or of views (reconstruct), a scene, the texture of a mesh."""
+    """Queue a job: an asset of photos (generate) or views (reconstruct), a scene, a mesh's texture."""
     desk = desk_of(request)
     async with request.form(max_files=forms.MOST_FILES, max_fields=forms.MOST_FIELDS) as form:
         job = await asyncio.to_thread(forms.queue, desk, forms.read_form(form))

@@ -122,7 +122,7 @@ def queue(desk: Desk, form: JobForm) -> Job:
         masks = {
             mask[: -len("_mask")]: _bytes(mask, form.files[mask]) for mask in _MASKS if mask in form.files
         }
-        return desk.generate(photos, form.settings)
+        return desk.generate(photos, form.settings, masks)
     if form.kind == "texture":
         mesh = _bytes("mesh", _needed(form, "mesh"))
         if "views" not in form.files:

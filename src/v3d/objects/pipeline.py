@@ -141,6 +141,7 @@ def reconstruct(
     orbit: OrbitSettings | None = None,
     photo: str | Path | None = None,
     up: Up = "auto",
+    name: str | None = None,
     force: bool = False,
     on_progress: OnProgress | None = None,
 ) -> Asset:
@@ -159,6 +160,7 @@ def reconstruct(
         orbit: `views` are pictures around the object; says what is known of their cameras.
         photo: a sharper photo of view 0, for the texture; the shape fills this view's silhouette.
         up: the axis of the views' world that is up; auto finds it from the cameras.
+        name: of the run's folder, in place of the views' folder's.
         force: compute finished stages anew.
         on_progress: called as the stages go on, see `v3d.callbacks.OnProgress`.
 
@@ -173,7 +175,7 @@ def reconstruct(
     if isinstance(views, Views):
         folder, posed = Path(out), views
     else:
-        folder = other_than(Path(views), Path(out) / run_name(Path(views)))
+        folder = other_than(Path(views), Path(out) / (name or run_name(Path(views))))
         if orbit is not None:
             pictures = views_around(views, orbit)
             posed = pictures.views

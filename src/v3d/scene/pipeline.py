@@ -76,6 +76,7 @@ def generate_scene(
     settings: SceneSettings | None = None,
     *,
     up: Up = "auto",
+    name: str | None = None,
     model: ClipModel | None = None,
     force: bool = False,
     on_progress: OnProgress | None = None,
@@ -87,6 +88,7 @@ def generate_scene(
         out: the folder that gets the run's folder.
         settings: defaults of `SceneSettings` where there are none.
         up: the axis of the photos' world that is up; auto finds it from the cameras.
+        name: of the run's folder, in place of the input's.
         model: in place of the one that the settings name, for example one that is already loaded.
         force: compute finished stages anew.
         on_progress: called as the stages go on, see `v3d.callbacks.OnProgress`.
@@ -105,7 +107,7 @@ def generate_scene(
     tune_malloc()
     if model is None and path_name != "none":
         model = SceneModel.load(settings.model, device)
-    folder = other_than(path, Path(out) / run_name(path))
+    folder = other_than(path, Path(out) / (name or run_name(path)))
     run = RunFolder(folder, settings, warnings=capture.notes, force=force, on_progress=on_progress)
     given, key = read_stage(run, capture, preset, up)
     if path_file is not None:

@@ -13,7 +13,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -123,6 +123,10 @@ class JobStore:
             )
         return self.get(id)
 
+    def __contains__(self, id: str) -> bool:
+        with self._lock:
+            return self._database.execute("SELECT 1 FROM jobs WHERE id = ?", (id,)).fetchone() is not None
+
     def get(self, id: str) -> Job:
         """The job of this id.
 
@@ -202,9 +206,7 @@ class JobStore:
         """Forget a job that has ended, with its files."""
         with self._transaction() as database:
             database.execute("DELETE FROM jobs WHERE id = ? AND state NOT IN ('queued', 'running')", (id,))
-        try:
-            self.get(id)
-        except KeyError:
+        if id not in self:
             shutil.rmtree(self.root / id, ignore_errors=True)
 
     def trim(self, *, seconds: float, gigabytes: float) -> list[str]:
@@ -216,11 +218,19 @@ class JobStore:
         ended = [job for job in self.jobs(limit=-1) if job.state in FINISHED]  # newest first
         kept, removed = 0.0, []
         for job in ended:
-            kept += _bytes(self.root / job.id) / 2**30
+            kept += self.size(job.id) / 2**30
             if kept > gigabytes or time.time() - (job.ended or job.created) > seconds:
                 self.remove(job.id)
                 removed.append(job.id)
         return removed
+
+    def size(self, id: str) -> int:
+        """Bytes of all files of a job."""
+        total = 0
+        for file in (self.root / id).rglob("*"):
+            with suppress(OSError):  # a run replaces its files
+                total += file.lstat().st_size
+        return total
 
     def result(self, job: Job, name: str) -> Path:
         """The file of a result by its name.
@@ -260,8 +270,3 @@ def _job(row: sqlite3.Row) -> Job:
         values[name] = json.loads(values[name])
     values["warnings"], values["files"] = tuple(values["warnings"]), tuple(values["files"])
     return Job(**values)
-
-
-def _bytes(folder: Path) -> int:
-    """Size of all files in a folder."""
-    return sum(f.stat().st_size for f in folder.rglob("*") if f.is_file() and not f.is_symlink())

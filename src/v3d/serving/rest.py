@@ -49,8 +49,10 @@ def answer_of(desk: Desk, job: Job) -> JobAnswer:
 
 
 def _is_file(desk: Desk, job: Job, name: str) -> bool:
-    """Whether a result can be sent: folders of views cannot."""
+    """Whether a result can be sent: folders of views, and what a run keeps to go on from, cannot."""
     try:
+        if "/" in name:
+            return False
         desk.store.result(job, name)
     except KeyError:
         return False

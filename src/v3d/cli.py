@@ -20,6 +20,7 @@ from v3d.commands.render import render
 from v3d.commands.render_scenes import render_scenes
 from v3d.commands.scene import scene
 from v3d.commands.shared import SomeFailedError, print_error
+from v3d.commands.texture import texture
 from v3d.commands.train import train
 from v3d.distribution import own_version
 from v3d.errors import V3DError
@@ -29,6 +30,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "batch": batch,
     "app": app,
     "reconstruct": reconstruct,
+    "texture": texture,
     "scene": scene,
     "make-objects": make_objects,
     "render": render,
@@ -45,6 +47,7 @@ EXAMPLES = (
     "v3d batch photos/ -o out",
     "v3d app",
     "v3d reconstruct FOLDER -o out",
+    "v3d texture chair.glb photo.png -o textured",
     "v3d scene FOLDER -o out --path orbit",
     "v3d make-objects 100 -o objects",
     "v3d render objects -o data/train",

@@ -170,6 +170,7 @@ class RunFolder:
             "warnings": stage.warnings,
             **stage.facts,
             "files": list(files),
+            "digests": {file: file_digest(self.path / file) for file in _each_file(self.path, files)},
             "key": key,
             "reused": False,
         }
@@ -211,6 +212,31 @@ def file_digest(path: str | Path) -> str:
         return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
     except OSError as error:
         raise V3DError(f"{path} cannot be read ({error.strerror}).") from error
+
+
+def changed_files(folder: Path) -> set[str]:
+    """The files of a run, by their names in its folder, that are not what its stages wrote.
+
+    Empty where the folder has no report, or one of an older V3D that says nothing about them.
+    """
+    digests: dict[str, str] = {}
+    for record in _read_stages(folder / "report.json").values():
+        known = record.get("digests")
+        digests |= known if isinstance(known, dict) else {}
+    return {
+        file
+        for file, was in digests.items()
+        if (folder / file).is_file() and file_digest(folder / file) != was
+    }
+
+
+def _each_file(folder: Path, files: Sequence[str]) -> list[str]:
+    """The names of files, and of the files in folders."""
+    found = []
+    for name in files:
+        inside = sorted((folder / name).iterdir()) if (folder / name).is_dir() else [folder / name]
+        found += [path.relative_to(folder).as_posix() for path in inside if path.is_file()]
+    return found
 
 
 def save_tensors(path: str | Path, tensors: dict[str, Tensor]) -> None:

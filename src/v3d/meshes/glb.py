@@ -62,7 +62,7 @@ def _primitive(mesh: Mesh, buffer: GltfBuffer) -> dict[str, Any]:
 
 def _material(texture: Tensor, buffer: GltfBuffer) -> dict[str, Any]:
     """The one material of a textured mesh, with its texture, sampler and image."""
-    data, mime = _encode_texture(texture)
+    data, mime = encode_texture(texture)
     surface = {"baseColorTexture": {"index": 0}, "metallicFactor": 0.0, "roughnessFactor": 1.0}
     return {
         "materials": [{"name": "texture", "pbrMetallicRoughness": surface}],
@@ -73,7 +73,7 @@ def _material(texture: Tensor, buffer: GltfBuffer) -> dict[str, Any]:
     }
 
 
-def _encode_texture(texture: Tensor) -> tuple[bytes, str]:
+def encode_texture(texture: Tensor) -> tuple[bytes, str]:
     """An image file's bytes and its MIME type."""
     image = Image.fromarray(texture_to_uint8(texture))
     file = io.BytesIO()

@@ -42,12 +42,8 @@ class GltfBuffer:
             target: `ARRAY_BUFFER` or `ELEMENT_ARRAY_BUFFER`.
             bounds: state the least and the largest of every column, as the standard asks for positions.
         """
-        accessor = {
-            "bufferView": self.add_view(np.ascontiguousarray(array).tobytes(), target=target),
-            "componentType": _COMPONENTS[array.dtype.name],
-            "count": len(array),
-            "type": _KINDS[1 if array.ndim == 1 else array.shape[1]],
-        }
+        view = self.add_view(np.ascontiguousarray(array).tobytes(), target=target)
+        accessor = {"bufferView": view} | accessor_of(array)
         if bounds:
             accessor |= {"min": array.min(0).tolist(), "max": array.max(0).tolist()}
         self._accessors.append(accessor)
@@ -61,18 +57,30 @@ class GltfBuffer:
         """
         self._pad()
         blob = bytes(self._bytes)
-        buffers = {
-            "accessors": self._accessors,
-            "bufferViews": self._views,
-            "buffers": [{"byteLength": len(blob)}],
-        }
-        text = json.dumps(document | buffers, separators=(",", ":")).encode()
-        text += b" " * (-len(text) % 4)
-        total = 12 + 8 + len(text) + 8 + len(blob)
-        with atomic(path) as temporary, open(temporary, "wb") as file:
-            file.write(struct.pack("<4sII", b"glTF", 2, total))
-            file.write(struct.pack("<I4s", len(text), b"JSON") + text)
-            file.write(struct.pack("<I4s", len(blob), b"BIN\0") + blob)
+        buffers = {"accessors": self._accessors, "bufferViews": self._views}
+        write_glb(path, document | buffers, blob)
 
     def _pad(self) -> None:
         self._bytes.extend(b"\0" * (-len(self._bytes) % 4))
+
+
+def accessor_of(array: np.ndarray) -> dict[str, Any]:
+    """An accessor's type and count, for an array [N] or [N, C] as `GltfBuffer.add_accessor` takes it."""
+    kind = _KINDS[1 if array.ndim == 1 else array.shape[1]]
+    return {"componentType": _COMPONENTS[array.dtype.name], "count": len(array), "type": kind}
+
+
+def write_glb(path: str | os.PathLike[str], document: dict[str, Any], blob: bytes) -> None:
+    """Write a GLB of a document and the one buffer that it speaks of.
+
+    Raises:
+        V3DError: the file cannot be written.
+    """
+    blob += b"\0" * (-len(blob) % 4)
+    text = json.dumps(document | {"buffers": [{"byteLength": len(blob)}]}, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 4)
+    total = 12 + 8 + len(text) + 8 + len(blob)
+    with atomic(path) as temporary, open(temporary, "wb") as file:
+        file.write(struct.pack("<4sII", b"glTF", 2, total))
+        file.write(struct.pack("<I4s", len(text), b"JSON") + text)
+        file.write(struct.pack("<I4s", len(blob), b"BIN\0") + blob)

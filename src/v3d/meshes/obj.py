@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from PIL import Image
@@ -35,5 +36,32 @@ def save_obj(mesh: Mesh, path: str | Path) -> None:
         with atomic(path.with_suffix(".mtl")) as temporary:
             temporary.write_text(material)
     lines += ["f " + " ".join(corner.format(i) for i in face) for face in (mesh.faces + 1).tolist()]
+    with atomic(path) as temporary:
+        temporary.write_text("\n".join(lines) + "\n")
+
+
+def save_retextured_obj(given: Path, path: Path, images: Mapping[int, str]) -> None:
+    """An OBJ file again, line by line, with images for its materials.
+
+    Args:
+        given: the file; all its faces have texture coordinates.
+        path: of the copy, whose `.mtl` is written beside it.
+        images: number of a material, in the order in which the file first takes them up -> name of its image
+            file beside `path`. 0 is that of faces above the first `usemtl`.
+
+    Raises:
+        V3DError: a file cannot be written.
+    """
+    names = {0: "texture"}
+    lines = [f"mtllib {path.stem}.mtl", "usemtl texture"]
+    for line in given.read_text(encoding="utf-8-sig", errors="replace").splitlines():
+        key, *rest = line.split(None, 1) or [""]
+        if key == "usemtl":
+            names[len(names)] = rest[0].strip() if rest else ""
+        if key != "mtllib":
+            lines.append(line)
+    material = "newmtl {}\nKa 0 0 0\nKd 1 1 1\nKs 0 0 0\nillum 1\nmap_Kd {}\n"
+    with atomic(path.with_suffix(".mtl")) as temporary:
+        temporary.write_text("\n".join(material.format(names[m], image) for m, image in images.items()))
     with atomic(path) as temporary:
         temporary.write_text("\n".join(lines) + "\n")

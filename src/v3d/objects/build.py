@@ -18,7 +18,7 @@ from v3d.meshes.mesh import Mesh
 from v3d.meshes.rendering import render
 from v3d.networks.perceptual import Perceptual
 from v3d.objects.presets import Preset
-from v3d.splats.fit import fit
+from v3d.splats.fit import OnSplats, fit
 from v3d.splats.gaussians import Splats
 from v3d.splats.initial import initial_splats, random_splats, splats_on
 from v3d.splats.rasterize import normal_images
@@ -75,6 +75,7 @@ def splats(
     perceptual: Perceptual | None = None,
     device: str = "cpu",
     on_step: OnStep | None = None,
+    on_splats: OnSplats | None = None,
 ) -> Splats:
     """3D Gaussians fitted to the views.
 
@@ -86,6 +87,7 @@ def splats(
         perceptual: the network of the perceptual term, on `device`; None leaves the term out.
         device: where the fit runs.
         on_step: called with the iterations done and the iterations in all.
+        on_splats: called with the Gaussians after every iteration.
 
     Raises:
         V3DError: the hull is empty.
@@ -95,7 +97,15 @@ def splats(
         initial = random_splats(views, preset.gaussians, seed=seed)
     else:
         initial = initial_splats(hull, views, preset.gaussians, seed=seed)
-    fitted = fit(views, initial.to(device), preset.splats, perceptual=perceptual, on_step=on_step, seed=seed)
+    fitted = fit(
+        views,
+        initial.to(device),
+        preset.splats,
+        perceptual=perceptual,
+        on_step=on_step,
+        on_splats=on_splats,
+        seed=seed,
+    )
     return fitted.to("cpu")
 
 
@@ -107,6 +117,7 @@ def splats_of_mesh(
     seed: int = 0,
     device: str = "cpu",
     on_step: OnStep | None = None,
+    on_splats: OnSplats | None = None,
 ) -> Splats:
     """3D Gaussians fitted to renders of the textured mesh, and to the photos from where they were taken.
 
@@ -120,6 +131,7 @@ def splats_of_mesh(
         seed: of the Gaussians at the start and of the order of the views.
         device: where the fit runs.
         on_step: called with the iterations done and the iterations in all.
+        on_splats: called with the Gaussians after every iteration.
     """
     size = preset.view_size
     photos = {v: photo for v, photo in registered_photos(inputs).items() if photo is not None}
@@ -127,7 +139,8 @@ def splats_of_mesh(
     views = renders_around(mesh, inputs.views.cameras[rendered], size)
     start = splats_on(mesh, views[-1], preset.gaussians, seed=seed)
     targets = [*views, *(photo.reduced(size) for photo in photos.values())]
-    fitted = fit(targets, start.to(device), preset.splats, on_step=on_step, seed=seed)  # they agree
+    # They agree, so the perceptual term has nothing to do.
+    fitted = fit(targets, start.to(device), preset.splats, on_step=on_step, on_splats=on_splats, seed=seed)
     return fitted.to("cpu")
 
 

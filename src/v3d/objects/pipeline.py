@@ -88,7 +88,7 @@ def generate(
         V3DError: a photo, the weights or the folder cannot be used.
     """
     settings = settings or GenerateSettings()
-    sides = _sides(photos, settings.elevation)
+    sides = checked_sides(photos, settings.elevation)
     front = sides[0.0]
     given = _masks(masks, sides)
     device = pick_device(settings.device)
@@ -104,8 +104,12 @@ def generate(
     return _build(run, inputs, views_key, settings, device)
 
 
-def _sides(photos: str | Path | Mapping[float, str | Path], elevation: float) -> dict[float, Path]:
+def checked_sides(photos: str | Path | Mapping[float, str | Path], elevation: float) -> dict[float, Path]:
     """Azimuth in [0, 360) -> photo, the front first, then counter-clockwise.
+
+    Args:
+        photos: as `generate` takes them.
+        elevation: that they were taken from, degrees.
 
     Raises:
         V3DError: a file is missing, there is no front, or two photos are of one side.

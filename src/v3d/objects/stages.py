@@ -8,6 +8,7 @@ the same thing with other roundings, and a run may go on where there is no GPU.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from v3d.capture.photo import load_photo
 from v3d.capture.readers import load_views
 from v3d.diffusion.generator import Generator
 from v3d.diffusion.photos import OrbitPhotos
+from v3d.errors import V3DError
 from v3d.files import atomic
 from v3d.meshes.files import load_mesh
 from v3d.meshes.glb import save_glb
@@ -38,7 +40,9 @@ from v3d.preview import contact_sheet, textured, turntable
 from v3d.run import RunFolder, Stage, file_digest, save_tensors
 from v3d.settings import GenerateSettings, Up
 from v3d.splats.files.ply import load_ply, save_ply
+from v3d.splats.fit import OnSplats
 from v3d.splats.gaussians import Splats
+from v3d.splats.live import LIVE, LivePicture
 from v3d.splats.rasterize import splat_renderer
 from v3d.surface.grid import Grid
 from v3d.surface.registration import register_photos
@@ -107,6 +111,19 @@ def photo_stage(
         save=save,
         load=load,
     )
+
+
+def photos_of_run(folder: Path) -> OrbitPhotos | None:
+    """The framed photos that a run of `v3d generate` left in its folder; None where there are none."""
+    try:
+        report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+        elevation = float(report["settings"]["elevation"])
+        names = [name for name in report["stages"]["photo"]["files"] if name.startswith("photo")]
+        azimuths = [float(Path(name).stem.partition("_")[2] or 0) for name in names]
+        images = tuple(torch.from_numpy(read_image(folder / name)[0]) for name in names)
+        return OrbitPhotos(images, tuple(azimuths), elevation)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, V3DError):
+        return None
 
 
 def _photo_name(azimuth: float, kind: str = "photo") -> str:
@@ -186,12 +203,19 @@ def splats_stage(
     """The Gaussians (`build.splats`); `key` is that of the hull."""
     perceptual = Perceptual.load("vae", device=device) if preset.perceptual else None
 
-    def fit(on_step: OnStep) -> Splats:
+    def fit(on_step: OnStep, on_splats: OnSplats) -> Splats:
         return build.splats(
-            inputs, hull, preset, seed=seed, perceptual=perceptual, device=device, on_step=on_step
+            inputs,
+            hull,
+            preset,
+            seed=seed,
+            perceptual=perceptual,
+            device=device,
+            on_step=on_step,
+            on_splats=on_splats,
         )
 
-    return _splats_stage(run, [key], preset, seed, device, perceptual, fit)
+    return _splats_stage(run, inputs, [key], preset, seed, device, perceptual, fit)
 
 
 def splats_of_mesh_stage(
@@ -199,26 +223,30 @@ def splats_of_mesh_stage(
 ) -> tuple[Splats, str]:
     """The Gaussians of the textured mesh (`build.splats_of_mesh`); `key` is that of the mesh."""
 
-    def fit(on_step: OnStep) -> Splats:
-        return build.splats_of_mesh(inputs, mesh, preset, seed=seed, device=device, on_step=on_step)
+    def fit(on_step: OnStep, on_splats: OnSplats) -> Splats:
+        return build.splats_of_mesh(
+            inputs, mesh, preset, seed=seed, device=device, on_step=on_step, on_splats=on_splats
+        )
 
-    return _splats_stage(run, ["of mesh", key], preset, seed, device, None, fit)
+    return _splats_stage(run, inputs, ["of mesh", key], preset, seed, device, None, fit)
 
 
 def _splats_stage(
     run: RunFolder,
+    inputs: BuildInputs,
     keys: list[str],
     preset: Preset,
     seed: int,
     device: str,
     perceptual: Perceptual | None,
-    fit: Callable[[OnStep], Splats],
+    fit: Callable[[OnStep, OnSplats], Splats],
 ) -> tuple[Splats, str]:
-    """Gaussians that `fit` makes with this perceptual network and a callback for its steps."""
+    """Gaussians that `fit` makes with this perceptual network and callbacks for its steps."""
     name = perceptual.name if perceptual else None
 
     def compute(stage: Stage) -> Splats:
-        splats = fit(stage.step)
+        with LivePicture(run / LIVE, inputs.views.cameras[0]) as live:
+            splats = fit(stage.step, live)
         stage.facts |= {"gaussians": len(splats), "perceptual": name, "device": device}
         return splats
 

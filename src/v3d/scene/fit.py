@@ -21,7 +21,7 @@ from v3d.cameras import Cameras
 from v3d.networks.perceptual import Perceptual
 from v3d.scene.sweep import sweep_depth
 from v3d.splats.densify import DensifySettings
-from v3d.splats.fit import FitSettings, fit
+from v3d.splats.fit import FitSettings, OnSplats, fit
 from v3d.splats.gaussians import Splats, morton_order
 from v3d.views import Views
 
@@ -59,6 +59,7 @@ def fit_scene(
     *,
     perceptual: Perceptual | None = None,
     on_step: OnStep | None = None,
+    on_splats: OnSplats | None = None,
     seed: int = 0,
 ) -> Splats:
     """Fit Gaussians to all views of a scene. Alpha is ignored: every pixel shows something.
@@ -72,6 +73,7 @@ def fit_scene(
         settings: `SceneFitSettings` by default.
         perceptual: a network for a perceptual term of the loss, see `v3d.splats.fit.fit`.
         on_step: called with the iterations done and the iterations in all.
+        on_splats: called with the Gaussians after every iteration.
         seed: of the order of the views, and of random depths.
 
     Returns:
@@ -91,6 +93,7 @@ def fit_scene(
         shares=shares,
         perceptual=perceptual,
         on_step=on_step,
+        on_splats=on_splats,
         seed=seed,
     )
     return _clear_of(centers, splats)

@@ -36,6 +36,7 @@ from v3d.scene.presets import SCENE_PRESETS, ScenePreset
 from v3d.settings import SceneSettings, Up
 from v3d.splats.files.ply import load_ply, save_ply
 from v3d.splats.gaussians import Splats
+from v3d.splats.live import LIVE, LivePicture
 from v3d.splats.rasterize import splat_renderer
 from v3d.video import save_video
 from v3d.views import Views, save_views
@@ -206,14 +207,16 @@ def scene_splats_stage(
     """Gaussians of the photos and the generated views."""
 
     def compute(stage: Stage) -> Splats:
-        splats = fit_scene(
-            given.to(device),
-            None if generated is None else generated.to(device),
-            None if depth is None else depth.to(device),
-            preset.fit,
-            on_step=stage.step,
-            seed=seed,
-        ).to("cpu")
+        with LivePicture(run / LIVE, given.cameras[0]) as live:
+            splats = fit_scene(
+                given.to(device),
+                None if generated is None else generated.to(device),
+                None if depth is None else depth.to(device),
+                preset.fit,
+                on_step=stage.step,
+                on_splats=live,
+                seed=seed,
+            ).to("cpu")
         stage.facts |= {"gaussians": len(splats), "device": device}
         return splats
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 
 import torch
@@ -17,6 +17,9 @@ from v3d.splats.gaussians import Splats, morton_order
 from v3d.splats.loss import l1_ssim
 from v3d.splats.rasterize import SplatImages, rasterize
 from v3d.views import Views
+
+OnSplats = Callable[[Splats], None]
+"""Called with Gaussians as they are fitted; it must not change them."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ def fit(
     shares: Sequence[float] | None = None,
     perceptual: Perceptual | None = None,
     on_step: OnStep | None = None,
+    on_splats: OnSplats | None = None,
     seed: int = 0,
 ) -> Splats:
     """Fit Gaussians to posed views by gradient descent; runs on the device of `initial`.
@@ -69,6 +73,7 @@ def fit(
         shares: how often each view is used beside the others, non-negative; by default all alike.
         perceptual: an optional perceptual loss, on white background.
         on_step: called with (iterations done, iterations in all) after every iteration.
+        on_splats: called with the Gaussians after every iteration.
         seed: of everything random; same seed, machine and number of threads: same result.
 
     Returns:
@@ -106,6 +111,8 @@ def fit(
                 adam = _adam(splats, settings, adam, source)
         if on_step:
             on_step(iteration + 1, settings.iterations)
+        if on_splats:
+            on_splats(_detached(splats))
 
     return _finished(_detached(splats))
 

@@ -205,6 +205,21 @@ def _continue_over_surface(mesh: Mesh, colour: Tensor, weight: Tensor) -> Tensor
 
 
 def register_photo(photo: Tensor, view: Views) -> Views | None:
+    """Make a view of the photo (`fit_photo`), or None where another shape was generated.
+
+    Args:
+        photo: [H, W, 4] RGBA in [0, 1], straight alpha.
+        view: a batch of one, the generated view of the photo's side.
+
+    Returns:
+        A batch of one; or None where the silhouettes agree in less than 85 % of their union, so that the
+        photo would land beside the object.
+    """
+    fitted = fit_photo(photo, view)
+    return None if fitted is None or fitted[1] < _LEAST_IOU else fitted[0]
+
+
+def fit_photo(photo: Tensor, view: Views) -> tuple[Views, float] | None:
     """Make a view of the photo: its pixels, and the camera of `view` shifted and scaled to fit it.
 
     A generated view 0 may show the object a little smaller or shifted; a similarity in the image is a change
@@ -212,11 +227,11 @@ def register_photo(photo: Tensor, view: Views) -> Views | None:
 
     Args:
         photo: [H, W, 4] RGBA in [0, 1], straight alpha.
-        view: a batch of one, the generated view of the photo's side.
+        view: a batch of one, whose silhouette the photo is fitted to.
 
     Returns:
-        A batch of one at the photo's size and on the view's device; or None where the silhouettes agree in
-        less than 85 % of their union: another shape was generated, and the photo would land beside it.
+        A batch of one at the photo's size and on the view's device, and the soft IoU of the silhouettes; None
+        where one of them is empty.
     """
     photo = photo.to(view.rgb.device)
     height, width = photo.shape[:2]
@@ -237,9 +252,8 @@ def register_photo(photo: Tensor, view: Views) -> Views | None:
     pixel = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1) * scale + shift
     small = F.interpolate(alpha[None, None], scale_factor=min(1.0, 1 / scale), mode="area")
     registered = F.grid_sample(small, cameras.to_grid(pixel)[None], align_corners=False)[0, 0]
-    if soft_iou(registered, view.alpha[0]) < _LEAST_IOU:
-        return None
-    return Views(over_white(photo[..., :3], alpha)[None], alpha[None], cameras)
+    placed = Views(over_white(photo[..., :3], alpha)[None], alpha[None], cameras)
+    return placed, float(soft_iou(registered, view.alpha[0]))
 
 
 def _box(alpha: Tensor) -> tuple[Tensor, Tensor] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 import xatlas
+from torch import Tensor
 
 from v3d.meshes.mesh import Mesh
 
@@ -23,6 +24,21 @@ def unwrap(mesh: Mesh, *, size: int = 1024) -> Mesh:
     """
     if len(mesh.faces) == 0:
         return Mesh(mesh.vertices, mesh.faces, mesh.vertices.new_zeros(len(mesh.vertices), 2))
+    vertex, faces, uv = charts(mesh, size=size)
+    return Mesh(mesh.vertices[vertex], faces, uv)
+
+
+def charts(mesh: Mesh, *, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Where `unwrap` cuts a mesh of at least one face, and where it puts the pieces.
+
+    Args:
+        mesh: P vertices, F faces.
+        size: width and height of the texture in texels.
+
+    Returns:
+        vertex [P']: which of the mesh's vertices each new one is; faces [F, 3] of new vertices, in the
+        mesh's order; uv [P', 2] in [0, 1], v down.
+    """
     atlas = xatlas.Atlas()
     atlas.add_mesh(mesh.vertices.cpu().numpy().astype(np.float32), mesh.faces.cpu().numpy().astype(np.uint32))
     packing = xatlas.PackOptions()
@@ -30,8 +46,8 @@ def unwrap(mesh: Mesh, *, size: int = 1024) -> Mesh:
     atlas.generate(xatlas.ChartOptions(), packing, False)
     vertex, faces, uv = atlas[0]
     device = mesh.vertices.device
-    return Mesh(
-        mesh.vertices[torch.from_numpy(vertex.astype(np.int64)).to(device)],
+    return (
+        torch.from_numpy(vertex.astype(np.int64)).to(device),
         torch.from_numpy(faces.astype(np.int64)).to(device),
         torch.from_numpy(uv.astype(np.float32)).to(device),
     )

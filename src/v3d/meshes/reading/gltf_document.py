@@ -84,6 +84,13 @@ class GltfDocument:
 
     def array(self, index: Any) -> Array:
         """The values [N, C] of an accessor; normalised integers become float64 in [-1, 1]."""
+        values = self.stored(index)
+        if self.item("accessors", index).get("normalized") and values.dtype.kind in "iu":
+            return np.maximum(values / float(np.iinfo(values.dtype).max), -1.0)
+        return values
+
+    def stored(self, index: Any) -> Array:
+        """The numbers [N, C] of an accessor as they are stored."""
         accessor = self.item("accessors", index)
         dtype, width = np.dtype(_TYPES[accessor["componentType"]]), _WIDTHS[accessor["type"]]
         count = _natural(accessor["count"])
@@ -105,8 +112,6 @@ class GltfDocument:
             if len(rows) and rows.max() >= count:
                 raise V3DError("a sparse accessor changes a value that is not there")
             values[rows] = new
-        if accessor.get("normalized") and dtype.kind in "iu":
-            return np.maximum(values / float(np.iinfo(dtype).max), -1.0)
         return values
 
     def file(self, uri: str) -> bytes:

@@ -27,7 +27,7 @@ def read_gltf(path: Path) -> tuple[list[Part], list[str]]:
     """
     document = GltfDocument(path)
     materials = Materials(document)
-    worlds = _worlds(document)
+    worlds = node_places(document)
     parts: list[Part] = []
     total = 0
     for node, world in worlds.items():
@@ -50,7 +50,7 @@ def read_gltf(path: Path) -> tuple[list[Part], list[str]]:
     return parts, list(materials.notes)
 
 
-def _worlds(document: GltfDocument) -> dict[int, Array]:
+def node_places(document: GltfDocument) -> dict[int, Array]:
     """The place [4, 4] of every node of the scene, by its number."""
     nodes = document.json.get("nodes", [])
     scenes = document.json.get("scenes", [])
@@ -111,7 +111,7 @@ def _part(
     for target, weight in zip(primitive.get("targets", ()), weights, strict=False):
         if "POSITION" in target and weight:
             vertices = vertices + document.array(target["POSITION"]) * float(weight)
-    faces = _triangles(arrays.indices(len(vertices)), mode)
+    faces = triangle_indices(arrays.indices(len(vertices)), mode)
     if len(faces) == 0:
         return None
     check_triangles(vertices, faces)
@@ -122,7 +122,17 @@ def _part(
     colours = arrays.colours()
     if colours is not None:
         coloured = True
-    return Part(vertices, faces, layers, None if colours is None else colours[faces], cutoff, coloured)
+    uv = arrays.uv_sets().get(0)
+    return Part(
+        vertices,
+        faces,
+        layers,
+        None if colours is None else colours[faces],
+        cutoff,
+        coloured,
+        None if uv is None else uv[faces],
+        primitive.get("material", -1),
+    )
 
 
 def _placed(vertices: Array, arrays: _Arrays, place: Array) -> tuple[Array, bool]:
@@ -144,8 +154,8 @@ def _placed(vertices: Array, arrays: _Arrays, place: Array) -> tuple[Array, bool
     return moved / np.where(total > 0, total, 1), bool(np.linalg.det(place[0, :3, :3]) < 0)
 
 
-def _triangles(indices: Array, mode: int) -> Array:
-    """Indices [N] -> faces [F, 3]."""
+def triangle_indices(indices: Array, mode: int) -> Array:
+    """Indices [N] of a primitive of triangles, a strip or a fan (its `mode`) -> faces [F, 3]."""
     if mode == _TRIANGLES:
         return indices[: len(indices) // 3 * 3].reshape(-1, 3)
     count = max(len(indices) - 2, 0)

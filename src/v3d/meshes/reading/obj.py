@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +60,8 @@ def read_obj(path: Path) -> tuple[list[Part], list[str]]:
         for with_uv in (False, True):
             chosen = faces[(wanted[of_face] == number) & (mapped == with_uv)]
             if len(chosen):
-                parts.append(_part(vertices, colours, uv, chosen, materials.get(name, ObjMaterial())))
+                part = _part(vertices, colours, uv, chosen, materials.get(name, ObjMaterial()))
+                parts.append(replace(part, material=int(number)))
     return parts, list(notes)
 
 
@@ -161,6 +162,7 @@ def _part(vertices: Array, colours: Array | None, uv: Array, faces: Array, mater
         layer, cutoff = Layer(np.ones(4), material.image, flipped, (wrap, wrap)), material.cutoff
         own = None  # programs write them beside a texture, which shows them already
     coloured = layer.image is not None or material.colour is not None or own is not None
+    given = uv[faces[..., 1]] * (1, -1) + (0, 1) if faces[0, 0, 1] >= 0 else None
     return Part(
         vertices,
         np.ascontiguousarray(faces[..., 0]),
@@ -168,4 +170,5 @@ def _part(vertices: Array, colours: Array | None, uv: Array, faces: Array, mater
         None if own is None else own[faces[..., 0]],
         cutoff,
         coloured,
+        given,
     )

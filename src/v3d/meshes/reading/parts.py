@@ -42,6 +42,9 @@ class Part:
         colours: [F, 3, 4] float32 linear RGBA of the faces' corners, which multiplies the base; or None.
         cutoff: least alpha of what is surface; None where all is.
         coloured: the file says what colour this is.
+        uv: [F, 3, 2] the file's (first) texture coordinates of the faces' corners, v down, whether a texture
+            uses them or not; None where it has none.
+        material: number of the material in its file; -1 for none.
     """
 
     vertices: Array
@@ -50,6 +53,8 @@ class Part:
     colours: Array | None = None
     cutoff: float | None = None
     coloured: bool = True
+    uv: Array | None = None
+    material: int = -1
 
     @property
     def corners(self) -> Array:

@@ -110,4 +110,5 @@ def cut_part(part: Part, pieces: Pieces) -> Part:
         faces=faces,
         layers=tuple(moved(layer) for layer in part.layers),
         colours=None if part.colours is None else pieces.values(part.colours).astype(np.float32),
+        uv=None if part.uv is None else pieces.values(part.uv),
     )

@@ -45,14 +45,15 @@ def read_ply(path: Path) -> tuple[list[Part], list[str]]:
         for k in np.unique(number[polygon]):
             chosen, image = number[polygon] == k, images[k]
             layer = plain() if image is None else Layer(np.ones(4), image, uv[chosen])
-            parts.append(Part(vertices, faces[chosen], (layer,), coloured=image is not None))
+            coloured = image is not None
+            parts.append(Part(vertices, faces[chosen], (layer,), None, None, coloured, uv[chosen], int(k)))
         return parts, notes
     colours = _colours(face)
     if colours is not None:
         colours = np.repeat(colours[polygon][:, None], 3, 1)
     elif (own := _colours(vertex)) is not None:
         colours = own[faces]
-    return [Part(vertices, faces, (plain(),), colours, coloured=colours is not None)], notes
+    return [Part(vertices, faces, (plain(),), colours, None, colours is not None, uv)], notes
 
 
 def _numbers(columns: Columns, name: str) -> Array:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,13 +56,35 @@ def read_file(path: Path) -> FileMesh:
     Raises:
         V3DError: the file is missing, unreadable or holds no triangles.
     """
+    with reading(path):
+        parts, notes = _parts(path)
+        return _joined(parts, notes)
+
+
+def read_parts(path: Path) -> tuple[list[Part], list[str]]:
+    """The parts of a mesh file that have triangles, in the axes of the file, and notes.
+
+    Raises:
+        V3DError: the file is missing, unreadable or holds no triangles.
+    """
+    with reading(path):
+        return _parts(path)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn whatever goes wrong while a mesh file is read into one sentence that names it.
+
+    Raises:
+        V3DError: something went wrong, or there is no mesh file of that name.
+    """
     if path.suffix.lower() not in FORMATS:
         raise V3DError(f"{path.name} is not a mesh file V3D reads; use one of {', '.join(FORMATS)}.")
     if not os.path.isfile(path):
         raise V3DError(f"There is no mesh file {path}.")
     try:
         with np.errstate(all="ignore"):
-            return _read(path)
+            yield
     except V3DError as error:
         raise V3DError(f"{path.name} cannot be read: {str(error).rstrip('.')}.") from None
     except MemoryError:
@@ -70,7 +93,7 @@ def read_file(path: Path) -> FileMesh:
         raise V3DError(f"{path.name} is broken or not a mesh file ({in_words(error)}).") from error
 
 
-def _read(path: Path) -> FileMesh:
+def _parts(path: Path) -> tuple[list[Part], list[str]]:
     parts, notes = _READERS[path.suffix.lower()](path)
     parts = [part for part in parts if len(part.faces)]
     if not parts:
@@ -79,6 +102,10 @@ def _read(path: Path) -> FileMesh:
         _check(part)
     if sum(len(part.faces) for part in parts) > MOST_ELEMENTS:
         raise V3DError(f"it has more than {MOST_ELEMENTS:,} triangles; make a simpler one")
+    return parts, notes
+
+
+def _joined(parts: list[Part], notes: list[str]) -> FileMesh:
     mesh, more = one_mesh(parts)
     if mesh is None:
         raise V3DError("all of it is transparent")
@@ -97,8 +124,8 @@ def _check(part: Part) -> None:
         raise V3DError("it has vertices that are not finite numbers")
     if np.abs(part.corners).max() > 1e15:
         raise V3DError("it has vertices too far away to be meant")
-    for layer in part.layers:
-        if layer.uv is not None and not np.isfinite(layer.uv).all():
+    for uv in (part.uv, *(layer.uv for layer in part.layers)):
+        if uv is not None and not np.isfinite(uv).all():
             raise V3DError("it has texture coordinates that are not finite numbers")
     if part.colours is not None and not np.isfinite(part.colours).all():
         raise V3DError("it has colours that are not finite numbers")

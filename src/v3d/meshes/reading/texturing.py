@@ -121,7 +121,7 @@ def _textured(part: Part) -> Textured:
         texture, uv = layer.image[..., :3], layer.uv
         if (np.abs(factor - 1) > 1e-6).any():
             texture = encode(decode(texture) * factor.astype(np.float32))
-    return _welded(part, uv, np.ascontiguousarray(texture))
+    return welded(part, uv, np.ascontiguousarray(texture))
 
 
 def _palette(part: Part, colours: Array) -> Textured:
@@ -134,10 +134,10 @@ def _palette(part: Part, colours: Array) -> Textured:
     block = _BLOCK if side < 1024 else 2
     texture = texture.reshape(side, side, 3).repeat(block, axis=0).repeat(block, axis=1)
     uv = (np.stack([index % side, index // side], axis=-1).reshape(-1, 1, 2) + 0.5) / side
-    return _welded(part, uv.repeat(3, 1), texture)
+    return welded(part, uv.repeat(3, 1), texture)
 
 
-def _welded(part: Part, uv: Array, texture: Array) -> Textured:
+def welded(part: Part, uv: Array, texture: Array) -> Textured:
     """Uv of corners [F, 3, 2] -> uv of vertices; vertices with several are repeated, unused ones left out."""
     corners = part.faces.reshape(-1)
     own = np.full((len(part.vertices), 2), np.nan)

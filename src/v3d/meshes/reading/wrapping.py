@@ -36,7 +36,7 @@ def wrap_part(part: Part) -> tuple[list[Part], int]:
     fits[order] = (cells[order] <= _MOST_CELLS) & (np.cumsum(cells[order]) <= _MOST_PIECES + len(cells))
     parts = []
     if fits.any():
-        parts.append(_folded(cut_part(part, _at_borders(uv, layer.wrap, np.flatnonzero(fits)))))
+        parts.append(_folded(cut_part(part, cut_at_borders(uv, layer.wrap, np.flatnonzero(fits)))))
     if not fits.all():
         far = cut_part(part, whole(np.flatnonzero(~fits)))
         parts.append(replace(far, layers=(_mean(layer),)))
@@ -51,7 +51,7 @@ def _near_origin(part: Part, layer: Layer) -> tuple[Part, Layer]:
     return replace(part, layers=(layer,)), layer
 
 
-def _at_borders(uv: Array, wrap: tuple[str, str], faces: Array) -> Pieces:
+def cut_at_borders(uv: Array, wrap: tuple[str, str], faces: Array) -> Pieces:
     """These faces, cut where u or v is at a border of the texture: a whole number; if clamped, 0 or 1."""
     pieces = whole(faces)
     for axis in (0, 1):

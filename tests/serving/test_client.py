@@ -23,7 +23,7 @@ PAGE = Path(__file__).parents[2] / "docs/rest.md"
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    pytest.importorskip("gradio")
+    pytest.importorskip("uvicorn")
     with running(tmp_path_factory.mktemp("jobs")) as address:
         yield address
 

@@ -1,114 +1,93 @@
-"""The page in real Chromium: needs the extra `app`, playwright for Python and a chromium on the path."""
+"""One asset on the page in real Chromium, from four photos to the file that is downloaded."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
+import io
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from browser import CHROMIUM, SECONDS, chromium, free_port, opened, serving, status, upload
 from PIL import Image
 
 from shapes import Draw
 from v3d.meshes.files import load_mesh
 
 pytest.importorskip("gradio")
-playwright = pytest.importorskip("playwright.sync_api")
-CHROMIUM = shutil.which("chromium")
+pytest.importorskip("playwright.sync_api")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")
 
 
-@pytest.fixture
-def address(tmp_path: Path) -> Iterator[str]:
-    """`v3d app` in a process of its own."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "v3d", "app", "-o", str(tmp_path / "jobs"), "--port", str(port)]
-    server = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    url = f"http://localhost:{port}"
-    try:
-        for _ in range(240):
-            try:
-                urllib.request.urlopen(f"{url}/health", timeout=2).read()
-                break
-            except OSError:
-                time.sleep(0.5)
-        yield url
-    finally:
-        server.terminate()
-        server.wait(30)
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as browser:
+        yield browser
 
 
-@pytest.fixture
-def page(address: str) -> Iterator[Any]:
-    with playwright.sync_playwright() as play:
-        browser = play.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--enable-unsafe-swiftshader"]
-        )
-        page = browser.new_context(viewport={"width": 1280, "height": 1000}, accept_downloads=True).new_page()
-        page.asked = []
-        page.on("request", lambda request: page.asked.append(request.url))
-        page.goto(address, wait_until="domcontentloaded")
-        page.wait_for_selector("#v3d-make", timeout=60_000)
-        yield page
-        browser.close()
+def redness(page: Any, viewer: str) -> float:
+    """Share of the middle of a viewer that is red, as soon as it is more than nothing."""
+    shown = 0.0
+    for _ in range(60):
+        page.wait_for_timeout(1000)
+        pixels = Image.open(io.BytesIO(page.locator(viewer).screenshot(timeout=SECONDS))).convert("RGB")
+        rgb = np.asarray(pixels, np.int16)
+        middle = rgb[rgb.shape[0] // 4 : -rgb.shape[0] // 4, rgb.shape[1] // 4 : -rgb.shape[1] // 4]
+        shown = float((middle[..., 0] - middle[..., 1] > 60).mean())
+        if shown > 0.05:
+            break
+    return shown
 
 
-def status(page: Any, words: str, seconds: float = 200) -> str:
-    """The status line as soon as it has these words."""
-    page.wait_for_function(
-        "words => document.querySelector('#v3d-status')?.innerText.includes(words)",
-        arg=words,
-        timeout=seconds * 1000,
-    )
-    text: str = page.inner_text("#v3d-status")
-    return text
-
-
-def test_a_photo_becomes_a_mesh_that_can_be_seen_and_downloaded(
-    page: Any, address: str, draw: Draw, tmp_path: Path
+def test_four_photos_become_an_asset_that_outlives_the_server(
+    browser: Any, draw: Draw, tmp_path: Path
 ) -> None:
-    page.set_input_files("#v3d-front input[type=file]", draw("cup.png"))
-    page.wait_for_selector("#v3d-front img")
-    page.click("#v3d-make")
-    status(page, "photo")  # the stages are there while it runs
-    status(page, "Done in")
-    page.wait_for_selector("#v3d-mesh canvas", timeout=60_000)
-    time.sleep(6)  # the viewer draws
-    page.locator("#v3d-mesh").screenshot(path=tmp_path / "mesh.png")
-    shown = np.asarray(Image.open(tmp_path / "mesh.png").convert("RGB"), np.int16)
-    middle = shown[shown.shape[0] // 4 : -shown.shape[0] // 4, shown.shape[1] // 4 : -shown.shape[1] // 4]
-    red = (middle[..., 0] - middle[..., 1] > 60).mean()
-    assert red > 0.05  # the drawing is red
+    port = free_port()
+    with serving(tmp_path / "jobs", port) as address:
+        page = opened(browser, address)
+        for side, width in (("front", 30), ("left", 22), ("back", 30), ("right", 22)):
+            upload(page, f"#v3d-{side}", draw(f"{side}.png", width))
+        page.click("#v3d-make")
+        stages = []
+        for stage in ("photo", "views", "splats"):  # progress moves
+            page.wait_for_function(
+                "stage => [...document.querySelectorAll('#v3d-status .now')].some(s => s.innerText == stage)",
+                arg=stage,
+                timeout=SECONDS,
+            )
+            stages.append(int(page.get_attribute("#v3d-status [role=progressbar]", "aria-valuenow")))
+        assert stages == sorted(stages) and stages[-1] > 50
+        page.wait_for_selector("#v3d-status img.v3d-live", timeout=SECONDS)  # the Gaussians as they fit
+        status(page, "Done in")
 
-    with page.expect_download() as download:
-        page.click("#v3d-files a[download='mesh.glb']")
-    download.value.save_as(tmp_path / "got.glb")
-    assert load_mesh(tmp_path / "got.glb").texture is not None
-    own = address.removeprefix("http://localhost")
-    assert all(
-        own in url or url.startswith(("data:", "blob:")) for url in page.asked
-    )  # nothing from elsewhere
+        page.wait_for_selector("#v3d-mesh canvas", timeout=SECONDS)
+        assert redness(page, "#v3d-mesh") > 0.05  # the drawing is red
+        with page.expect_download() as download:
+            page.click("#v3d-files a[download='mesh.glb']")
+        download.value.save_as(tmp_path / "got.glb")
+        assert load_mesh(tmp_path / "got.glb").texture is not None
+        with page.expect_download() as download:
+            page.click("#v3d-files a[download='all.zip']")
+        download.value.save_as(tmp_path / "all.zip")
+        with zipfile.ZipFile(tmp_path / "all.zip") as archive:
+            assert {"mesh.glb", "splats.ply", "turntable.mp4", "preview.png"} <= set(archive.namelist())
 
-    page.reload(wait_until="domcontentloaded")
-    status(page, "Done in")  # the job is still there
+        page.click("#v3d-results button[role=tab]:has-text('Views')")
+        source = "document.querySelector('#v3d-views .v3d-view').src"
+        page.focus("#v3d-views input[type=range]")
+        page.keyboard.press("ArrowRight")
+        assert page.evaluate(source).endswith("view_001.png")
+        assert page.evaluate("document.querySelector('#v3d-views .v3d-view').naturalWidth") == 256
+        assert page.elsewhere == []
 
-
-def test_what_is_wrong_is_said_and_a_job_can_be_cancelled(page: Any, draw: Draw) -> None:
-    page.click("#v3d-make")
-    page.wait_for_selector("text=no photo of the front", timeout=20_000)
-    page.set_input_files("#v3d-front input[type=file]", draw("cup.png"))
-    page.wait_for_selector("#v3d-front img")
-    page.click("#v3d-make")
-    status(page, "photo")
-    page.click("#v3d-cancel")
-    assert "cancelled" in status(page, "cancelled")
+    with serving(tmp_path / "jobs", port) as address:  # the browser still knows its job
+        page.goto(address, wait_until="domcontentloaded")
+        status(page, "Done in")
+        (folder,) = (f for f in (tmp_path / "jobs").iterdir() if len(f.name) == 16)
+        (folder / "result/splats.ply").unlink()  # behind the page's back
+        page.reload(wait_until="domcontentloaded")
+        status(page, "Done in")
+        page.wait_for_selector("#v3d-files a[download='mesh.glb']")
+        page.context.close()

@@ -19,6 +19,7 @@ def app(
     port: int = 7860,
     token: str | None = None,
     workers: int = 1,
+    mcp: bool = False,
 ) -> None:
     """A web page and REST calls on this computer: photos in, assets out.
 
@@ -28,6 +29,7 @@ def app(
         port: to listen on.
         token: what callers from elsewhere must send: `Authorization: Bearer TOKEN`.
         workers: jobs that run side by side.
+        mcp: let agents make assets by MCP, at /gradio_api/mcp/; for this computer alone.
 
     Raises:
         V3DError: the extra `app` is missing, the port is taken, the address needs a token.
@@ -36,6 +38,8 @@ def app(
         raise V3DError(f"{host} can be reached from other computers: give a --token, or leave --host out.")
     if workers < 1 or not 0 < port < 65536:
         raise V3DError("--workers is 1 or more, and --port from 1 to 65535.")
+    if mcp and host not in _LOCAL:
+        raise V3DError("--mcp lets agents read photos by their path, so it is for this computer alone.")
     try:
         import uvicorn
 
@@ -48,7 +52,7 @@ def app(
     _check_port(host, port)
     rules = Rules(hosts=LOCAL if host in _LOCAL else (), token=token)
     server = make_server(out, rules=rules, workers=workers)
-    mount(server, server.state.desk, out)
+    mount(server, server.state.desk, out, mcp=mcp)
     print(f"V3D is at http://{'localhost' if host in _LOCAL else host}:{port} (Ctrl-C ends it)", flush=True)
     uvicorn.run(server, host=host, port=port, log_level="warning")
 

@@ -109,12 +109,18 @@ def fit(
                 splats, source = densifier.update(_detached(splats), generator)
                 splats = _leaves(splats)
                 adam = _adam(splats, settings, adam, source)
-        if on_step:
-            on_step(iteration + 1, settings.iterations)
-        if on_splats:
-            on_splats(_detached(splats))
-
+        _tell(on_step, on_splats, iteration + 1, settings.iterations, splats)
     return _finished(_detached(splats))
+
+
+def _tell(
+    on_step: OnStep | None, on_splats: OnSplats | None, done: int, iterations: int, splats: Splats
+) -> None:
+    """Call those who want to know."""
+    if on_step:
+        on_step(done, iterations)
+    if on_splats:
+        on_splats(_detached(splats))
 
 
 def _finished(splats: Splats) -> Splats:

@@ -101,7 +101,7 @@ def main() -> None:
     from v3d.serving.runner import Limits
 
     jobs, port, waiting = sys.argv[1:]
-    server.task_of = sys.modules["small_jobs"].small_task_of  # by this name workers find it
+    vars(server)["task_of"] = sys.modules["small_jobs"].small_task_of  # by this name workers find it
     app = server.make_server(Path(jobs), limits=Limits(waiting=int(waiting)))
     uvicorn.run(app, host="127.0.0.1", port=int(port), log_level="error")
 

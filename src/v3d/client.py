@@ -28,6 +28,7 @@ from v3d.files import atomic
 
 _BLOCK = 1 << 20
 _HERE = ("localhost", "127.0.0.1", "::1")
+_NO_PROXY = build_opener(ProxyHandler({}))
 
 
 @dataclass(frozen=True)
@@ -255,8 +256,7 @@ class Client:
             request.data = iter(form)
             request.add_header("Content-Type", f"multipart/form-data; boundary={form.boundary}")
             request.add_header("Content-Length", str(len(form)))
-        own = urlsplit(self.url).hostname in _HERE
-        opener = build_opener(ProxyHandler({})) if own else build_opener()
+        opener = _NO_PROXY if urlsplit(self.url).hostname in _HERE else build_opener()
         answer: HTTPResponse = opener.open(request, timeout=self.timeout)
         return answer
 

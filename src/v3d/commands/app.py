@@ -29,7 +29,7 @@ def app(
         out: folder of the jobs and their results; a restart goes on with them.
         host: address to listen on; another than this computer's own needs a token.
         port: to listen on.
-        token: what callers from elsewhere must send: `Authorization: Bearer TOKEN`.
+        token: what callers must send: `Authorization: Bearer TOKEN`; browsers open `?token=TOKEN`.
         workers: jobs that run side by side.
         mcp: let agents make assets by MCP, at /gradio_api/mcp/; for this computer alone.
 

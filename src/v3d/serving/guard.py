@@ -7,7 +7,7 @@ import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -15,6 +15,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 LOCAL = ("localhost", "127.0.0.1", "[::1]", "::1")
+_COOKIE = "v3d-token"
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _HEADERS = (
     (b"x-content-type-options", b"nosniff"),
@@ -30,14 +31,15 @@ class Rules:
     Attributes:
         hosts: names that a request may call this server by; another one is a page that had its own name
             pointed at this machine. () allows all.
-        token: what `Authorization: Bearer` must say; None asks for none.
+        token: what `Authorization: Bearer` must say; None asks for none. Browsers come with `?token=` once,
+            and keep it in a cookie, which they send with no form or script of another site.
         most_bytes: of a request's body.
         open_paths: that need no token.
     """
 
     hosts: tuple[str, ...] = LOCAL
     token: str | None = None
-    most_bytes: int = 64 << 20
+    most_bytes: int = 512 << 20
     open_paths: tuple[str, ...] = ("/health",)
 
 
@@ -58,6 +60,9 @@ class Guard:
             name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]
         }
         refusal = self._refusal(scope, headers)
+        if refusal is not None and refusal[0] == 401 and self._comes_with_token(scope):
+            await self._let_in(scope, send)
+            return
         if refusal is not None:
             await _answer(send, *refusal)
             return
@@ -88,6 +93,20 @@ class Guard:
                 raise
             await _answer(send, 413, self._too_large())
 
+    def _comes_with_token(self, scope: Message) -> bool:
+        """Whether a browser opens the page with the token in its address."""
+        (given,) = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[:1]
+        token = self._rules.token or ""
+        return scope["method"] == "GET" and hmac.compare_digest(given.encode(), token.encode())
+
+    async def _let_in(self, scope: Message, send: Send) -> None:
+        """Put the token into a cookie, and lead to the same address without it."""
+        cookie = f"{_COOKIE}={quote(self._rules.token or '', safe='')}; Path=/; HttpOnly; SameSite=Lax"
+        place = "/" + quote(scope["path"].lstrip("/"))
+        headers = [(b"location", place.encode()), (b"set-cookie", cookie.encode()), *_HEADERS]
+        await send({"type": "http.response.start", "status": 303, "headers": headers})
+        await send({"type": "http.response.body", "body": b""})
+
     def _too_large(self) -> str:
         return f"A request has at most {self._rules.most_bytes >> 20} MB."
 
@@ -106,9 +125,12 @@ class Guard:
                 return 403, "Pages of other sites may not send requests to this server."
         token = self._rules.token
         if token is not None and scope["path"] not in self._rules.open_paths:
-            given = headers.get("authorization", "").removeprefix("Bearer ")
-            if not hmac.compare_digest(given.encode(), token.encode()):
-                return 401, "This server wants a token: Authorization: Bearer TOKEN."
+            bearer = headers.get("authorization", "").removeprefix("Bearer ").encode("latin-1")
+            if not hmac.compare_digest(bearer or _cookie(headers).encode(), token.encode()):
+                return (
+                    401,
+                    "This server wants a token: Authorization: Bearer TOKEN; browsers: ?token=TOKEN.",
+                )
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > self._rules.most_bytes:
             return 413, self._too_large()
@@ -120,6 +142,15 @@ def _name(host: str) -> str:
     if host.startswith("["):
         return host.partition("]")[0].lower() + "]"
     return host.partition(":")[0].lower()
+
+
+def _cookie(headers: dict[str, str]) -> str:
+    """The token that a browser keeps."""
+    for part in headers.get("cookie", "").split(";"):
+        name, _, value = part.strip().partition("=")
+        if name == _COOKIE:
+            return unquote(value)
+    return ""
 
 
 async def _answer(send: Send, status: int, sentence: str) -> None:

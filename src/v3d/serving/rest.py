@@ -8,63 +8,55 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from typing import Any
 
-from fastapi import APIRouter, HTTPException, Request
+from fastapi import APIRouter, Depends, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
-from starlette.datastructures import UploadFile
+from fastapi.security import HTTPBearer
 
 from v3d.distribution import own_version
+from v3d.serving import forms
+from v3d.serving.answers import DONE_EXAMPLE, HealthAnswer, JobAnswer, JobsAnswer, refusals
 from v3d.serving.desk import Desk
-from v3d.serving.manifest import SIDES
 from v3d.serving.store import FINISHED, Job, is_id
 
-router = APIRouter()
+TOKEN = Depends(HTTPBearer(auto_error=False, description="Where the server was started with a token."))
+"""Described only; `v3d.serving.guard` asks for it."""
+router = APIRouter(dependencies=[TOKEN], responses=refusals(401, 403, 422))
 RETRY_SECONDS = 30
 """After which a client that was told to come again should do so."""
-_FIELDS = ", ".join([*SIDES, "settings"])
 _SHOWN = {".png": "image/png", ".mp4": "video/mp4", ".json": "application/json"}
-_PHOTO = {"type": "string", "format": "binary"}
-_FORM = {
-    "required": True,
-    "content": {
-        "multipart/form-data": {
-            "schema": {
-                "type": "object",
-                "required": ["front"],
-                "properties": {
-                    **dict.fromkeys(SIDES, _PHOTO),
-                    "settings": {
-                        "type": "string",
-                        "description": "JSON of the options of v3d generate",
-                        "example": '{"quality": "draft", "seed": 1}',
-                    },
-                },
-            }
-        }
-    },
-}
+_FILE = {"type": "string", "format": "binary"}
 
 
-def as_json(desk: Desk, job: Job) -> dict[str, Any]:
+def answer_of(desk: Desk, job: Job) -> JobAnswer:
     """What clients are told of a job."""
-    out: dict[str, Any] = {
-        "id": job.id,
-        "kind": job.kind,
-        "state": job.state,
-        "created": job.created,
-        "started": job.started,
-        "ended": job.ended,
-        "stage": job.stage,
-        "done": job.done,
-        "total": job.total,
-        "reason": job.reason,
-        "warnings": list(job.warnings),
-        "files": {name: f"/v1/jobs/{job.id}/files/{name}" for name in job.files},
-    }
-    if job.state == "queued":
-        out["waiting_before"] = desk.store.waiting_before(job)
-    return out
+    return JobAnswer(
+        id=job.id,
+        kind=job.kind,
+        state=job.state,
+        created=job.created,
+        started=job.started,
+        ended=job.ended,
+        stage=job.stage,
+        done=job.done,
+        total=job.total,
+        reason=job.reason,
+        warnings=list(job.warnings),
+        files={name: f"/v1/jobs/{job.id}/files/{name}" for name in job.files if _is_file(desk, job, name)},
+        waiting_before=desk.store.waiting_before(job) if job.state == "queued" else None,
+    )
+
+
+def _is_file(desk: Desk, job: Job, name: str) -> bool:
+    """Whether a result can be sent: folders of views, and what a run keeps to go on from, cannot."""
+    try:
+        if "/" in name:
+            return False
+        desk.store.result(job, name)
+    except KeyError:
+        return False
+    return True
 
 
 def desk_of(request: Request) -> Desk:
@@ -93,48 +85,65 @@ def refused(request: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"detail": str(error)}, 422)
 
 
+def misspelt(request: Request, error: Exception) -> JSONResponse:
+    """The answer to a parameter of the wrong kind (`RequestValidationError`), in one sentence."""
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    return JSONResponse({"detail": f"{first['loc'][-1]}: {first['msg']}."}, 422)
+
+
 @router.get("/health")
-def health() -> dict[str, str]:
-    """That the server is there, and its version."""
-    return {"status": "ok", "version": own_version() or "unknown"}
+def health() -> HealthAnswer:
+    """That the server is there, and its version. Asks for no token."""
+    return HealthAnswer(status="ok", version=own_version() or "unknown")
 
 
-@router.post("/v1/jobs", status_code=202, openapi_extra={"requestBody": _FORM})
-async def create(request: Request) -> Response:
-    """Queue an asset of one to four photos (multipart form: front, left, back, right, settings)."""
+@router.post(
+    "/v1/jobs",
+    status_code=202,
+    openapi_extra={"requestBody": forms.OPENAPI},
+    responses=refusals(413, 429),
+)
+async def create(request: Request, response: Response) -> JobAnswer:
+    """Queue a job: an asset of photos (generate) or views (reconstruct), a scene, a mesh's texture."""
     desk = desk_of(request)
-    photos: dict[str, bytes] = {}
-    options: Any = {}
-    async with request.form(max_files=len(SIDES), max_fields=4) as form:
-        for name, value in form.multi_items():
-            if isinstance(value, UploadFile):
-                photos[name] = await value.read()
-            elif name == "settings":
-                options = _object(value)
-            else:
-                raise HTTPException(
-                    422, f"There is no field {name[:40]}; there are front, left, back, right, settings."
-                )
-    job = await asyncio.to_thread(desk.generate, photos, options)
-    return JSONResponse(as_json(desk, job), 202, {"Location": f"/v1/jobs/{job.id}"})
+    async with request.form(max_files=forms.MOST_FILES, max_fields=forms.MOST_FIELDS) as form:
+        job = await asyncio.to_thread(forms.queue, desk, forms.read_form(form))
+    response.headers["Location"] = f"/v1/jobs/{job.id}"
+    return answer_of(desk, job)
 
 
 @router.get("/v1/jobs")
-def index(request: Request, limit: int = 50, before: float | None = None) -> dict[str, Any]:
-    """The newest jobs first; `before`, a time of creation, continues a list."""
+def index(request: Request, limit: int = 50, before: float | None = None) -> JobsAnswer:
+    """The newest jobs first, at most 500; `before`, a time of creation, continues a list."""
     desk = desk_of(request)
     jobs = desk.store.jobs(limit=min(max(limit, 1), 500), before=before)
-    return {"jobs": [as_json(desk, job) for job in jobs]}
+    return JobsAnswer(jobs=[answer_of(desk, job) for job in jobs])
 
 
-@router.get("/v1/jobs/{id}")
-def show(request: Request, id: str) -> dict[str, Any]:
+@router.get("/v1/jobs/{id}", responses=refusals(404))
+def show(request: Request, id: str) -> JobAnswer:
     """State, progress, results of a job."""
     desk = desk_of(request)
-    return as_json(desk, find(desk, id))
+    return answer_of(desk, find(desk, id))
 
 
-@router.get("/v1/jobs/{id}/events")
+@router.get(
+    "/v1/jobs/{id}/events",
+    response_class=StreamingResponse,
+    responses={
+        200: {
+            "description": "The job as JSON in the data of each event.",
+            "content": {
+                "text/event-stream": {
+                    "schema": {"type": "string"},
+                    "example": f"data: {json.dumps(DONE_EXAMPLE)}\n\n",
+                }
+            },
+        },
+        **refusals(404),
+    },
+)
 async def events(request: Request, id: str) -> StreamingResponse:
     """The job as server-sent events, one whenever something changed, until it has ended."""
     desk = desk_of(request)
@@ -144,7 +153,7 @@ async def events(request: Request, id: str) -> StreamingResponse:
         last = ""
         while not await request.is_disconnected():
             job = find(desk, id)
-            text = json.dumps(as_json(desk, job))
+            text = answer_of(desk, job).model_dump_json()
             yield ": still there\n\n" if text == last else f"data: {text}\n\n"
             last = text
             if job.state in FINISHED:
@@ -154,49 +163,46 @@ async def events(request: Request, id: str) -> StreamingResponse:
     return StreamingResponse(stream(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
 
-@router.post("/v1/jobs/{id}/cancel")
-def cancel(request: Request, id: str) -> dict[str, Any]:
+@router.post("/v1/jobs/{id}/cancel", responses=refusals(404))
+def cancel(request: Request, id: str) -> JobAnswer:
     """Stop a job that waits or runs; one that has ended stays as it is."""
     desk = desk_of(request)
     find(desk, id)
     desk.store.finish(id, "cancelled", reason="It was cancelled.")
-    return as_json(desk, find(desk, id))
+    return answer_of(desk, find(desk, id))
 
 
-@router.delete("/v1/jobs/{id}", status_code=204)
-def delete(request: Request, id: str) -> Response:
+@router.delete("/v1/jobs/{id}", status_code=204, responses=refusals(404, 409))
+def delete(request: Request, id: str) -> None:
     """Remove a job that has ended, with its results."""
     desk = desk_of(request)
     if find(desk, id).state not in FINISHED:
         raise HTTPException(409, "The job has not ended; cancel it first.")
     desk.store.remove(id)
-    return Response(status_code=204)
 
 
-@router.get("/v1/jobs/{id}/files/{name}")
+@router.get(
+    "/v1/jobs/{id}/files/{name}",
+    response_class=FileResponse,
+    responses={
+        200: {
+            "description": "The bytes of the file.",
+            "content": {kind: {"schema": _FILE} for kind in ("application/octet-stream", *_SHOWN.values())},
+        },
+        **refusals(404),
+    },
+)
 def file(request: Request, id: str, name: str) -> FileResponse:
-    """One result."""
+    """One result, by the name that the job's `files` has."""
     desk = desk_of(request)
     try:
         path = desk.store.result(find(desk, id), name)
     except KeyError:
         raise HTTPException(404, f"The job has no file {name[:80]}.") from None
     kind = _SHOWN.get(path.suffix)
-    headers = {"Content-Security-Policy": "default-src 'none'; sandbox"}
     return FileResponse(
         path,
         media_type=kind or "application/octet-stream",
         filename=None if kind else name,
-        headers=headers,
+        headers={"Content-Security-Policy": "default-src 'none'; sandbox"},
     )
-
-
-def _object(text: str) -> dict[str, Any]:
-    """JSON text as an object of names and values."""
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        value = None
-    if not isinstance(value, dict):
-        raise HTTPException(422, 'settings is no JSON object; for example {"quality": "draft"}.')
-    return value

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
 
 from v3d.distribution import own_version
 from v3d.errors import V3DError
@@ -48,10 +49,19 @@ def make_server(
         runner.stop()
         store.close()
 
-    app = FastAPI(title="V3D", version=own_version() or "0", docs_url=None, redoc_url=None, lifespan=life)
+    app = FastAPI(
+        title="V3D",
+        summary="Photos become 3D Gaussians and a textured mesh.",
+        version=own_version() or "0",
+        docs_url=None,
+        redoc_url=None,
+        lifespan=life,
+        generate_unique_id_function=lambda route: route.name,
+    )
     app.state.desk = Desk(store, limits, settings)
     app.add_exception_handler(QueueFullError, rest.busy)
     app.add_exception_handler(V3DError, rest.refused)
+    app.add_exception_handler(RequestValidationError, rest.misspelt)
     app.include_router(rest.router)
     app.include_router(hunyuan.router, tags=["Hunyuan3D"])
     app.add_middleware(Guard, rules=rules)

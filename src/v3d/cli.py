@@ -19,6 +19,7 @@ from v3d.commands.reconstruct import reconstruct
 from v3d.commands.render import render
 from v3d.commands.render_scenes import render_scenes
 from v3d.commands.scene import scene
+from v3d.commands.serve import serve
 from v3d.commands.shared import SomeFailedError, print_error
 from v3d.commands.train import train
 from v3d.distribution import own_version
@@ -28,6 +29,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "generate": generate,
     "batch": batch,
     "app": app,
+    "serve": serve,
     "reconstruct": reconstruct,
     "scene": scene,
     "make-objects": make_objects,
@@ -44,6 +46,7 @@ EXAMPLES = (
     "v3d generate front.png --left left.png --back back.png -o out",
     "v3d batch photos/ -o out",
     "v3d app",
+    "v3d serve",
     "v3d reconstruct FOLDER -o out",
     "v3d scene FOLDER -o out --path orbit",
     "v3d make-objects 100 -o objects",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ _REASONS = {
     errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
     errno.EFBIG: "the file would be too large for this disk",
 }
+_TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.\w+")  # as mkstemp names files for `atomic`
 
 
 @contextmanager
@@ -64,6 +66,16 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: str | os.PathLike[str]) -> None:
+    """Remove what `atomic` leaves in a folder, and in those below it, when its process is killed.
+
+    Only for who is sure that nobody else is writing there. Does nothing where there is no such folder.
+    """
+    for path in Path(folder).rglob(".*"):
+        if _TEMPORARY.fullmatch(path.name) and path.is_file() and not path.is_symlink():
+            path.unlink(missing_ok=True)
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:

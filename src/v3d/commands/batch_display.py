@@ -10,7 +10,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.status import Status
 
-from v3d.serving.batch import Record
+from v3d.serving.summary import Record
 from v3d.serving.worker import Progress
 
 

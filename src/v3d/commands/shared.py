@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -25,7 +26,8 @@ class SomeFailedError(Exception):
 
 def print_error(error: Exception) -> None:
     """Write an error to stderr as one line."""
-    print(f"v3d: {error}", file=sys.stderr)
+    with contextlib.suppress(BrokenPipeError):  # nobody reads; the exit code still says it
+        print(f"v3d: {error}", file=sys.stderr)
 
 
 def print_warnings(warnings: Iterable[str]) -> None:

@@ -5,7 +5,8 @@
 
 The photos are ellipses that it draws. Single runs, one after the other in one warm process, stand before,
 between and after the batches, so that whatever else the machine does meets both. A batch's time is all of it:
-starting its processes, keys, locks, records, the table and the gallery. Prints JSON.
+starting its processes, keys, locks, records, the table and the gallery. Memory is that of every quarter of a
+batch's time: does it grow? Prints JSON. Needs Linux.
 """
 
 from __future__ import annotations
@@ -20,8 +21,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
-from kill_batch import draw_photos  # noqa: E402
-
+from kill_batch import draw_photos, workers_of
 from v3d.provenance import machine
 from v3d.serving.resources import cores
 from v3d.serving.tasks import GenerateTask, Made
@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--until", default="views")
     options = parser.parse_args()
     settings = GenerateSettings(quality="draft", until=options.until)
-    single, whole = [], []
+    single, whole, memory = [], [], []
     worker = Worker(max(1, cores() // options.workers))
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -53,7 +53,8 @@ def main() -> None:
             command = ["batch", str(root / f"batch{number}"), "-o", str(root / f"out{number}")]
             command += ["--quality", "draft", "--until", options.until, "--workers", str(options.workers)]
             start = time.perf_counter()
-            subprocess.run([sys.executable, "-m", "v3d", *command], check=True, stderr=subprocess.DEVNULL)
+            batch = subprocess.Popen([sys.executable, "-m", "v3d", *command], stderr=subprocess.DEVNULL)
+            memory.append(watch(batch))
             whole.append(time.perf_counter() - start)
             print(f"batch {number + 1}: {whole[-1]:.0f} s", file=sys.stderr, flush=True)
     worker.stop()
@@ -64,6 +65,7 @@ def main() -> None:
         "seconds_of_a_single_run": round(sum(single) / len(single), 2),
         "seconds_of_the_batches": [round(seconds, 1) for seconds in whole],
         "time_against_singles_by_workers": round(sum(whole) / ideal, 3),
+        "resident_megabytes": memory,
         "machine": machine(),
     }
     print(json.dumps(result, indent=2))
@@ -79,6 +81,23 @@ def run(worker: Worker, photo: Path, out: Path, settings: GenerateSettings) -> f
         events += [event for event in worker.events() if not isinstance(event, Progress)]
     assert isinstance(events[0], Made), events
     return time.perf_counter() - start
+
+
+def watch(batch: subprocess.Popen[bytes]) -> dict[str, list[int]]:
+    """Resident MB of a batch's process and of its largest worker: the most in each quarter of its time."""
+    own, worker = [], []
+    while batch.poll() is None:
+        pids = [batch.pid, *workers_of(batch.pid)]
+        sizes = [int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096 // 10**6 for pid in pids]
+        own.append(sizes[0])
+        worker.append(max(sizes[1:], default=0))
+        time.sleep(0.5)
+    assert batch.returncode == 0
+    quarters = [(len(own) * i // 4, len(own) * (i + 1) // 4) for i in range(4)]
+    return {
+        "batch": [max(own[a:b], default=0) for a, b in quarters],
+        "worker": [max(worker[a:b], default=0) for a, b in quarters],
+    }
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
-"""Kill `v3d batch` at random moments until it has survived them all: nothing may be lost, left over or changed.
+"""Kill `v3d batch` at random moments, until it has survived: nothing may be lost, left over or changed.
 
     python scripts/kill_batch.py                    # 20 kills of a batch of three drafts
     python scripts/kill_batch.py --kills 100 --seed 7
 
-A batch runs undisturbed first. Then, in another folder, its process or one of its workers is killed (SIGKILL) at
-a random moment, and the same command is run again, until all is made; then again in a fresh folder, until there
-were enough kills. Afterwards every file but the reports (which have times) must have the bytes of the undisturbed
-run, no temporary file and no process may be there, and no item may have been finished twice. Needs Linux.
+A batch runs undisturbed first. Then, in another folder, its process or one of its workers is killed (SIGKILL)
+at a random moment, and the same command is run again, until all is made; then again in a fresh folder, until
+there were enough kills. Afterwards every file but the reports (which have times) must have the bytes of the
+undisturbed run, no temporary file and no process may be there, and no item may have been finished twice.
+Needs Linux.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from PIL import Image
 
 from v3d.run import file_digest
 
-_REPORTS = ("report.json",)
+_TIMED = ("report.json", "summary.csv", "gallery.html")
 _FINISHED = re.compile(r"^\d+/\d+ (\S+): [\d.]+ s\b", re.MULTILINE)
 
 
@@ -46,7 +47,16 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         draw_photos(root / "photos", options.items, chance)
-        settings = ["--quality", "draft", "--faces", "1000", "--texture-size", "128", "--until", options.until]
+        settings = [
+            "--quality",
+            "draft",
+            "--faces",
+            "1000",
+            "--texture-size",
+            "128",
+            "--until",
+            options.until,
+        ]
         command = [sys.executable, "-m", "v3d", "batch", str(root / "photos"), *settings]
         command += ["--workers", str(options.workers), "-o"]
         start = time.monotonic()
@@ -90,8 +100,10 @@ def _survive(command: list[str], out: Path, seconds: float, most: int, chance: r
             batch = subprocess.Popen([*command, str(out)], stderr=file)
             moment = time.monotonic() + chance.uniform(0, seconds)
             while kills < most and batch.poll() is None:
-                if time.monotonic() > moment and (victim := chance.choice([batch.pid, *_workers(batch.pid)])):
-                    workers = _workers(batch.pid)
+                if time.monotonic() > moment and (
+                    victim := chance.choice([batch.pid, *workers_of(batch.pid)])
+                ):
+                    workers = workers_of(batch.pid)
                     os.kill(victim, signal.SIGKILL)
                     kills += 1
                     print(f"kill {kills}: {'the batch' if victim == batch.pid else 'a worker'}", flush=True)
@@ -111,7 +123,7 @@ def _survive(command: list[str], out: Path, seconds: float, most: int, chance: r
             _wait_for_end(workers)  # in the other half, the new batch meets the old one's workers
 
 
-def _workers(batch: int) -> list[int]:
+def workers_of(batch: int) -> list[int]:
     """Processes that work for a batch."""
     try:
         children = Path(f"/proc/{batch}/task/{batch}/children").read_text().split()
@@ -135,17 +147,19 @@ def _wait_for_end(pids: list[int]) -> None:
 def _differences(whole: Path, killed: Path) -> list[str]:
     """What is not as an undisturbed run leaves it."""
     want, have = _digests(whole), _digests(killed)
-    return [f"{name} differs" for name in sorted(want.keys() | have.keys()) if want.get(name) != have.get(name)]
+    return [
+        f"{name} differs" for name in sorted(want.keys() | have.keys()) if want.get(name) != have.get(name)
+    ]
 
 
 def _digests(out: Path) -> dict[str, str]:
-    """Path in the folder -> digest of its bytes; of those that have times in them only that they are there."""
+    """Path in the folder -> digest of its bytes; "" for files that have times in them."""
     files = (path for path in out.rglob("*") if path.is_file() and path.suffix not in (".lock", ".work"))
-    timed = (*_REPORTS, "summary.csv", "gallery.html")
-    return {
-        str(path.relative_to(out)): "" if path.name in timed or path.parent.name == ".batch" else file_digest(path)
-        for path in files
-    }
+    digests = {}
+    for path in files:
+        timed = path.name in _TIMED or path.parent.name == ".batch"
+        digests[str(path.relative_to(out))] = "" if timed else file_digest(path)
+    return digests
 
 
 if __name__ == "__main__":

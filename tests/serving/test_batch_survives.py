@@ -7,9 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import kill_batch
 import pytest
 
+import kill_batch
 from shapes import Draw
 from v3d.errors import V3DError
 from v3d.files import remove_leftovers
@@ -42,12 +42,15 @@ def test_a_full_disk_stops_the_batch_and_fails_no_item(
     draw: Draw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     items = [Item("cup", {0.0: draw("cup.png")}, VIEWS)]
-    with monkeypatch.context() as full, pytest.raises(V3DError, match="The disk of .* is full .* run the same"):
+    with (
+        monkeypatch.context() as full,
+        pytest.raises(V3DError, match=r"The disk of .* is full .* run the same"),
+    ):
         full.setattr(batch, "_FREE_BYTES", 1e18)
         run_batch(items, tmp_path / "out", pools=local_pools(1, items=1))
     assert read_record(tmp_path / "out", "cup") is None
     (tmp_path / "file").touch()
-    with pytest.raises(V3DError, match="a file stands in the way|part of the path is a file"):
+    with pytest.raises(V3DError, match=r"a file stands in the way|part of the path is a file"):
         run_batch(items, tmp_path / "file", pools=local_pools(1, items=1))
 
 

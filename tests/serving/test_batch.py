@@ -8,26 +8,33 @@ import signal
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
 
 from shapes import Draw
 from v3d.cli import main
-from v3d.serving.batch import Record, read_record, run_batch, write_summary
+from v3d.serving.batch import local_pools
+from v3d.serving.batch import run_batch as run_in_pools
 from v3d.serving.manifest import Item, read_manifest
+from v3d.serving.summary import Record, read_record, write_record, write_summary
 from v3d.serving.tasks import GenerateTask, Made
-from v3d.serving.worker import Failed, Progress, Worker, wait_for_any
+from v3d.serving.worker import Failed, Progress, Worker
 from v3d.settings import GenerateSettings
 
 BASE = GenerateSettings(until="views", quality="draft")
+
+
+def run_batch(items: list[Item], out: Path, *, workers: int, **options: Any) -> list[Record]:
+    return run_in_pools(items, out, pools=local_pools(workers, items=len(items)), **options)
 
 
 def finish(worker: Worker) -> list[Progress | Made | Failed]:
     events: list[Progress | Made | Failed] = []
     deadline = time.monotonic() + 120
     while worker.busy and time.monotonic() < deadline:
-        wait_for_any([worker], 1.0)
+        worker.wait_for_any([worker], 1.0)
         events += worker.events()
     return events
 
@@ -96,18 +103,23 @@ def test_an_item_that_another_machine_makes_is_left_to_it(draw: Draw, tmp_path: 
 
 
 def test_the_summary_says_what_happened(tmp_path: Path) -> None:
-    records = [
-        Record("cup", "k", 0, "", 3.5, ("A note.",), ("mesh.glb", "report.json")),
-        Record("<b>", "k", 2, 'Not <an> "image", at all.'),
+    cup = Record("cup", "k", 0, "", 3.5, ("A note.",), ("mesh.glb", "report.json"))
+    script = "<script>alert(1)</script>"
+    items = [
+        Item("cup", {}, BASE),
+        Item("elsewhere", {}, BASE),
+        Item(script, {}, BASE, 'Not <an> "image", at all.'),
     ]
-    write_summary(records, tmp_path)
+    write_record(tmp_path, cup)
+    records = write_summary(items, tmp_path)
+    assert records == [cup, Record(script, "", 2, items[2].refusal)]
     with (tmp_path / "summary.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["code"] for row in rows] == ["0", "2"]
     assert rows[1]["reason"] == records[1].reason and rows[0]["files"] == "mesh.glb report.json"
     page = (tmp_path / "gallery.html").read_text(encoding="utf-8")
-    assert "1 of 2 objects" in page and 'href="cup/mesh.glb"' in page and "A note." in page
-    assert "<b>" not in page and "&lt;an&gt;" in page and "http" not in page
+    assert "1 of 2 objects" in page and 'href="./cup/mesh.glb"' in page and "A note." in page
+    assert "<script" not in page and "&lt;an&gt;" in page and "http" not in page
 
 
 def test_the_command_shards_and_counts_failures(

@@ -68,9 +68,68 @@ def test_wrong_lines_refuse_themselves(draw: Draw, tmp_path: Path) -> None:
     assert "There is no photo" in refusals[1] and "gone.png" in refusals[1]
     assert "line 3 of the manifest names no front photo" in refusals[2]
     assert "seed is a number" in refusals[3]
-    assert "line 5 is no object" in refusals[4] and "line 6 is no object" in refusals[5]
+    assert "line 5 cannot be read" in refusals[4] and "line 6 cannot be read" in refusals[5]
     assert "line 7 of the manifest names no front photo" in refusals[6]
     assert len({item.name for item in items}) == len(items)
+
+
+def test_a_wrong_line_of_a_table_swallows_no_other(draw: Draw, tmp_path: Path) -> None:
+    cup = draw("cup.png")
+    rows = [
+        b"Photo;name;seed",
+        b'cup.png;"open;1',
+        b"cup.png;caf\xe9;1",  # Latin-1
+        b"cup.png;a;b;c;d",
+        b";;",
+        b"cup.png;" + b"x" * 200_000,
+        b"",
+        b"cup.png;last;7;",
+    ]
+    table = tmp_path / "list.csv"
+    table.write_bytes(b"\r\n".join(rows))
+    items = read_manifest(table, BASE)
+    assert [bool(item.refusal) for item in items] == [True, False, True, True, True, False]
+    assert [item.refusal.split(" of ")[0] for item in items[2:4]] == [
+        "The line 4 cannot be read as names and values.",
+        "The line 5",
+    ]
+    assert items[1].name == "caf_" and items[1].photos == {0.0: cup}
+    assert items[5].name == "last" and items[5].settings.seed == 7
+
+    table.write_text("photo,seed,seed\ncup.png,1,2\n")
+    with pytest.raises(V3DError, match="line 1 of the table is no header"):
+        read_manifest(table, BASE)
+    table.write_text("photo,front\ncup.png,cup.png\n")
+    assert "names two front photos: front and photo" in read_manifest(table, BASE)[0].refusal
+
+
+def test_names_are_folders_on_every_system(draw: Draw, tmp_path: Path) -> None:
+    draw("cup.png")
+    names = [
+        "Cup",
+        "cup",
+        "cup-2",
+        "caf\u00e9",
+        "cafe\u0301",
+        "summary.csv",
+        "nul",
+        "../x",
+        "...",
+        "<script>",
+    ]
+    names.append("\u676f" * 150)
+    lines = tmp_path / "list.jsonl"
+    lines.write_text("\n".join(json.dumps({"front": "cup.png", "name": name}) for name in names))
+    found = [item.name for item in read_manifest(lines, BASE)]
+    assert found[:3] == ["Cup", "cup-2", "cup-2-2"]
+    assert found[3:5] == ["caf\u00e9", "caf\u00e9-2"]
+    assert found[5:10] == ["summary.csv-2", "_nul", "_x", "object", "_script_"]
+    assert found[10] == "\u676f" * 66
+    (tmp_path / "out" / found[10]).mkdir(parents=True)
+
+    lines.write_text("\n".join([json.dumps({"front": "cup.png"})] * 20_000))
+    found = [item.name for item in read_manifest(lines, BASE)]
+    assert len(set(found)) == 20_000 and found[-1] == "cup-20000"
 
 
 def test_what_is_no_manifest_is_told(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from shapes import Draw
 from v3d.commands.app import app
+from v3d.commands.serve import ServerOptions
 from v3d.errors import V3DError
 from v3d.serving.guard import Rules
 from v3d.serving.runner import Limits
@@ -181,4 +182,4 @@ def test_answers_are_what_the_description_says(client: Any, draw: Draw) -> None:
 
 def test_tools_for_agents_stay_on_this_computer(tmp_path: Path) -> None:
     with pytest.raises(V3DError, match="this computer alone"):
-        app(tmp_path / "jobs", host="0.0.0.0", token="secret", mcp=True)
+        app(ServerOptions(tmp_path / "jobs", host="0.0.0.0", token="secret"), mcp=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import sys
 import time
 from datetime import timedelta
@@ -10,7 +12,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.status import Status
 
-from v3d.serving.batch import Record
+from v3d.serving.summary import Record
 from v3d.serving.worker import Progress
 
 
@@ -19,7 +21,7 @@ class BatchDisplay:
 
     def __init__(self, items: int) -> None:
         """`items`: of the batch."""
-        self._console = Console(file=sys.stderr)
+        self._console = Console(file=sys.stderr or io.StringIO(), markup=False, emoji=False)
         self._items = items
         self._start = time.monotonic()
         self._new = 0  # items that were made now, which say how fast it goes
@@ -57,4 +59,5 @@ class BatchDisplay:
             pace = (time.monotonic() - self._start) / self._new
             left = timedelta(seconds=round(pace * (total - done)))
             text += f" ({3600 / pace:.0f} an hour, {left} left)"
-        self._console.print(text, highlight=False, soft_wrap=True)
+        with contextlib.suppress(OSError, SystemExit):  # rich exits when nobody reads; a batch goes on
+            self._console.print(text, highlight=False, soft_wrap=True)

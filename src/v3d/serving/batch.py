@@ -7,73 +7,80 @@ keeps two machines that share OUT from making one item.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import html
-import json
-import os
+import shutil
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from filelock import FileLock, Timeout
 
+from v3d.callbacks import OnProgress
 from v3d.errors import V3DError
-from v3d.files import atomic, write_json
+from v3d.files import clear_errors, remove_leftovers
 from v3d.run import digest, file_digest
 from v3d.serving.manifest import Item
+from v3d.serving.resources import cores, default_workers
+from v3d.serving.summary import RECORDS, Record, read_record, write_record
 from v3d.serving.tasks import GenerateTask, Made
-from v3d.serving.worker import KILLED, REFUSED, Failed, Progress, Worker, wait_for_any
+from v3d.serving.worker import KILLED, REFUSED, AnyWorker, Failed, Progress, Worker
 
-OnItem = Callable[["Record", int, int], None]
+OnItem = Callable[[Record, int, int], None]
 """Called with (record, items finished, items in all) after every item."""
-_RECORDS = ".batch"
-_TRIES = 2  # a worker that dies may have met another program's hunger for memory
-_GIGABYTES = 3.0  # of memory for one worker at standard quality
-_PREVIEW = "preview.png"
+_FREE_BYTES = 100e6  # less on the disk, and no item can be made
+_PATIENCE = 60.0  # seconds for a process to end whose batch was killed
 
 
 @dataclass(frozen=True)
-class Record:
-    """How one item went.
+class Pool:
+    """Workers of one kind.
 
     Attributes:
-        name: of the item and its folder.
-        key: of its photos and settings.
-        code: exit code: 0 made, 2 refused, 70 a fault in V3D, 137 its process died.
-        reason: why there is no asset, in one sentence; "" where there is one.
-        seconds: that it took.
-        warnings: of the run, one sentence each.
-        files: names of the results in its folder.
+        workers: one or more.
+        until: they make an item's views, and another pool the rest; None if they make whole items.
+        tries: how often an item is begun whose process dies: memory was short, a node was taken away.
     """
 
-    name: str
-    key: str
-    code: int
-    reason: str = ""
-    seconds: float = 0.0
-    warnings: tuple[str, ...] = ()
-    files: tuple[str, ...] = ()
+    workers: Sequence[AnyWorker]
+    until: Literal["views"] | None = None
+    tries: int = 2
 
 
 @dataclass
-class _Running:
-    """An item that a worker makes."""
+class _Begun:
+    """An item that is being made, or waits for the next pool.
+
+    Attributes:
+        pool: number of the pool that makes it.
+        tries: how often this pool has begun it.
+        seconds: that workers have had for it.
+        since: when its worker began, by `time.monotonic`.
+    """
 
     item: Item
     key: str
     lock: FileLock
-    started: float
-    tries: int
+    pool: int = 0
+    tries: int = 0
+    seconds: float = 0.0
+    since: float = 0.0
+
+
+def local_pools(workers: int | None = None, *, items: int) -> list[Pool]:
+    """Processes of this machine: `workers` of them, or as many as cores, memory and items allow."""
+    count = workers or default_workers()
+    threads = max(1, cores() // count)
+    return [Pool([Worker(threads) for _ in range(max(1, min(count, items)))])]
 
 
 def run_batch(
     items: Sequence[Item],
     out: Path,
     *,
-    workers: int | None = None,
+    pools: Sequence[Pool],
     retry: bool = False,
     on_item: OnItem | None = None,
     on_progress: Callable[[str, Progress], None] | None = None,
@@ -83,7 +90,7 @@ def run_batch(
     Args:
         items: what to make.
         out: every item gets a folder of its name in it.
-        workers: processes; by default as many as cores and memory allow.
+        pools: who makes them: an item goes through all pools in this order. They are stopped in the end.
         retry: make failed items again.
         on_item: told of every item as it ends, those that were finished before included.
         on_progress: told of the progress inside of items, by name.
@@ -92,9 +99,9 @@ def run_batch(
         The records of all items that are not being made elsewhere, in order.
 
     Raises:
-        V3DError: `out` cannot be written.
+        V3DError: `out` cannot be written, or its disk is full.
     """
-    return _Batch(items, out, workers or default_workers(), retry, on_item, on_progress).run()
+    return _Batch(items, out, pools, retry, on_item, on_progress).run()
 
 
 class _Batch:
@@ -104,162 +111,170 @@ class _Batch:
         self,
         items: Sequence[Item],
         out: Path,
-        workers: int,
+        pools: Sequence[Pool],
         retry: bool,
         on_item: OnItem | None,
         on_progress: Callable[[str, Progress], None] | None,
     ) -> None:
-        self._items, self._out, self._retry = items, out, retry
+        self._items, self._out, self._pools, self._retry = items, out.absolute(), pools, retry
         self._on_item, self._on_progress = on_item, on_progress
-        self._waiting = list(items)[::-1]
-        threads = max(1, (os.cpu_count() or 1) // workers)
-        self._workers = [Worker(threads) for _ in range(min(workers, max(1, len(items))))]
-        self._running: dict[int, _Running] = {}
+        self._left = deque(items)
+        self._waiting: list[deque[_Begun]] = [deque() for _ in pools]  # begun items, by the pool that is next
+        self._running: dict[AnyWorker, _Begun] = {}
         self._records: dict[str, Record] = {}
         self._elsewhere = 0
 
     def run(self) -> list[Record]:
+        workers = [worker for pool in self._pools for worker in pool.workers]
         try:
-            while self._waiting or self._running:
-                for i, worker in enumerate(self._workers):
-                    if not worker.busy and self._waiting:
-                        self._begin(i)
-                if self._running:
-                    wait_for_any(self._workers, 0.5)
-                for i in list(self._running):
-                    self._listen(i)
+            with clear_errors(self._out):
+                (self._out / RECORDS).mkdir(parents=True, exist_ok=True)
+            while self._left or self._running or any(self._waiting):
+                for number in reversed(range(len(self._pools))):  # what is nearly finished comes first
+                    self._give_out(number)
+                if self._running or any(self._waiting) or self._left:
+                    workers[0].wait_for_any(workers, 0.5)
+                for worker in list(self._running):
+                    self._listen(worker)
         finally:
-            for worker in self._workers:
+            for worker in workers:
                 worker.stop()
-            for running in self._running.values():
-                running.lock.release()
+            for begun in [*self._running.values(), *(b for queue in self._waiting for b in queue)]:
+                begun.lock.release()
         return [self._records[item.name] for item in self._items if item.name in self._records]
 
-    def _begin(self, i: int) -> None:
-        """Give worker i the next item that is to be made."""
-        while self._waiting:
-            item = self._waiting.pop()
-            if item.refusal:
-                self._end(Record(item.name, "", REFUSED, item.refusal))
+    def _give_out(self, number: int) -> None:
+        """Give the free workers of a pool something to do."""
+        pool = self._pools[number]
+        for worker in pool.workers:
+            if worker.busy:
                 continue
-            try:
-                key = digest([[(a, file_digest(p)) for a, p in sorted(item.photos.items())], item.settings])
-            except V3DError as error:
-                self._end(Record(item.name, "", REFUSED, str(error)))
-                continue
-            lock = FileLock(self._out / _RECORDS / f"{item.name}.lock")
-            (self._out / _RECORDS).mkdir(parents=True, exist_ok=True)
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                self._elsewhere += 1
-                continue
+            begun = self._next(number)
+            if begun is None:
+                return
+            item, out = begun.item, self._out
+            until = item.settings.until if pool.until is None else pool.until
+            settings = dataclasses.replace(item.settings, until=until)
+            begun.tries, begun.since = begun.tries + 1, time.monotonic()
+            self._running[worker] = begun
+            task = GenerateTask(item.photos, out, settings, item.name)
+            worker.start(ItemTask(task, out / RECORDS / f"{item.name}.work"))
+
+    def _next(self, number: int) -> _Begun | None:
+        """The next item for a pool, or None where none waits."""
+        if self._waiting[number]:
+            return self._waiting[number].popleft()
+        if number > 0:
+            return None
+        for later, pool in enumerate(self._pools[1:], 1):
+            if len(self._waiting[later]) >= 2 * len(pool.workers):
+                return None  # that pool is behind; every begun item holds a lock and its views
+        while self._left:
+            begun = self._begin(self._left.popleft())
+            if begun is not None:
+                return begun
+        return None
+
+    def _begin(self, item: Item) -> _Begun | None:
+        """Lock an item; None where nothing is to be done for it, or another machine does it."""
+        if item.refusal:
+            self._end(Record(item.name, "", REFUSED, item.refusal))
+            return None
+        try:
+            key = digest([[(a, file_digest(p)) for a, p in sorted(item.photos.items())], item.settings])
+        except V3DError as error:
+            self._end(Record(item.name, "", REFUSED, str(error)))
+            return None
+        lock = FileLock(self._out / RECORDS / f"{item.name}.lock")
+        for _ in range(2):  # before the lock, which costs a file, and again under it
             record = read_record(self._out, item.name)
             if record is not None and record.key == key and (record.code == 0 or not self._retry):
                 lock.release()
                 self._end(record)
-                continue
-            self._running[i] = _Running(item, key, lock, time.monotonic(), 1)
-            self._workers[i].start(GenerateTask(item.photos, self._out, item.settings, item.name))
-            return
+                return None
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                self._elsewhere += 1
+                return None
+        self._check_disk()
+        return _Begun(item, key, lock)
 
-    def _listen(self, i: int) -> None:
-        """Take in what worker i has to tell."""
-        running = self._running[i]
-        for event in self._workers[i].events():
+    def _listen(self, worker: AnyWorker) -> None:
+        """Take in what a worker has to tell."""
+        begun = self._running[worker]
+        pool = self._pools[begun.pool]
+        for event in worker.events():
             if isinstance(event, Progress):
                 if self._on_progress is not None:
-                    self._on_progress(running.item.name, event)
+                    self._on_progress(begun.item.name, event)
                 continue
-            if isinstance(event, Failed) and event.code == KILLED and running.tries < _TRIES:
-                running.tries += 1
-                task = GenerateTask(running.item.photos, self._out, running.item.settings, running.item.name)
-                self._workers[i].start(task)
-                continue
-            seconds = round(time.monotonic() - running.started, 1)
-            record = Record(running.item.name, running.key, 0, seconds=seconds)
-            if isinstance(event, Made):
-                record = dataclasses.replace(record, warnings=event.warnings, files=event.files)
+            del self._running[worker]
+            begun.seconds += time.monotonic() - begun.since
+            if isinstance(event, Failed) and event.code == KILLED and begun.tries < pool.tries:
+                self._waiting[begun.pool].appendleft(begun)
+            elif isinstance(event, Made) and pool.until not in (None, begun.item.settings.until):
+                begun.pool, begun.tries = begun.pool + 1, 0
+                self._waiting[begun.pool].append(begun)
             else:
-                record = dataclasses.replace(record, code=event.code, reason=event.reason)
-            write_json(self._out / _RECORDS / f"{record.name}.json", dataclasses.asdict(record))
-            running.lock.release()
-            del self._running[i]
-            self._end(record)
+                self._finish(begun, event)
+            return
+
+    def _finish(self, begun: _Begun, event: Made | Failed) -> None:
+        """Record how an item went, and let go of it."""
+        record = Record(begun.item.name, begun.key, 0, seconds=round(begun.seconds, 1))
+        if isinstance(event, Made):
+            record = dataclasses.replace(record, warnings=event.warnings, files=event.files)
+        else:
+            self._check_disk()
+            record = dataclasses.replace(record, code=event.code, reason=event.reason)
+        write_record(self._out, record)
+        begun.lock.release()
+        self._end(record)
 
     def _end(self, record: Record) -> None:
         self._records[record.name] = record
         if self._on_item is not None:
             self._on_item(record, len(self._records), len(self._items) - self._elsewhere)
 
+    def _check_disk(self) -> None:
+        """See that there is room: on a full disk every item would fail, and none through a fault of its own.
 
-def read_record(out: Path, name: str) -> Record | None:
-    """The record of an item, or None where there is no readable one."""
-    try:
-        values: dict[str, Any] = json.loads((out / _RECORDS / f"{name}.json").read_text(encoding="utf-8"))
-        record = Record(**values)
-        return dataclasses.replace(
-            record, warnings=tuple(record.warnings), files=tuple(record.files), code=int(record.code)
-        )
-    except (OSError, ValueError, TypeError, RecursionError):
-        return None
-
-
-def default_workers() -> int:
-    """Processes that cores and memory allow, at least one."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        gigabytes = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
-    except (AttributeError, ValueError, OSError):
-        gigabytes = _GIGABYTES * cores
-    return max(1, min(cores, int(gigabytes / _GIGABYTES)))
+        Raises:
+            V3DError: there is none.
+        """
+        free = shutil.disk_usage(self._out).free
+        if free < _FREE_BYTES:
+            raise V3DError(
+                f"The disk of {self._out} is full ({free / 1e6:.0f} MB left); free some space and run the "
+                "same command again."
+            )
 
 
-def write_summary(records: Sequence[Record], out: Path) -> None:
-    """`summary.csv` and `gallery.html` of the records, in `out`.
+@dataclass(frozen=True)
+class ItemTask:
+    """An item's task, done in its folder by one process at a time.
 
-    Raises:
-        V3DError: they cannot be written.
+    The batch's own lock does not see a worker that outlives a killed batch for a moment; this one does.
+
+    Attributes:
+        task: what to do.
+        lock: file that is locked meanwhile.
     """
-    with atomic(out / "summary.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(["name", "code", "seconds", "reason", "warnings", "files"])
-        for record in records:
-            notes, files = " ".join(record.warnings), " ".join(record.files)
-            table.writerow([record.name, record.code, record.seconds, record.reason, notes, files])
-    cells = "\n".join(_cell(record) for record in records)
-    made = sum(record.code == 0 for record in records)
-    with atomic(out / "gallery.html") as temporary:
-        temporary.write_text(_PAGE.format(made=made, count=len(records), cells=cells), encoding="utf-8")
 
+    task: GenerateTask
+    lock: Path
 
-def _cell(record: Record) -> str:
-    """An item of the gallery."""
-    name = html.escape(record.name, quote=True)
-    if record.code:
-        reason = html.escape(record.reason)
-        return f"<figure class=failed><figcaption>{name}</figcaption><p>{reason}</p></figure>"
-    links = " ".join(
-        f'<a href="{name}/{html.escape(file, quote=True)}">{html.escape(file)}</a>'
-        for file in record.files
-        if file.endswith((".glb", ".ply", ".splat", ".obj", ".mp4"))
-    )
-    notes = "".join(f"<p>{html.escape(warning)}</p>" for warning in record.warnings)
-    image = f'<a href="{name}/{_PREVIEW}"><img loading=lazy src="{name}/{_PREVIEW}" alt="{name}"></a>'
-    return f"<figure>{image}<figcaption>{name} · {record.seconds:g} s<br>{links}</figcaption>{notes}</figure>"
+    def __call__(self, on_progress: OnProgress) -> Made:
+        """Carry the task out.
 
-
-_PAGE = """<!doctype html>
-<html lang=en><meta charset=utf-8><meta name=viewport content="width=device-width"><title>V3D batch</title>
-<style>
-body {{ font: 15px system-ui; margin: 2em; color-scheme: light dark }}
-main {{ display: grid; gap: 1em; grid-template-columns: repeat(auto-fill, minmax(22em, 1fr)) }}
-figure {{ margin: 0; padding: .8em; border: 1px solid #8884; border-radius: .5em; overflow-wrap: anywhere }}
-img {{ width: 100% }} .failed {{ border-color: #c33 }} p {{ margin: .4em 0 0; opacity: .75 }}
-</style>
-<h1>{made} of {count} objects</h1>
-<main>
-{cells}
-</main>
-</html>
-"""
+        Raises:
+            V3DError: as the task says; or another process does not leave the folder.
+        """
+        assert self.task.name is not None
+        try:
+            with FileLock(self.lock, timeout=_PATIENCE):
+                remove_leftovers(self.task.out / self.task.name)
+                return self.task(on_progress)
+        except Timeout:
+            raise V3DError(f"Another process is at work in {self.task.out / self.task.name}.") from None

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import re
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +23,9 @@ SIDES = {"front": 0.0, "left": 90.0, "back": 180.0, "right": 270.0}
 """Names of the sides of an object and their azimuths in degrees."""
 _FRONT_NAMES = ("photo", "image", "path", "file")  # other names of the column of the front photo
 _MAX_ROWS = 1_000_000
+_MAX_NAME = 200  # bytes; file systems take 255, and names of temporary files are a little longer
+_TAKEN = ("summary.csv", "gallery.html")  # by the batch itself
+_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # no names of files on Windows
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,8 @@ def read_manifest(path: Path, settings: GenerateSettings) -> list[Item]:
 
     - A folder: every image is an item; every folder in it that has an image called front (and perhaps left,
       back, right) is one, too.
-    - A .csv with a header, or .jsonl: a line an item. The columns front (or photo), left, back and right name
+    - A .csv with a header (its columns stand between commas, semicolons or tabs), or .jsonl: a line an item.
+      The columns front (or photo), left, back and right name
       image files, beside the manifest or absolute; name is that of the results; all others are settings.
 
     A line that is wrong refuses its item, not the batch.
@@ -64,14 +71,16 @@ def read_manifest(path: Path, settings: GenerateSettings) -> list[Item]:
     else:
         raise V3DError(f"{path} is no folder of photos and no manifest (.csv or .jsonl).")
     items: list[Item] = []
-    taken: set[str] = set()
+    taken = Counter(_TAKEN)  # lower case, since some file systems do not tell cases apart
     for where, row in rows:
         item = _item(where, row, root, settings)
-        if item.name in taken:
-            number = next(n for n in range(2, len(taken) + 3) if f"{item.name}-{n}" not in taken)
-            item = Item(f"{item.name}-{number}", item.photos, item.settings, item.refusal)
-        taken.add(item.name)
-        items.append(item)
+        name, own = item.name, item.name.casefold()
+        while own in taken:
+            taken[item.name.casefold()] += 1
+            name = f"{item.name}-{taken[item.name.casefold()]}"
+            own = name.casefold()
+        taken[own] += 1
+        items.append(dataclasses.replace(item, name=name))
         if len(items) > _MAX_ROWS:
             raise V3DError(f"{path} has more than {_MAX_ROWS} items; split it.")
     if not items:
@@ -95,19 +104,38 @@ def _is_photo(path: Path) -> bool:
 
 
 def _file_rows(path: Path) -> Iterator[tuple[str, Any]]:
-    """(where it stands, the row) of every line."""
+    """(where it stands, the row, None if it is none) of every line."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+            lines = ((f"line {number}", line) for number, line in enumerate(file, 1) if line.strip())
             if path.suffix.lower() == ".csv":
-                reader = csv.DictReader(file, skipinitialspace=True)
-                for row in reader:
-                    yield f"line {reader.line_num}", row
+                yield from _csv_rows(lines)
             else:
-                for number, line in enumerate(file, 1):
-                    if line.strip():
-                        yield f"line {number}", _json(line)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+                for where, line in lines:
+                    yield where, _json(line)
+    except OSError as error:
         raise V3DError(f"{path} cannot be read ({error}).") from error
+
+
+def _csv_rows(lines: Iterator[tuple[str, str]]) -> Iterator[tuple[str, Any]]:
+    """The rows of a table. Every line stands for itself, so that a missing quote cannot swallow others."""
+    where, header = next(lines, ("line 1", ""))
+    delimiter = max(",;\t", key=header.count)
+    names = _cells(header, delimiter)
+    if names is None or len(set(names)) < len(names):
+        raise V3DError(f"The {where} of the table is no header: it names every column once.")
+    for where, line in lines:
+        cells = _cells(line, delimiter)
+        fits = cells is not None and not any(cells[len(names) :])
+        yield where, dict(zip(names, cells or (), strict=False)) if fits else None
+
+
+def _cells(line: str, delimiter: str) -> list[str] | None:
+    try:
+        cells = next(csv.reader([line], delimiter=delimiter, skipinitialspace=True, strict=True))
+    except (csv.Error, StopIteration):
+        return None
+    return [cell.strip() for cell in cells]
 
 
 def _json(line: str) -> Any:
@@ -120,14 +148,16 @@ def _json(line: str) -> Any:
 def _item(where: str, row: Any, root: Path, settings: GenerateSettings) -> Item:
     """The item of one row; what is wrong with it becomes its refusal."""
     if not isinstance(row, dict) or any(not isinstance(key, str) for key in row):
-        return Item(_safe(where), {}, settings, f"The {where} is no object of names and values.")
+        return Item(_safe(where), {}, settings, f"The {where} cannot be read as names and values.")
     values = {key.strip().lower(): value for key, value in row.items() if value not in (None, "")}
-    for other in _FRONT_NAMES:
-        if other in values:
-            values.setdefault("front", values.pop(other))
+    fronts = [name for name in ("front", *_FRONT_NAMES) if name in values]
+    if len(fronts) == 1:
+        values["front"] = values.pop(fronts[0])
     front = values.get("front")
     name = _safe(str(values.pop("name", None) or Path(str(front or where)).stem))
     try:
+        if len(fronts) > 1:
+            raise V3DError(f"The {where} of the manifest names two front photos: {' and '.join(fronts)}.")
         if not isinstance(front, str):
             raise V3DError(f"The {where} of the manifest names no front photo.")
         photos = {azimuth: values.pop(side) for side, azimuth in SIDES.items() if side in values}
@@ -139,5 +169,6 @@ def _item(where: str, row: Any, root: Path, settings: GenerateSettings) -> Item:
 
 def _safe(name: str) -> str:
     """A name that is one folder's on every system."""
-    safe = re.sub(r"[^\w.\- ]+", "_", name).strip(" .")[:100]
-    return safe or "object"
+    safe = re.sub(r"[^\w.\- ]+", "_", unicodedata.normalize("NFC", name)).strip(" .")
+    safe = safe.encode()[:_MAX_NAME].decode(errors="ignore").strip(" .")
+    return f"_{safe}" if _DEVICES.fullmatch(safe) else safe or "object"

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from v3d.errors import V3DError
 from v3d.serving.store import Job, JobStore
 from v3d.serving.tasks import Made
 from v3d.serving.uploads import UploadLimits
-from v3d.serving.worker import KILLED, Failed, Progress, Task, Worker, wait_for_any
+from v3d.serving.worker import KILLED, AnyWorker, Failed, Progress, Task
 
 TaskOf = Callable[[Job, JobStore], Task]
 """What a job asks for, as something that a worker can do; raises V3DError where that cannot be."""
@@ -44,10 +44,12 @@ class Limits:
 class Runner:
     """Carries out queued jobs, one a worker, until it is stopped."""
 
-    def __init__(self, store: JobStore, task_of: TaskOf, *, workers: int = 1, limits: Limits) -> None:
-        """Nothing runs before `start`."""
+    def __init__(
+        self, store: JobStore, task_of: TaskOf, *, workers: Sequence[AnyWorker], limits: Limits
+    ) -> None:
+        """Nothing runs before `start`; `workers` are at least one, and stopped in the end."""
         self._store, self._task_of, self._limits = store, task_of, limits
-        self._workers = [Worker() for _ in range(workers)]
+        self._workers = workers
         self._jobs: dict[int, tuple[str, float]] = {}  # worker -> job, and when it must have ended
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="v3d-jobs", daemon=True)
@@ -67,7 +69,7 @@ class Runner:
         try:
             while not self._stop.is_set():
                 self._begin()
-                wait_for_any(self._workers, 0.2)
+                self._workers[0].wait_for_any(self._workers, 0.2)
                 for i in list(self._jobs):
                     self._listen(i)
                 if time.monotonic() - weighed > _LOOK:

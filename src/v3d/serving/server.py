@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -14,8 +14,10 @@ from v3d.errors import V3DError
 from v3d.serving import hunyuan, rest
 from v3d.serving.desk import Desk, task_of
 from v3d.serving.guard import Guard, Rules
+from v3d.serving.resources import cores
 from v3d.serving.runner import Limits, Runner
 from v3d.serving.store import JobStore, QueueFullError
+from v3d.serving.worker import AnyWorker, Worker
 from v3d.settings import GenerateSettings
 
 
@@ -25,7 +27,7 @@ def make_server(
     rules: Rules = Rules(),  # noqa: B008 (frozen)
     limits: Limits = Limits(),  # noqa: B008 (frozen)
     settings: GenerateSettings = GenerateSettings(),  # noqa: B008 (frozen)
-    workers: int = 1,
+    workers: int | Sequence[AnyWorker] = 1,
 ) -> FastAPI:
     """The application; jobs run while it does.
 
@@ -34,12 +36,15 @@ def make_server(
         rules: who may ask.
         limits: what is taken.
         settings: of jobs that do not say otherwise.
-        workers: jobs that run side by side.
+        workers: jobs that run side by side, in processes that share this machine's cores; or the workers that
+            carry jobs out (`v3d.serving.ray_worker`).
 
     Raises:
         V3DError: the folder cannot hold jobs.
     """
     store = JobStore(folder)
+    if isinstance(workers, int):
+        workers = [Worker(max(1, cores() // workers)) for _ in range(workers)]
     runner = Runner(store, task_of, workers=workers, limits=limits)
 
     @asynccontextmanager

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from typing import Any, Protocol
 
 from v3d.callbacks import OnProgress
 from v3d.errors import V3DError
@@ -39,6 +41,35 @@ class Failed:
 
 Event = Progress | Made | Failed
 """What a worker reports: any number of `Progress`, then either of the others."""
+
+
+class AnyWorker(Protocol):
+    """What carries out one task at a time: `Worker` here, `v3d.serving.ray_worker.RayWorker` in a cluster.
+
+    Not thread-safe: one owner gives tasks and reads events.
+    """
+
+    @property
+    def busy(self) -> bool:
+        """Whether it cannot take a task now."""
+        ...
+
+    def start(self, task: Task) -> None:
+        """Begin a task; RuntimeError where it is busy."""
+        ...
+
+    def events(self) -> list[Event]:
+        """What has happened since the last call; never waits. After `Made` or `Failed` the task is over."""
+        ...
+
+    def stop(self) -> None:
+        """End the task, and the process, at once."""
+        ...
+
+    @staticmethod
+    def wait_for_any(workers: Sequence[Any], timeout: float) -> None:
+        """Return when one of the workers of this kind has something to tell, or after `timeout` seconds."""
+        ...
 
 
 class Worker:
@@ -98,27 +129,28 @@ class Worker:
         self.stop()
         context = multiprocessing.get_context("spawn")  # forked threads of torch hang
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, self._threads, os.getpid()), daemon=True)
+        self._process = context.Process(target=_serve, args=(theirs, self._threads), daemon=True)
         self._process.start()
         theirs.close()
 
+    @staticmethod
+    def wait_for_any(workers: Sequence[Worker], timeout: float) -> None:
+        """Return when a busy worker has something to tell, or after `timeout` seconds."""
+        pipes = [worker._pipe for worker in workers if worker.busy and worker._pipe is not None]
+        if pipes:
+            wait(pipes, timeout)
+        else:
+            time.sleep(timeout)
 
-def wait_for_any(workers: list[Worker], timeout: float) -> None:
-    """Return when a busy worker has something to tell, or after `timeout` seconds."""
-    pipes = [worker._pipe for worker in workers if worker.busy and worker._pipe is not None]
-    if pipes:
-        wait(pipes, timeout)
-    else:
-        time.sleep(timeout)
 
-
-def _serve(pipe: Connection, threads: int, parent: int) -> None:
+def _serve(pipe: Connection, threads: int) -> None:
     """The process: tasks in, events out, until the other end closes."""
     import signal
 
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the owner decides what an interrupt means
+    threading.Thread(target=_end_with_owner, daemon=True).start()
     torch.set_num_threads(threads)
     while True:
         try:
@@ -126,23 +158,29 @@ def _serve(pipe: Connection, threads: int, parent: int) -> None:
         except (EOFError, OSError):
             return
         try:
-            pipe.send(_carry_out(task, pipe, parent))
+            pipe.send(carry_out(task, pipe.send))
         except (BrokenPipeError, OSError):
             return
 
 
-def _carry_out(task: Task, pipe: Connection, parent: int) -> Made | Failed:
-    """The task's result, or why there is none."""
+def _end_with_owner() -> None:
+    """End this process as soon as the one that started it has ended: a killed owner leaves nobody behind."""
+    owner = multiprocessing.parent_process()
+    assert owner is not None
+    wait([owner.sentinel])
+    os._exit(1)
+
+
+def carry_out(task: Task, tell: Callable[[Progress], object]) -> Made | Failed:
+    """The task's result, or why there is none; `tell` hears how far it is, a few times a second."""
     last_stage, last_time = "", 0.0
 
     def on_progress(stage: str, done: int, total: int) -> None:
         nonlocal last_stage, last_time
-        if os.getppid() != parent:
-            os._exit(1)  # nobody waits any more: a daemon's owner was killed
         now = time.monotonic()
         if stage != last_stage or done >= total or now - last_time > _EVERY:
             last_stage, last_time = stage, now
-            pipe.send(Progress(stage, done, total))
+            tell(Progress(stage, done, total))
 
     try:
         return task(on_progress)

@@ -235,6 +235,30 @@ class EvaluateAsset:
 
 
 @dataclass(frozen=True)
+class EvaluateConsistency:
+    """How well the views of a folder agree on one object; needs no truth (MVGBench).
+
+    The views of even and of odd numbers are fitted apart, and the two results compared.
+
+    Attributes:
+        views: a folder of posed views (`transforms.json`, or another format of `v3d reconstruct`), such as a
+            run's folder.
+        out: also write `report.json` and `report.md` here.
+        quality: of the two fits, as in `v3d reconstruct`.
+        colmap: also triangulate points under the views' cameras; needs the extra `colmap`.
+        size: pixels of a test view's side.
+        seed: of every random choice.
+    """
+
+    views: Positional[Path]
+    out: Path | None = None
+    quality: Quality = "standard"
+    colmap: bool = False
+    size: int = 256
+    seed: int = 0
+
+
+@dataclass(frozen=True)
 class SceneEvaluationSettings:
     """How views of scenes are generated and fitted.
 

@@ -58,7 +58,7 @@ class ConsistencyProtocol:
         return asdict(self)
 
     def cameras(self, given: Cameras) -> Cameras:
-        """Test cameras at the mean distance, elevation and field of view of the given ones; view 0 among them.
+        """Test cameras at the mean distance, elevation and field of view of given ones, from view 0 on.
 
         Args:
             given: of V3D's world: around the origin, z up.
@@ -112,7 +112,7 @@ def consistency(
     """
     if len(views) < 4:
         raise V3DError(
-            f"{len(views)} views cannot be halved and fitted; consistency needs at least 4 all round an object."
+            f"{len(views)} views are too few to fit each half; consistency needs at least 4 around an object."
         )
     views = Views(views.rgb, views.alpha, place(views.cameras)[0].to_float32())
     even, odd = (fitted_half(views[list(range(k, len(views), 2))], preset, seed) for k in (0, 1))
@@ -164,7 +164,7 @@ def compare_splats(
 
 
 def depth_difference(a: Tensor, b: Tensor) -> float:
-    """Mean over views of the mean |a - b| of depths [V, H, W] where either is more than 0 in 16 bits of 10."""
+    """Mean over views of the mean |a - b| of depths [V, H, W] where either is over 10 / 65535."""
     shown = (a > 10 / 65535) | (b > 10 / 65535)
     difference = ((a - b).abs() * shown).sum((1, 2)) / shown.sum((1, 2))
     return float(difference.mean())

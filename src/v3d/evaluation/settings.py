@@ -223,14 +223,15 @@ class EvaluateAsset:
         truth: another of them.
         out: also write `report.json` and `report.md` here.
         alignment: "none" compares them as they stand; "ball" first centres each and scales it into the ball
-            of radius 0.8.
+            of radius 0.8; "icp" compares only their points, as tables of single-image reconstruction do,
+            after the turn, scale and shift that bring the mesh nearest to the truth.
         size: pixels of a rendered view's side; by default the protocol's.
     """
 
     mesh: Path
     truth: Path
     out: Path | None = None
-    alignment: Literal["none", "ball"] = "none"
+    alignment: Literal["none", "ball", "icp"] = "none"
     size: int | None = None
 
 

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from v3d.cameras import Cameras
-from v3d.errors import V3DError
 from v3d.evaluation.aligned import AlignedProtocol, compare_aligned
 from v3d.evaluation.assets import image_scores
 from v3d.evaluation.protocol import RECONSTRUCTION
@@ -46,9 +45,6 @@ def run(command: EvaluateAsset) -> dict[str, Any]:
 
 
 def _aligned(command: EvaluateAsset, mesh: Mesh, truth: Mesh) -> dict[str, Any]:
-    for path, one in ((command.mesh, mesh), (command.truth, truth)):
-        if not len(one.faces) or float(one.face_areas.sum()) == 0:
-            raise V3DError(f"{path} has no surface to align; give a mesh with faces.")
     protocol = AlignedProtocol()
     scores = {name: compare_aligned(m, truth, protocol) for name, m in (("true mesh", truth), ("mesh", mesh))}
     about = {"truth": str(command.truth), "alignment": "icp", "protocol": asdict(protocol)}

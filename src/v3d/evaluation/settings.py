@@ -280,14 +280,17 @@ class SceneEvaluationSettings:
 class EvaluateScenes:
     """New views of scenes from a few posed photos, compared with held-out ones.
 
-    Perceptual distances are LPIPS and that of V3D's own features.
-
     Attributes:
         scenes: folders of rendered scenes (`v3d render-scenes`), and captures: folders of posed photos.
         out: folder of `results.jsonl`, `report.json` and `report.md`; a started one is continued.
         settings: sampler and Gaussians.
         model: "mini-scene" or a folder of weights; "none" measures the baselines alone.
         sources: from how many photos views are generated, each number a case of its own.
+        split: in place of `sources`, a published split of captures: a file such as pixelSplat's
+            `evaluation_index_re10k.json`, which names captures by their folders, or SEVA's
+            `train_test_split_3.json`, which is looked up in every capture's folder.
+        perceptual: networks of perceptual distances.
+        size: pixels of a view's side; by default the protocol's.
         limit: at most so many scenes, evenly spread over the list; 0 takes all.
         device: where the model runs; all else runs on the CPU.
     """
@@ -297,5 +300,8 @@ class EvaluateScenes:
     settings: SceneEvaluationSettings = field(default_factory=SceneEvaluationSettings)
     model: str = "mini-scene"
     sources: tuple[int, ...] = (1, 3, 6)
+    split: Path | None = None
+    perceptual: tuple[PerceptualNetwork, ...] = ("lpips", "vae")
+    size: int | None = None
     limit: int = 0
     device: Device = "cpu"

@@ -7,6 +7,7 @@ badly. Nothing learned judges here, so nothing is guessed into place.
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from v3d.errors import V3DError
 from v3d.evaluation.assets import Metrics
 from v3d.views import Views
 
+LEAST_VIEWS = 3
+"""Views that see a point: two agree on a wrong one whenever it lies on the other's line of sight."""
 LEAST_POINTS = 15
 """Points that a registered view sees: COLMAP's own least number of matches of a pair."""
 
@@ -34,7 +37,8 @@ def triangulated(views: Views) -> Metrics:
 
     Returns:
         `colmap.registered`: share of the views that see at least `LEAST_POINTS` points; `colmap.points`: how
-        many there are; `colmap.error`: their mean reprojection error in pixels, nan where there is none.
+        many there are, each seen by `LEAST_VIEWS` views or more; `colmap.error`: their mean reprojection
+        error in pixels, nan where there is none.
 
     Raises:
         V3DError: pycolmap is not installed.
@@ -65,12 +69,12 @@ def triangulated(views: Views) -> Metrics:
         pycolmap.match_exhaustive(database, verification_options=verification)
         options = pycolmap.IncrementalPipelineOptions(num_threads=1, random_seed=0)
         model = pycolmap.triangulate_points(model, database, photos, work, options=options)
-        seen = [image.num_points3D for image in model.images.values()]
-        found = model.num_points3D()
+        points = [p for p in model.points3D.values() if p.track.length() >= LEAST_VIEWS]
+        seen = Counter(element.image_id for p in points for element in p.track.elements)
         return {
-            "colmap.registered": sum(count >= LEAST_POINTS for count in seen) / len(views),
-            "colmap.points": float(found),
-            "colmap.error": float(model.compute_mean_reprojection_error()) if found else float("nan"),
+            "colmap.registered": sum(count >= LEAST_POINTS for count in seen.values()) / len(views),
+            "colmap.points": float(len(points)),
+            "colmap.error": float(np.mean([p.error for p in points])) if points else float("nan"),
         }
 
 

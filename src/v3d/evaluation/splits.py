@@ -68,8 +68,8 @@ def read_splits(file: Path, scenes: Sequence[Path]) -> dict[Path, Split]:
         if one is not None:
             return dict.fromkeys(scenes, one)
         named = content if isinstance(content, dict) else {}
-        splits = {path: _split(named.get(scene_name(path)), file) for path in scenes}
-        found = {path: split for path, split in splits.items() if split is not None}
+        of = {path: _split(named.get(scene_name(path)), file) for path in scenes}
+        found = {path: split for path, split in of.items() if split is not None}
         if not found:
             raise V3DError(
                 f"{file} has no split of {', '.join(scene_name(path) for path in scenes)}; it should hold "
@@ -79,10 +79,10 @@ def read_splits(file: Path, scenes: Sequence[Path]) -> dict[Path, Split]:
     beside = {path: (path if path.is_dir() else path.parent) / file for path in scenes}
     if missing := [path for path in beside.values() if not path.is_file()]:
         raise V3DError(f"There is no split {missing[0]}; name a file that is there, or in every capture.")
-    found = {path: _split(read_json(place), place) for path, place in beside.items()}
-    if without := [place for path, place in beside.items() if found[path] is None]:
+    splits = {path: _split(read_json(place), place) for path, place in beside.items()}
+    if without := [beside[path] for path, split in splits.items() if split is None]:
         raise V3DError(f"{without[0]} is no split; it should hold train_ids and test_ids.")
-    return {path: split for path, split in found.items() if split is not None}
+    return {path: split for path, split in splits.items() if split is not None}
 
 
 def _split(content: Any, file: Path) -> Split | None:

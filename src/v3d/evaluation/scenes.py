@@ -213,11 +213,11 @@ def evaluate_scene(
     Metrics: mean PSNR and SSIM, the mean distance by each network's name, and CPU `seconds`; later methods
     take what earlier ones made. A method that fails with a `V3DError` is listed as a failure.
     """
+    counts: tuple[int, ...] = protocol.sources
     if scene.given:
         counts, frames = (scene.given,), list(range(len(scene.views)))
         order, targets = frames[: scene.given], frames[scene.given :]
     else:
-        counts = protocol.sources
         order, targets = protocol.split(scene.views.cameras)
     truth = scene.views[targets]
     features = [network.prepare(truth.rgb) for network in networks]

@@ -70,9 +70,8 @@ def _arrays(data: bytes) -> Iterator[tuple[str, bytes]]:
         else:
             if name in ("BINPUT", "LONG_BINPUT") and last is not None:
                 memo[argument] = last
-            elif name in ("BINBYTES", "SHORT_BINBYTES") and isinstance(argument, bytes):
-                if len(argument) > 1:  # one byte is a kind of array
-                    yield "/".join(where), argument
+            elif name.endswith("BINBYTES") and isinstance(argument, bytes) and len(argument) > 1:
+                yield "/".join(where), argument  # (one byte is a kind of array)
             last = None
             continue
         for depth, form in enumerate(_FORMS):

@@ -32,6 +32,7 @@ from v3d.objects.presets import PRESETS, Preset
 from v3d.placement import place
 from v3d.splats.gaussians import Splats, rotations
 from v3d.splats.rasterize import SplatImages, rasterize
+from v3d.surface.grid import Grid
 from v3d.views import Views
 
 
@@ -47,7 +48,7 @@ class ConsistencyProtocol:
         tau: of the F-score, world units.
     """
 
-    version: str = "consistency-1"
+    version: str = "consistency-2"
     size: int = 256
     views: int = 16
     samples: int = 60_000
@@ -123,12 +124,25 @@ def fitted_half(views: Views, preset: Preset, seed: int) -> Splats:
     """Gaussians of the views alone, from their hull on; from a blob where they have none in common."""
     inputs = BuildInputs(views)
     try:
-        hull = build.hull(inputs, preset)
+        hull = _seen_by_all(build.hull(inputs, preset), views.cameras)
     except V3DError:
         if not bool((views.alpha > 0.5).flatten(1).any(1).all()):
             raise
         hull = None
     return build.splats(inputs, hull, preset, seed=seed)
+
+
+def _seen_by_all(hull: Grid, cameras: Cameras) -> Grid:
+    """The hull within all images: few views leave stray parts of it, which the others do not see."""
+    points, corner = hull.points().reshape(-1, 3), torch.tensor([cameras.width, cameras.height])
+    seen = torch.ones(len(points), dtype=torch.bool)
+    for i in range(len(cameras)):  # one by one: large lattices times many views are gigabytes
+        pixels, depth = cameras[i].project(points)
+        seen &= ((pixels >= 0) & (pixels <= corner)).all(-1)[0] & (depth[0] > 0)
+    seen = seen.reshape(hull.shape)
+    if not bool((hull.values[seen] < 0).any()):
+        return hull  # no part is in all images
+    return replace(hull, values=torch.where(seen, hull.values, hull.values.abs()))
 
 
 @torch.no_grad()

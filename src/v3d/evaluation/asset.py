@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
 
 from v3d.cameras import Cameras
+from v3d.evaluation.aligned import AlignedProtocol, compare_aligned
 from v3d.evaluation.assets import image_scores
 from v3d.evaluation.protocol import RECONSTRUCTION
 from v3d.evaluation.report import report_one
@@ -28,6 +29,8 @@ def run(command: EvaluateAsset) -> dict[str, Any]:
     read, true = read_mesh(command.mesh), read_mesh(command.truth)
     shift = torch.tensor(read.origin, dtype=torch.float64) - torch.tensor(true.origin, dtype=torch.float64)
     mesh, truth = replace(read.mesh, vertices=(read.mesh.vertices + shift).float()), true.mesh
+    if command.alignment == "icp":
+        return _aligned(command, mesh, truth)
     if command.alignment == "ball":
         mesh, truth = protocol.place(mesh), protocol.place(truth)
     scores: dict[str, dict[str, float]] = {"true mesh": {}, "mesh": {}}
@@ -38,6 +41,13 @@ def run(command: EvaluateAsset) -> dict[str, Any]:
     scores["true mesh"] |= protocol.compare(truth, truth)
     scores["mesh"] |= protocol.compare(mesh, truth)
     about = {"truth": str(command.truth), "alignment": command.alignment, "protocol": protocol.as_dict()}
+    return report_one("Asset", command.mesh, scores, command.out, about)
+
+
+def _aligned(command: EvaluateAsset, mesh: Mesh, truth: Mesh) -> dict[str, Any]:
+    protocol = AlignedProtocol()
+    scores = {name: compare_aligned(m, truth, protocol) for name, m in (("true mesh", truth), ("mesh", mesh))}
+    about = {"truth": str(command.truth), "alignment": "icp", "protocol": asdict(protocol)}
     return report_one("Asset", command.mesh, scores, command.out, about)
 
 

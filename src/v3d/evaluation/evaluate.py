@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from v3d.evaluation import ablation, asset, generation, reconstruction, scenes, views
+from v3d.evaluation import ablation, asset, consistency, generation, reconstruction, scenes, views
 from v3d.evaluation.settings import (
     EvaluateAblation,
     EvaluateAsset,
+    EvaluateConsistency,
     EvaluateGeneration,
     EvaluateReconstruction,
     EvaluateScenes,
@@ -22,6 +23,7 @@ def evaluate(
     | EvaluateAblation
     | EvaluateScenes
     | EvaluateViews
+    | EvaluateConsistency
     | EvaluateAsset,
     on_object: OnObject | None = None,
 ) -> dict[str, Any]:
@@ -44,5 +46,7 @@ def evaluate(
             return scenes.run(task, on_object)
         case EvaluateViews():
             return views.run(task)
+        case EvaluateConsistency():
+            return consistency.run(task)
         case EvaluateAsset():
             return asset.run(task)

@@ -189,7 +189,7 @@ def markdown(report: dict[str, Any]) -> str:
 def _cell(metric: str, value: float | None) -> str:
     if value is None or not math.isfinite(value):
         return "-"
-    if "psnr" in metric:
+    if "psnr" in metric.lower():
         return f"{value:.2f}"
     if metric.endswith("gaussians"):
         return f"{value:.0f}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -18,6 +18,7 @@ from v3d.data.scene_shards import SceneShards
 from v3d.errors import V3DError
 from v3d.evaluation.report import ObjectResult, ResultFile, make_report
 from v3d.evaluation.settings import EvaluateScenes, OnObject, SceneEvaluationSettings
+from v3d.evaluation.splits import Split, read_splits, scene_name
 from v3d.metrics import psnr, ssim
 from v3d.networks.perceptual import Perceptual
 from v3d.provenance import provenance
@@ -42,12 +43,14 @@ def run(command: EvaluateScenes, on_object: OnObject | None = None) -> dict[str,
     tune_malloc()
     if not command.sources or min(command.sources) < 1:
         raise V3DError("Give --sources numbers of photos of 1 or more.")
-    protocol = SceneProtocol(sources=command.sources)
-    ids = scene_ids(command.scenes, command.limit)
+    protocol = SceneProtocol(sources=command.sources, size=command.size or SceneProtocol.size)
+    splits = _splits(command)
+    paths = list(splits) or command.scenes
+    ids = scene_ids(paths, command.limit)
     model: ClipModel | None = None
     if command.model != "none":
         model = SceneModel.load(command.model, pick_device(command.device))
-    networks = [Perceptual.load("lpips"), Perceptual.load("vae")]
+    networks = [Perceptual.load(kind) for kind in command.perceptual]
     header = {
         "protocol": protocol.as_dict(),
         "settings": asdict(command.settings),
@@ -55,10 +58,11 @@ def run(command: EvaluateScenes, on_object: OnObject | None = None) -> dict[str,
         "model": command.model,
         "model_hash": model.hash if model else None,
         "perceptual": [network.name for network in networks],
+        "split": command.split.name if command.split else None,
     }
     file = ResultFile(command.out / "results.jsonl", header)
     missing = [name for name in ids if name not in file.done]
-    for scene in load_scenes(command.scenes, missing, protocol):
+    for scene in load_scenes(paths, missing, protocol, splits):
         file.add(evaluate_scene(scene, protocol, command.settings, model, networks))
         if on_object:
             on_object(scene.id, len(file.done & set(ids)), len(ids))
@@ -113,6 +117,8 @@ class TestScene:
         id: unique name.
         views: square.
         real: photos; else rendered.
+        given: so many of the first views are the sources, and all others are asked for, as a published split
+            says; 0 leaves the choice to the protocol.
     """
 
     __test__ = False  # not a test case, whatever pytest makes of the name
@@ -120,6 +126,7 @@ class TestScene:
     id: str
     views: Views
     real: bool
+    given: int = 0
 
     @property
     def hash(self) -> str:
@@ -141,12 +148,21 @@ def scene_ids(paths: Sequence[Path], limit: int = 0) -> list[str]:
     return names
 
 
-def load_scenes(paths: Sequence[Path], ids: Sequence[str], protocol: SceneProtocol) -> Iterator[TestScene]:
+def load_scenes(
+    paths: Sequence[Path],
+    ids: Sequence[str],
+    protocol: SceneProtocol,
+    splits: Mapping[Path, Split] | None = None,
+) -> Iterator[TestScene]:
     """The scenes of these names, one at a time.
 
+    Args:
+        splits: of captures: which of their frames are given and asked for.
+
     Raises:
-        V3DError: a capture cannot be read.
+        V3DError: a capture cannot be read, or has not the frames of its split.
     """
+    splits = splits or {}
     for path in paths:
         shards = SceneShards(path) if _holds_shards(path) else None
         for k, name in enumerate(_names(path)):
@@ -157,15 +173,30 @@ def load_scenes(paths: Sequence[Path], ids: Sequence[str], protocol: SceneProtoc
                 views = Views(rgb.float() / 255, torch.ones(rgb.shape[:3]), cameras)
                 views = views[_evenly(len(views), protocol.views)]
             else:
-                capture = find_photos(path)
-                for note in capture.notes:
-                    warnings.warn(note, stacklevel=2)
-                photos = [capture.photos[i] for i in _evenly(len(capture.photos), protocol.views)]
-                views = square(read_scene_views(photos, max_size=4 * protocol.size))
-                views = Views(views.rgb, views.alpha, normalise(views.cameras)[0].to_float32())
+                views = _photographed(path, protocol, splits.get(path))
             if views.cameras.width != protocol.size:
                 views = views.resized(protocol.size, protocol.size)
-            yield TestScene(name, views, real=shards is None)
+            given = len(splits[path].given) if path in splits else 0
+            yield TestScene(name, views, real=shards is None, given=given)
+
+
+def _photographed(path: Path, protocol: SceneProtocol, split: Split | None) -> Views:
+    """The views of a capture: those of its split, given ones first, or some evenly spread ones."""
+    capture = find_photos(path)
+    for note in capture.notes:
+        warnings.warn(note, stacklevel=2)
+    count = len(capture.photos)
+    numbers: Sequence[int] = _evenly(count, protocol.views)
+    if split is not None:
+        if capture.missing:
+            raise V3DError(
+                f"{len(capture.missing)} photos of {path} are missing, such as {capture.missing[0]}; a split "
+                "counts all frames, so give the whole capture."
+            )
+        split = split.checked(count, scene_name(path))
+        numbers = (*split.given, *split.asked)
+    views = square(read_scene_views([capture.photos[i] for i in numbers], max_size=4 * protocol.size))
+    return Views(views.rgb, views.alpha, normalise(views.cameras)[0].to_float32())
 
 
 def evaluate_scene(
@@ -182,7 +213,12 @@ def evaluate_scene(
     Metrics: mean PSNR and SSIM, the mean distance by each network's name, and CPU `seconds`; later methods
     take what earlier ones made. A method that fails with a `V3DError` is listed as a failure.
     """
-    order, targets = protocol.split(scene.views.cameras)
+    counts: tuple[int, ...] = protocol.sources
+    if scene.given:
+        counts, frames = (scene.given,), list(range(len(scene.views)))
+        order, targets = frames[: scene.given], frames[scene.given :]
+    else:
+        order, targets = protocol.split(scene.views.cameras)
     truth = scene.views[targets]
     features = [network.prepare(truth.rgb) for network in networks]
     result = ObjectResult(scene.id, scene.hash, scene.real, {}, {})
@@ -197,7 +233,7 @@ def evaluate_scene(
                 scores[network.name] = float(network(views.rgb, target))
         return scores
 
-    for count in protocol.sources:
+    for count in counts:
         for method, make in _methods(scene.views[order[:count]], truth.cameras, settings, model).items():
             name = f"{count} {'photo' if count == 1 else 'photos'}: {method}"
             try:
@@ -256,10 +292,19 @@ def _rendered(splats: Splats, cameras: Cameras) -> Views:
     return Views(images.over(1.0).clamp(0, 1), images.alpha, cameras)
 
 
+def _splits(command: EvaluateScenes) -> dict[Path, Split]:
+    """The captures that the command's split is of, with theirs; none without a split."""
+    if command.split is None:
+        return {}
+    if rendered := [path for path in command.scenes if _holds_shards(path)]:
+        raise V3DError(f"{rendered[0]} holds rendered scenes; a split is of captures with a transforms.json.")
+    return read_splits(command.split, command.scenes)
+
+
 def _names(path: Path) -> list[str]:
     """`folder-00007` for the scenes of a shard folder, the folder's name for a capture."""
     if not _holds_shards(path):
-        return [path.stem if path.suffix == ".json" else path.resolve().name]
+        return [scene_name(path)]
     return [f"{path.resolve().name}-{i:05d}" for i in range(len(SceneShards(path)))]
 
 

@@ -223,15 +223,40 @@ class EvaluateAsset:
         truth: another of them.
         out: also write `report.json` and `report.md` here.
         alignment: "none" compares them as they stand; "ball" first centres each and scales it into the ball
-            of radius 0.8.
+            of radius 0.8; "icp" compares only their points, as tables of single-image reconstruction do,
+            after the turn, scale and shift that bring the mesh nearest to the truth.
         size: pixels of a rendered view's side; by default the protocol's.
     """
 
     mesh: Path
     truth: Path
     out: Path | None = None
-    alignment: Literal["none", "ball"] = "none"
+    alignment: Literal["none", "ball", "icp"] = "none"
     size: int | None = None
+
+
+@dataclass(frozen=True)
+class EvaluateConsistency:
+    """How well the views of a folder agree on one object; needs no truth (MVGBench).
+
+    The views of even and of odd numbers are fitted apart, and the two results compared.
+
+    Attributes:
+        views: a folder of posed views (`transforms.json`, or another format of `v3d reconstruct`), such as a
+            run's folder.
+        out: also write `report.json` and `report.md` here.
+        quality: of the two fits, as in `v3d reconstruct`.
+        colmap: also triangulate points under the views' cameras; needs the extra `colmap`.
+        size: pixels of a test view's side.
+        seed: of every random choice.
+    """
+
+    views: Positional[Path]
+    out: Path | None = None
+    quality: Quality = "standard"
+    colmap: bool = False
+    size: int = 256
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -255,14 +280,17 @@ class SceneEvaluationSettings:
 class EvaluateScenes:
     """New views of scenes from a few posed photos, compared with held-out ones.
 
-    Perceptual distances are LPIPS and that of V3D's own features.
-
     Attributes:
         scenes: folders of rendered scenes (`v3d render-scenes`), and captures: folders of posed photos.
         out: folder of `results.jsonl`, `report.json` and `report.md`; a started one is continued.
         settings: sampler and Gaussians.
         model: "mini-scene" or a folder of weights; "none" measures the baselines alone.
         sources: from how many photos views are generated, each number a case of its own.
+        split: in place of `sources`, a published split of captures: a file such as pixelSplat's
+            `evaluation_index_re10k.json`, which names captures by their folders, or SEVA's
+            `train_test_split_3.json`, which is looked up in every capture's folder.
+        perceptual: networks of perceptual distances.
+        size: pixels of a view's side; by default the protocol's.
         limit: at most so many scenes, evenly spread over the list; 0 takes all.
         device: where the model runs; all else runs on the CPU.
     """
@@ -272,5 +300,8 @@ class EvaluateScenes:
     settings: SceneEvaluationSettings = field(default_factory=SceneEvaluationSettings)
     model: str = "mini-scene"
     sources: tuple[int, ...] = (1, 3, 6)
+    split: Path | None = None
+    perceptual: tuple[PerceptualNetwork, ...] = ("lpips", "vae")
+    size: int | None = None
     limit: int = 0
     device: Device = "cpu"

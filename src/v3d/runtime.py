@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from typing import TYPE_CHECKING
 
 import torch
 
 from v3d.errors import V3DError
-from v3d.settings import Device
+
+if TYPE_CHECKING:
+    from v3d.settings import Device
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import torch
 
 from v3d.callbacks import OnProgress
+from v3d.checks import check_number, whole
 from v3d.data.filters import fault, mesh_fingerprint
 from v3d.data.settings import RenderScenesSettings, RenderSettings
 from v3d.data.sources import Source, find_sources
@@ -34,8 +35,9 @@ def worker_pool(workers: int) -> Iterator[Map]:
     """A `map` over `workers` processes of one thread each, with results in order; one worker is this process.
 
     Raises:
-        V3DError: a worker was killed.
+        V3DError: there are too few or too many workers, or one was killed.
     """
+    check_number("workers", workers, whole(1, 4096))
     if workers <= 1:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)

@@ -70,8 +70,6 @@ def render_meshes(
     Raises:
         V3DError: no mesh is there, none is of use, a number is too small, or `out` holds other data.
     """
-    if min(settings.rounds, settings.views, settings.size, settings.per_shard) < 1 or settings.around < 0:
-        raise V3DError("--rounds, --views, --size and --per-shard are 1 or more, --around is 0 or more.")
     show = on_progress or (lambda stage, done, total: None)
     with worker_pool(workers) as do:
         usable, report = survey(meshes, out, settings, do, show)

@@ -53,8 +53,6 @@ def render_scenes(
         V3DError: no mesh is there, none is of use, a number is too small, `size` is no multiple of 4, or
             `out` holds data of other settings.
     """
-    if min(settings.scenes, settings.views, settings.size, settings.per_shard) < 1:
-        raise V3DError("--scenes, --views, --size and --per-shard are 1 or more.")
     if settings.size % DEPTH_STEP:
         raise V3DError(f"Views of {settings.size} pixels: the side must be a multiple of {DEPTH_STEP}.")
     show = on_progress or (lambda stage, done, total: None)

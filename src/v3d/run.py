@@ -321,7 +321,7 @@ def save_tensors(path: str | Path, tensors: dict[str, Tensor]) -> None:
 def _plain(value: Any) -> Any:
     if isinstance(value, Tensor):
         array = value.detach().cpu().contiguous().numpy()
-        return [str(array.dtype), list(array.shape), hashlib.sha256(array.tobytes()).hexdigest()]
+        return [str(array.dtype), list(array.shape), hashlib.sha256(array.data).hexdigest()]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {"": type(value).__name__} | {
             f.name: getattr(value, f.name) for f in dataclasses.fields(value)

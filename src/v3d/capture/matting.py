@@ -168,9 +168,13 @@ def cut_out_plain(images: Sequence[Image]) -> list[Image]:
     """
     if not all((image[..., 3] == 1).all() for image in images):
         return list(images)
-    layers = [layers_on_plain(image[..., :3]) for image in images]
-    found = [np.dstack(layer) for layer in layers if layer is not None]
-    return found if len(found) == len(images) else list(images)
+    found = []
+    for image in images:
+        layers = layers_on_plain(image[..., :3])
+        if layers is None:
+            return list(images)
+        found.append(np.dstack(layers))
+    return found
 
 
 def method_key() -> str:

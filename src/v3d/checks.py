@@ -25,7 +25,7 @@ class Range:
     whole: bool = False
     ends: bool = True
 
-    def __contains__(self, value: object) -> bool:
+    def __contains__(self, value: Any) -> bool:
         kind = numbers.Integral if self.whole else numbers.Real
         if not isinstance(value, kind) or isinstance(value, bool) or abs(value) == math.inf:
             return False

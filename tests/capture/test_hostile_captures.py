@@ -14,9 +14,9 @@ from posed_folders import H, W, co3d_folder, colmap_folder, transforms_folder
 
 from v3d.capture import co3d, text_files
 from v3d.capture.readers import find_photos, load_views
-from v3d.capture.text_files import read_json, read_lines
 from v3d.errors import V3DError
 from v3d.scene.path_files import read_path
+from v3d.text_files import read_json, read_lines
 
 DEEP = "[" * 100_000 + "]" * 100_000
 HUGE = 10**400

@@ -18,8 +18,8 @@ from v3d.callbacks import Warn
 from v3d.capture.images import image_size, read_image
 from v3d.capture.photo_files import SUFFIXES
 from v3d.capture.posed import PosedPhoto, same_shape
-from v3d.capture.text_files import regular_file
 from v3d.errors import V3DError
+from v3d.text_files import regular_file
 
 _FOLDERS = ("masks", "mask", "images_masks", "images_mask", "object_masks")
 _LEVELS = 3  # folders above a photo in which one with masks may lie

@@ -31,10 +31,10 @@ from v3d.capture.polycam import find_keyframes, read_polycam
 from v3d.capture.posed import Capture, PosedPhoto
 from v3d.capture.record3d import find_metadata, read_record3d
 from v3d.capture.sfm import list_photos, pose_photos
-from v3d.capture.text_files import shown
 from v3d.capture.transforms import find_transforms, read_transforms
 from v3d.errors import V3DError
 from v3d.placement import single_precision
+from v3d.text_files import shown
 from v3d.views import Views
 
 ASPECT_TOLERANCE = 1.15  # the widest shape over the narrowest; more would lose much of the pictures

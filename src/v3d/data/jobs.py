@@ -23,6 +23,7 @@ from v3d.data.settings import RenderScenesSettings, RenderSettings
 from v3d.data.sources import Source, find_sources
 from v3d.errors import V3DError
 from v3d.files import write_json
+from v3d.text_files import read_json
 
 Map = Callable[..., Iterable[Any]]
 """`map(function, items)`, perhaps in other processes."""
@@ -141,10 +142,10 @@ def _read_manifest(path: Path, settings: dict[str, Any], ids: list[str]) -> list
     if not path.exists():
         return None
     try:
-        report = json.loads(path.read_text(encoding="utf-8"))
+        report = read_json(path)
         before, objects = report["settings"], list(report["objects"])
         same = [o["id"] for o in objects] == ids
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (V3DError, KeyError, TypeError) as error:
         raise V3DError(f"{path} is not a manifest that v3d render wrote; choose another folder.") from error
     if before != settings or not same:
         what = "other meshes" if before == settings else "other settings"

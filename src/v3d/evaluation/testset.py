@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from v3d.evaluation.settings import ObjectSource
 from v3d.meshes.files import load_mesh
 from v3d.meshes.folders import find_meshes
 from v3d.meshes.mesh import Mesh
+from v3d.text_files import read_json
 
 
 @dataclass(frozen=True)
@@ -112,9 +112,9 @@ def _is_scan(entry: dict[str, Any]) -> bool:
 
 def _read_manifest(path: Path) -> dict[str, dict[str, Any]]:
     try:
-        entries = json.loads(path.read_text(encoding="utf-8-sig"))
+        entries = read_json(path)
         if not all(isinstance(e, dict) and isinstance(e.get("file", ""), str) for e in entries):
             raise TypeError("an entry is no object, or its file no name")
         return {str(e["id"] if "id" in e else Path(e["file"]).stem): e for e in entries}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (V3DError, KeyError, TypeError) as error:
         raise V3DError(f"{path} is not a manifest: a JSON list of objects with `id` or `file`.") from error

@@ -138,8 +138,8 @@ def _name(entry: dict[str, Any]) -> str:
 def _read_list(path: Path) -> list[dict[str, Any]]:
     try:
         entries = read_json(path)
-    except V3DError as error:
-        raise V3DError(f"{error} A manifest is a JSON list of objects with `id` or `file`.") from error
+    except V3DError:
+        entries = None
     fits = isinstance(entries, list) and all(
         isinstance(entry, dict)
         and ("id" in entry or "file" in entry)

@@ -206,5 +206,5 @@ def _balls(sdf: Grid, centers: Tensor, radii: Tensor) -> Tensor:
 
 def silhouette_iou(mesh: Mesh, views: Views) -> float:
     """Intersection over union of the mesh's silhouettes and the views', over all views' pixels together."""
-    hit = rasterize_mesh(mesh, views.cameras).face >= 0
-    return float(mask_iou(hit.flatten(0, 1)[None], views.alpha.flatten(0, 1)[None]))
+    hits = [rasterize_mesh(mesh, views.cameras[i]).face >= 0 for i in range(len(views))]  # bytes, one by one
+    return float(mask_iou(torch.cat(hits).flatten(0, 1)[None], views.alpha.flatten(0, 1)[None]))

@@ -113,10 +113,16 @@ class RunFolder:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        """At the end of a run remove what no longer belongs to its results; leave the folder."""
+        """At the end of a run remove what no longer belongs to its results; leave the folder.
+
+        A run that failed before it made anything takes its report with it, and the folder if nothing else is
+        there.
+        """
         try:
             if kind is None:
                 self._remove_stale()
+            elif not self._stages:
+                _remove_empty(self.path)
         finally:
             self._lock.close()
 
@@ -266,6 +272,15 @@ class RunFolder:
         # Earlier runs left these, and their files can be reused; but they may not fit this run's settings.
         self.report["not_reached"] = {name: r for name, r in self._stages.items() if name not in done}
         write_json(self.path / "report.json", self.report)
+
+
+def _remove_empty(folder: Path) -> None:
+    """Remove a folder that holds nothing but the report of a run that made nothing."""
+    with contextlib.suppress(OSError):
+        if {path.name for path in folder.iterdir()} <= {"report.json", ".lock"}:
+            for path in folder.iterdir():
+                path.unlink()
+            folder.rmdir()
 
 
 def _files_in(folder: Path, names: Sequence[str]) -> list[str]:

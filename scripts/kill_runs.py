@@ -63,7 +63,7 @@ def job(name: str, inputs: Path, out: Path) -> Job:
         return Job(line, [*line, "--retry"])
     else:
         line = ["train", "vae-smoke", "--data", str(inputs / "data"), *o, "--crop", "16", "--threads", "1"]
-        line += ["--steps", "60", "--save-minutes", "0.01"]
+        line += ["--steps", "24", "--save-minutes", "0.01"]
         again = ["train", "resume", str(out), "--threads", "1"]
         return Job(line, again, "checkpoint.safetensors")
     return Job(line, line)
@@ -126,7 +126,8 @@ def content(folder: Path) -> dict[str, str]:
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if path.is_dir() or path.name in (".lock", "log.jsonl", "summary.csv", "gallery.html"):
+        times = path.name in (".lock", "log.jsonl", "summary.csv", "gallery.html")
+        if path.is_dir() or times or path.parent.name == "tensorboard":
             continue
         data = path.read_bytes()
         if path.name == "checkpoint.safetensors":  # its metadata hold seconds

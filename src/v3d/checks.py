@@ -75,10 +75,10 @@ def check_number(name: str, value: Any, within: Range) -> None:
     Raises:
         V3DError: it is outside.
     """
-    each = value if isinstance(value, tuple) else (value,)
-    wrong = next((number for number in each if number is not None and number not in within), None)
-    if wrong is not None:
-        raise V3DError(f"{name} is {within}, not {str(wrong)[:40]}.")
+    each = value if isinstance(value, tuple) else () if value is None else (value,)
+    for number in each:
+        if number not in within:
+            raise V3DError(f"{name} is {within}, not {str(number)[:40]}.")
 
 
 def check_numbers(settings: object, **ranges: Range) -> None:

@@ -19,6 +19,7 @@ from v3d.errors import V3DError
 from v3d.framing import MAX_SIZE
 
 MAX_PIXELS = 450_000_000  # of a file; decoding takes up to 4 bytes each
+_MOST_OF_MANY = 120_000_000  # pixels of each photo of a capture: under a gigabyte while it is decoded
 # The decoders that are tried, whatever a file's name says. Pillow has others, and one runs scripts (EPS).
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP")
 _ORIENTATION = 0x0112
@@ -56,6 +57,19 @@ def image_size(path: str | Path, *, upright: bool = True) -> tuple[int, int]:
         raise
     except Exception as error:  # decoders raise whatever they like on broken files
         raise _no_image(path) from error
+
+
+def check_size(path: Path, size: tuple[int, int]) -> None:
+    """Refuse a photo or mask of a capture that is larger than those that cameras take.
+
+    Raises:
+        V3DError: it has more than 120 million pixels.
+    """
+    if size[0] * size[1] > _MOST_OF_MANY:
+        raise V3DError(
+            f"{path} has {size[0]} x {size[1]} pixels, more than the {_MOST_OF_MANY // 10**6} million that a "
+            "photo of a capture may have; make it smaller first."
+        )
 
 
 def read_image(

@@ -46,17 +46,19 @@ def from_json(text: str) -> Recipe:
 
 def _typed(value: Any, hint: Any) -> Any:
     """A JSON value as what the hint says: JSON knows neither dataclasses nor paths nor tuples."""
-    if value is None:
+    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if value is None and type(None) in kinds:
         return None
     if dataclasses.is_dataclass(hint):
         hints = typing.get_type_hints(hint)
         return hint(**{name: _typed(entry, hints[name]) for name, entry in value.items()})  # type: ignore[operator]
-    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     if typing.get_origin(hint) is tuple:
         of = Path if typing.get_args(hint)[:1] == (Path,) else lambda entry: entry
         return tuple(of(entry) for entry in list(value))
-    if isinstance(value, (list, dict)) or (
-        typing.get_origin(hint) is Literal and value not in typing.get_args(hint)
+    if (
+        value is None
+        or isinstance(value, (list, dict))
+        or (typing.get_origin(hint) is Literal and value not in typing.get_args(hint))
     ):
         raise ValueError(f"{value!r} is no value of its field")
     return Path(value) if Path in kinds else value

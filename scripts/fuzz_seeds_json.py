@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 
@@ -43,6 +44,10 @@ def _read_recipe(path: Path) -> object:
     return from_json(path.read_text(encoding="utf-8", errors="replace"))
 
 
+def _write(path: Path, text: str) -> None:
+    path.write_text(text)
+
+
 def _reports(folder: Path) -> None:
     from v3d.run import RunFolder
     from v3d.settings import ReconstructSettings
@@ -56,7 +61,7 @@ def _reports(folder: Path) -> None:
                 inputs=[name],
                 files=[f"{name}.txt"],
                 compute=lambda stage: "made",
-                save=lambda text, name=name: (out / f"{name}.txt").write_text(text),  # type: ignore[misc]
+                save=partial(_write, out / f"{name}.txt"),
                 load=lambda: None,
             )
 
@@ -73,7 +78,7 @@ def _read_report(path: Path) -> object:
             inputs=["first"],
             files=["first.txt"],
             compute=lambda stage: made.append("made"),
-            save=lambda _: (path / "first.txt").write_text("made"),  # type: ignore[arg-type, return-value]
+            save=lambda _: _write(path / "first.txt", "made"),
             load=lambda: None,
         )
     assert (path / "first.txt").read_text() == "made"  # what was damaged was made anew

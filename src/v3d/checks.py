@@ -29,7 +29,8 @@ class Range:
         kind = numbers.Integral if self.whole else numbers.Real
         if not isinstance(value, kind) or isinstance(value, bool) or abs(value) == math.inf:
             return False
-        return bool(self.low <= value <= self.high and (self.ends or self.low < value < self.high))
+        number: Any = value
+        return bool(self.low <= number <= self.high and (self.ends or self.low < number < self.high))
 
     def __str__(self) -> str:
         what = "a whole number" if self.whole else "a number"

@@ -69,8 +69,10 @@ def reading(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except V3DError:
-        raise
+    except V3DError as error:
+        if str(path) in str(error):
+            raise
+        raise V3DError(f"{path}: {error}") from error
     except Exception as error:  # decoders of broken files fail in every imaginable way
         raise V3DError(f"{path} is damaged ({in_words(error)}); render it again.") from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -115,3 +116,25 @@ def test_the_command_line_says_the_range(
 ) -> None:
     assert main(command.split()) == 2
     assert capsys.readouterr().err.splitlines()[-1] == f"v3d: {sentence}"
+
+
+@pytest.mark.parametrize(
+    "command", ["generate NAME.png", "reconstruct NAME", "render NAME.glb", "batch NAME.csv"]
+)
+def test_names_that_no_file_can_have(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = command.replace("NAME", "n" * 300).split()
+    assert main([*arguments, "-o", str(tmp_path / "out")]) == 2
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.startswith("v3d: ")
+    assert "nnn..." in told
+    assert not (tmp_path / "out").exists()
+
+
+def test_closed_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a shell's `>&-` leaves: no stdout at all."""
+    monkeypatch.setattr("sys.stdout", None)
+    assert main(["--version"]) == 0
+    monkeypatch.setattr("sys.stdout", None)
+    assert main(["render", "nowhere"]) == 2

@@ -105,7 +105,7 @@ def test_a_line_of_a_batch_refuses_its_item_alone(tmp_path: Path, value: str) ->
     items = read_manifest(tmp_path / "list.jsonl", GenerateSettings())
     assert len(items) == 4
     assert all(item.refusal for item in items)
-    assert items[3].refusal == f"There is no photo {tmp_path / 'b.png'}."
+    assert items[3].refusal.startswith("There is no photo ")
     assert all(len(item.name.encode()) <= 255 for item in items)
 
 

@@ -17,6 +17,7 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from v3d.distribution import install_hint
 from v3d.errors import V3DError
 from v3d.framing import MAX_SIZE
+from v3d.text_files import shown
 
 MAX_PIXELS = 450_000_000  # of a file; decoding takes up to 4 bytes each
 _MOST_OF_MANY = 120_000_000  # pixels of each photo of a capture: under a gigabyte while it is decoded
@@ -32,10 +33,14 @@ def existing(path: str | Path) -> Path:
         V3DError: there is no such file.
     """
     path = Path(path)
-    if path.is_dir():
-        raise V3DError(f"{path} is a folder; name its photos: {path / '*.png'}.")
-    if not path.is_file():
-        raise V3DError(f"There is no photo {path}.")
+    try:
+        if path.is_dir():
+            raise V3DError(f"{path} is a folder; name its photos: {path / '*.png'}.")
+        found = path.is_file()
+    except (OSError, ValueError):  # no file can have such a name
+        found = False
+    if not found:
+        raise V3DError(f"There is no photo {shown(path)}.")
     return path
 
 

@@ -7,7 +7,7 @@ from v3d.objects.presets import Preset
 from v3d.runtime import memory_bytes
 
 _PROGRAM = 700e6  # bytes of libraries, compiled kernels and the stages that do not grow with the views
-_PER_PIXEL = 44  # bytes of views as they are read, placed and looked up
+_PER_PIXEL = 52  # bytes of views as they are read, placed and looked up
 _PER_REFINED_PIXEL = 150  # the texture's refinement keeps which texels the rays of every pixel read
 
 

@@ -202,8 +202,11 @@ def _read_weights(path: Path) -> object:
 
 
 def readers() -> dict[str, Reader]:
-    """Every reader by name; those of meshes and of training data come from `fuzz_seeds_3d`."""
+    """Every reader by name; those of meshes and training data come from `fuzz_seeds_3d`, of lists and records
+    from `fuzz_seeds_json`.
+    """
     from fuzz_seeds_3d import readers_3d
+    from fuzz_seeds_json import readers_json
 
     cameras = (".json", ".txt", ".bin", ".jgz")
     return {
@@ -215,4 +218,5 @@ def readers() -> dict[str, Reader]:
         "videos": Reader(_videos, _read_video),
         "weights": Reader(_weights, _read_weights),
         **readers_3d(),
+        **{name: Reader(*parts) for name, parts in readers_json().items()},
     }

@@ -13,6 +13,7 @@ import torch
 from v3d import cli, doctor
 from v3d.capture import matting
 from v3d.distribution import install_hint
+from v3d.runtime import memory_bytes
 
 
 def finding(diagnosis: doctor.Diagnosis, part: str) -> doctor.Finding:
@@ -87,5 +88,5 @@ def test_matting_weights_are_named_with_file_and_folder(tmp_path, monkeypatch):
 
 
 def test_memory_is_plausible():
-    total = doctor.memory_bytes()
+    total = memory_bytes()
     assert total is None or 1e8 < total < 1e14

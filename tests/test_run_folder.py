@@ -13,7 +13,7 @@ import pytest
 
 from v3d.errors import V3DError
 from v3d.files import atomic
-from v3d.run import RunFolder, file_digest
+from v3d.run import RunFolder, Stage, file_digest
 
 
 @dataclass(frozen=True)
@@ -245,3 +245,27 @@ def test_two_processes_with_other_settings_never_mix(tmp_path: Path) -> None:
         assert (folder / "mesh").read_text() == f"mesh of {views}"
         report = json.loads((folder / "report.json").read_text())
         assert all(record["reused"] for record in report["stages"].values())
+
+
+def test_a_run_that_made_nothing_leaves_nothing(tmp_path: Path) -> None:
+    def fail(stage: Stage) -> None:
+        raise V3DError("The photo shows nothing.")
+
+    def run(folder: Path) -> None:
+        with pytest.raises(V3DError, match="shows nothing"), RunFolder(folder, Options()) as open_run:
+            open_run.stage(
+                "photo",
+                version=1,
+                inputs=0,
+                files=["a"],
+                compute=fail,
+                save=lambda _: None,
+                load=lambda: None,
+            )
+
+    run(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/notes.txt").write_text("mine")
+    run(tmp_path / "mine")
+    assert (tmp_path / "mine/notes.txt").read_text() == "mine"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -87,6 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         reads stdout any more).
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    for closed in [name for name in ("stdout", "stderr") if getattr(sys, name) is None]:  # `v3d ... >&-`
+        setattr(sys, closed, open(os.devnull, "w"))  # noqa: SIM115 (for as long as the process lives)
     if arguments == ["--version"]:
         print(f"v3d {own_version() or 'unknown: it runs from a folder that is not installed'}")
         return 0
@@ -110,6 +113,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("v3d: out of memory; try --quality draft", file=sys.stderr)
         return 2
     except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            print(f"v3d: {str(error.filename)[:60]}... is longer than the name of any file", file=sys.stderr)
+            return 2
         if os.environ.get("V3D_DEBUG"):
             raise
         what = f"{type(error).__name__}: {error}".splitlines()[0]

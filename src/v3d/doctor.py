@@ -110,6 +110,8 @@ def _processor() -> Finding:
 
 
 def _memory() -> Finding:
+    from v3d.runtime import memory_bytes  # which imports torch
+
     total = memory_bytes()
     if total is None:
         return Finding("memory", "unknown")
@@ -118,21 +120,6 @@ def _memory() -> Finding:
             "memory", f"{total / 1e9:.1f} GB", "could be better", "use --quality draft; standard wants 4 GB"
         )
     return Finding("memory", f"{total / 1e9:.1f} GB")
-
-
-def memory_bytes() -> int | None:
-    """Bytes of main memory that this process may use: the machine's, or its container's where that is less.
-
-    None where the system does not say (Windows).
-    """
-    try:
-        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # Windows
-        return None
-    for limit in (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")):
-        if limit.exists() and (text := limit.read_text().strip()).isdigit():
-            total = min(total, int(text))
-    return total
 
 
 def _gpu() -> Finding:

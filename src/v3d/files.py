@@ -23,6 +23,8 @@ _REASONS = {
     errno.EACCES: "permission denied; choose another folder",
     errno.EPERM: "permission denied; choose another folder",
     errno.EROFS: "the disk is read-only; choose another folder",
+    errno.ENOENT: "no folder can be made there; choose another one",
+    errno.EIO: "the disk fails; choose another one",
     errno.ENOTDIR: "a part of the path is a file; choose another folder",
     errno.EEXIST: "a file stands in the way; choose another folder",
     errno.EISDIR: "a folder of that name stands in the way; remove it",

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from v3d.errors import V3DError
+
 PSNR_CEILING = 100.0
 """dB of identical images; finite, so that means and JSON stay finite."""
 
@@ -50,10 +52,12 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
         a, b: [V, H, W, 3] in [0, 1].
 
     Raises:
-        ValueError: an image side is under 11 pixels.
+        V3DError: an image side is under 11 pixels.
     """
     if min(a.shape[1:3]) < 11:
-        raise ValueError("SSIM needs images of at least 11 x 11 pixels.")
+        raise V3DError(
+            f"Images of {a.shape[2]} x {a.shape[1]} pixels cannot be compared: SSIM needs 11 x 11 at least."
+        )
     x = torch.arange(11, dtype=a.dtype, device=a.device) - 5
     g = torch.exp(-x.square() / (2 * 1.5**2))
     g = (g / g.sum()).expand(15, 1, 1, 11)

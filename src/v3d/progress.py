@@ -11,6 +11,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+_SILENCE = 10.0
+"""Seconds without a line after which a log hears how far a stage has come."""
+
 
 class ProgressDisplay:
     """Shows on stderr how a run goes on; give it to the run as `on_progress`.
@@ -24,6 +27,7 @@ class ProgressDisplay:
         self._bars: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
         self._started: dict[str, float] = {}
+        self._told = 0.0  # when the last line of a log was written
 
     def __enter__(self) -> ProgressDisplay:
         return self
@@ -49,7 +53,7 @@ class ProgressDisplay:
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Show how many of its steps a stage did; one that starts complete was kept from the last run.
 
-        A log has a line when a stage starts and one when it ends.
+        A log has a line when a stage starts, one every ten seconds or so, and one when it ends.
         """
         now = time.monotonic()
         first = stage not in self._started
@@ -61,8 +65,13 @@ class ProgressDisplay:
             self._line(f"{stage}: {state}")
         elif first:
             self._line(f"{stage} ...")
+        elif now - self._told >= _SILENCE:
+            left = (now - self._started[stage]) * (total / done - 1) if done else None
+            more = "" if left is None else f", about {timedelta(seconds=round(left))} left"
+            self._line(f"{stage}: {done} of {total}{more}")
 
     def _line(self, text: str) -> None:
+        self._told = time.monotonic()
         self._console.print(text, highlight=False, soft_wrap=True)
 
     def _bar(self, stage: str, done: int, total: int) -> None:

@@ -113,10 +113,16 @@ class RunFolder:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        """At the end of a run remove what no longer belongs to its results; leave the folder."""
+        """At the end of a run remove what no longer belongs to its results; leave the folder.
+
+        A run that failed before it made anything takes its report with it, and the folder if nothing else is
+        there.
+        """
         try:
             if kind is None:
                 self._remove_stale()
+            elif not self._stages:
+                _remove_empty(self.path)
         finally:
             self._lock.close()
 
@@ -282,6 +288,15 @@ class RunFolder:
         write_json(self.path / "report.json", self.report)
 
 
+def _remove_empty(folder: Path) -> None:
+    """Remove a folder that holds nothing but the report of a run that made nothing."""
+    with contextlib.suppress(OSError):
+        if {path.name for path in folder.iterdir()} <= {"report.json", ".lock"}:
+            for path in folder.iterdir():
+                path.unlink()
+            folder.rmdir()
+
+
 def _files_in(folder: Path, names: Sequence[str]) -> list[str]:
     """The files that names in a folder stand for, where a folder's name stands for all files in it."""
     files = []
@@ -346,7 +361,7 @@ def save_tensors(path: str | Path, tensors: dict[str, Tensor]) -> None:
 def _plain(value: Any) -> Any:
     if isinstance(value, Tensor):
         array = value.detach().cpu().contiguous().numpy()
-        return [str(array.dtype), list(array.shape), hashlib.sha256(array.tobytes()).hexdigest()]
+        return [str(array.dtype), list(array.shape), hashlib.sha256(array.data).hexdigest()]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {"": type(value).__name__} | {
             f.name: getattr(value, f.name) for f in dataclasses.fields(value)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from v3d.errors import V3DError
-from v3d.settings import Device
+
+if TYPE_CHECKING:
+    from v3d.settings import Device
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 
@@ -54,3 +59,18 @@ def pick_device(device: Device) -> str:
             "There is no CUDA device here (or torch was installed without CUDA); use --device cpu."
         )
     return device
+
+
+def memory_bytes() -> int | None:
+    """Bytes of main memory that this process may use: the machine's, or its container's where that is less.
+
+    None where the system does not say (Windows).
+    """
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows
+        return None
+    for limit in (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")):
+        if limit.exists() and (text := limit.read_text().strip()).isdigit():
+            total = min(total, int(text))
+    return total

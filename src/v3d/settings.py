@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 from tyro.conf import arg
 
+from v3d.checks import ELEVATION, SEED, Range, check_numbers, whole
+
 PerceptualNetwork = Literal["lpips", "vgg", "vae"]
 """A network of perceptual distances: LPIPS with AlexNet, LPIPS with VGG16, or V3D's own VAE encoder."""
 
@@ -54,6 +56,10 @@ class ReconstructSettings:
     formats: tuple[Format, ...] = ("glb", "ply", "splat")
     seed: int = 0
     device: Device = "auto"
+
+    def __post_init__(self) -> None:
+        """Check numbers; raises `v3d.V3DError` where one is outside of its range."""
+        check_numbers(self, faces=whole(4, 10_000_000), texture_size=whole(16, 16_384), seed=SEED)
 
 
 Purpose = Literal["game", "print", "web"]
@@ -115,6 +121,10 @@ class OrbitSettings:
     grid: str | None = None
     poses: Literal["auto", "turntable", "sfm"] = "auto"
 
+    def __post_init__(self) -> None:
+        """Check numbers; raises `v3d.V3DError` where one is outside of its range."""
+        check_numbers(self, azimuths=Range(-36_000, 36_000), elevation=ELEVATION, fov=Range(0, 169))
+
 
 @dataclass(frozen=True)
 class GenerateSettings(ReconstructSettings):
@@ -136,6 +146,11 @@ class GenerateSettings(ReconstructSettings):
     guidance: float | None = None
     recentre: bool = True
     elevation: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check numbers; raises `v3d.V3DError` where one is outside of its range."""
+        super().__post_init__()
+        check_numbers(self, steps=whole(0, 1000), guidance=Range(0, 1000), elevation=ELEVATION)
 
 
 @dataclass(frozen=True)
@@ -162,3 +177,7 @@ class SceneSettings:
     steps: int | None = None
     seed: int = 0
     device: Device = "auto"
+
+    def __post_init__(self) -> None:
+        """Check numbers; raises `v3d.V3DError` where one is outside of its range."""
+        check_numbers(self, frames=whole(1, 10_000), sources=whole(0), steps=whole(0, 1000), seed=SEED)

@@ -6,7 +6,6 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
-import numpy as np
 from torch import Tensor
 
 from v3d.errors import V3DError
@@ -29,7 +28,6 @@ def save_video(frames: Tensor, path: str | Path, fps: float = 18.0) -> None:
     n, height, width = frames.shape[0], frames.shape[1] // 2 * 2, frames.shape[2] // 2 * 2
     if min(n, height, width) == 0:
         raise V3DError("A video needs at least one frame of at least 2 x 2 pixels.")
-    images = (frames[:, :height, :width].clamp(0, 1) * 255).round().byte().cpu().numpy()
     with atomic(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
@@ -39,8 +37,9 @@ def save_video(frames: Tensor, path: str | Path, fps: float = 18.0) -> None:
         stream.codec_context.color_primaries = 1
         stream.codec_context.color_trc = 1
         stream.codec_context.color_range = 1  # limited
-        for image in images:
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+        for rgb in frames[:, :height, :width]:  # one by one: all of them as bytes would not be small
+            image = (rgb.clamp(0, 1) * 255).round().byte().cpu().contiguous().numpy()
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             frame = frame.reformat(format="yuv420p", dst_colorspace=1, dst_color_range=1)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())

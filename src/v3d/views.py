@@ -47,12 +47,14 @@ class Views:
 
     def resized(self, width: int, height: int) -> Views:
         """The views at another size (antialiased), stretched if the aspect changes; cameras with them."""
-        x = torch.cat([self.rgb, self.alpha[..., None]], dim=-1).permute(0, 3, 1, 2)
-        x = torch.nn.functional.interpolate(
-            x, (height, width), mode="bilinear", antialias=True, align_corners=False
-        )
-        x = x.permute(0, 2, 3, 1).clamp(0, 1)
-        return Views(x[..., :3], x[..., 3], self.cameras.resized(width, height))
+        out = self.rgb.new_empty(len(self), height, width, 4)
+        for i in range(len(self)):  # one by one, so that large views do not exist twice
+            x = torch.cat([self.rgb[i], self.alpha[i, ..., None]], dim=-1).permute(2, 0, 1)[None]
+            x = torch.nn.functional.interpolate(
+                x, (height, width), mode="bilinear", antialias=True, align_corners=False
+            )
+            out[i] = x[0].permute(1, 2, 0).clamp(0, 1)
+        return Views(out[..., :3], out[..., 3], self.cameras.resized(width, height))
 
     def reduced(self, longer_side: int) -> Views:
         """The views of the same aspect whose longer side is at most `longer_side` pixels."""

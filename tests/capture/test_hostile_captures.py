@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,12 @@ from typing import Any
 import pytest
 from posed_folders import H, W, co3d_folder, colmap_folder, transforms_folder
 
-from v3d.capture import co3d, text_files
+from v3d import text_files
+from v3d.capture import co3d
 from v3d.capture.readers import find_photos, load_views
-from v3d.capture.text_files import read_json, read_lines
 from v3d.errors import V3DError
 from v3d.scene.path_files import read_path
+from v3d.text_files import read_json, read_lines
 
 DEEP = "[" * 100_000 + "]" * 100_000
 HUGE = 10**400
@@ -219,3 +222,25 @@ def test_text_without_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(text_files, "_MAX_LINE", 1000)
     one_sentence(file, "a line of more than", lambda path: list(read_lines(path)))
     one_sentence(Path("/dev/zero"), "is not a file", lambda path: list(read_lines(path)))
+
+
+def png_header(width: int, height: int) -> bytes:
+    """The beginning of a PNG file, which says its size."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0"))
+
+
+def test_photos_and_masks_larger_than_cameras_take_are_refused_undecoded(tmp_path: Path) -> None:
+    transforms_folder(tmp_path / "a")
+    meta = json.loads((tmp_path / "a/transforms.json").read_text())
+    photo = tmp_path / "a" / meta["frames"][0]["file_path"]
+    meta["frames"][0]["mask_path"] = "mask.png"
+    (tmp_path / "a/transforms.json").write_text(json.dumps(meta))
+    (tmp_path / "a/mask.png").write_bytes(png_header(20_000 * W // H, 20_000))
+    one_sentence(tmp_path / "a", r"mask\.png has \d+ x 20000 pixels, more than the 120 million", load_views)
+    photo.write_bytes(png_header(20_000 * W // H, 20_000))
+    one_sentence(tmp_path / "a", r"has \d+ x 20000 pixels, more than the 120 million", load_views)

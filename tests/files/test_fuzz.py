@@ -25,7 +25,9 @@ def test_good_inputs_are_read(tmp_path: Path, name: str) -> None:
 def test_damaged_inputs_make_no_fault(tmp_path: Path, name: str) -> None:
     result = fuzz(name, range(200), 1, tmp_path)
     assert not result.faults, result.faults
-    assert result.counts["refused"] > 5 and result.counts["read"] > 5  # some damage is deep, some is harmless
+    assert result.counts["read"] > 5  # some damage is harmless
+    if name != "reports":  # what they lack is made anew
+        assert result.counts["refused"] > 5
 
 
 def test_inputs_are_a_function_of_their_number(tmp_path: Path) -> None:

@@ -215,7 +215,6 @@ def test_sources_that_differ_most() -> None:
     ("settings", "sentence"),
     [
         (SceneSettings(path="helix"), "no path 'helix'"),
-        (SceneSettings(frames=0), "at least one frame"),
         (SceneSettings(sources=(0, 10)), "no photo number 10"),
         (SceneSettings(model="nowhere/at/all"), "nowhere"),
         (SceneSettings(path="nowhere.json"), "nowhere.json"),

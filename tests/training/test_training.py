@@ -158,7 +158,7 @@ def test_a_damaged_image_is_passed_over(
         (tmp_path / f"pillar-0/views/{k:03d}.png").write_bytes(b"")
     recipe = replace(VAERecipe.smoke(), data=tmp_path, steps=3, crop=16)
     assert train(recipe, tmp_path / "run", device="cpu").step == 3
-    assert "skipped an image of pillar" in caplog.text
+    assert "pillar-0" in caplog.text
 
 
 def test_guides_are_drawn_once_for_their_network(orbits: Path, nerf: Path, tmp_path: Path) -> None:
@@ -272,7 +272,7 @@ def test_pixelnerf_refuses_views_of_another_size(orbits: Path) -> None:
         make_task(PixelNeRFRecipe(data=orbits))
 
 
-@pytest.mark.parametrize("crop", [0, 30, 72])
+@pytest.mark.parametrize("crop", [20, 30, 72])
 def test_crops_that_do_not_fit_are_refused(orbits: Path, crop: int) -> None:
     """They are a multiple of 8 pixels, as latents are 8 times smaller, and no larger than a view."""
     with pytest.raises(V3DError, match=f"--crop is {crop}; .* at most the 64 pixels"):

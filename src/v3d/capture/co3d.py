@@ -18,8 +18,8 @@ from torch import Tensor
 
 from v3d.capture.lens import Lens
 from v3d.capture.posed import Capture, PosedPhoto, rigid_motion
-from v3d.capture.text_files import DECODER, regular_file, usable_name
 from v3d.errors import V3DError
+from v3d.text_files import DECODER, regular_file, usable_name
 
 ANNOTATIONS = "frame_annotations.jgz"
 _BLOCK = 1 << 20

@@ -19,8 +19,8 @@ from torch import Tensor
 from v3d.capture.lens import Lens
 from v3d.capture.photo_files import PhotoFiles, best_folders
 from v3d.capture.posed import Capture, PosedPhoto, rigid_motion, rotation
-from v3d.capture.text_files import read_lines, regular_file, shortened, usable_name
 from v3d.errors import V3DError
+from v3d.text_files import read_lines, regular_file, shortened, usable_name
 
 # Below a capture's folder, in the layouts of COLMAP, nerfstudio, Gaussian Splatting's convert.py, Metashape.
 _PLACES = (

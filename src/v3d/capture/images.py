@@ -17,8 +17,10 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from v3d.distribution import install_hint
 from v3d.errors import V3DError
 from v3d.framing import MAX_SIZE
+from v3d.text_files import shown
 
 MAX_PIXELS = 450_000_000  # of a file; decoding takes up to 4 bytes each
+_MOST_OF_MANY = 120_000_000  # pixels of each photo of a capture: under a gigabyte while it is decoded
 # The decoders that are tried, whatever a file's name says. Pillow has others, and one runs scripts (EPS).
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP")
 _ORIENTATION = 0x0112
@@ -31,10 +33,14 @@ def existing(path: str | Path) -> Path:
         V3DError: there is no such file.
     """
     path = Path(path)
-    if path.is_dir():
-        raise V3DError(f"{path} is a folder; name its photos: {path / '*.png'}.")
-    if not path.is_file():
-        raise V3DError(f"There is no photo {path}.")
+    try:
+        if path.is_dir():
+            raise V3DError(f"{path} is a folder; name its photos: {path / '*.png'}.")
+        found = path.is_file()
+    except (OSError, ValueError):  # no file can have such a name
+        found = False
+    if not found:
+        raise V3DError(f"There is no photo {shown(path)}.")
     return path
 
 
@@ -56,6 +62,19 @@ def image_size(path: str | Path, *, upright: bool = True) -> tuple[int, int]:
         raise
     except Exception as error:  # decoders raise whatever they like on broken files
         raise _no_image(path) from error
+
+
+def check_size(path: Path, size: tuple[int, int]) -> None:
+    """Refuse a photo or mask of a capture that is larger than those that cameras take.
+
+    Raises:
+        V3DError: it has more than 120 million pixels.
+    """
+    if size[0] * size[1] > _MOST_OF_MANY:
+        raise V3DError(
+            f"{path} has {size[0]} x {size[1]} pixels, more than the {_MOST_OF_MANY // 10**6} million that a "
+            "photo of a capture may have; make it smaller first."
+        )
 
 
 def read_image(

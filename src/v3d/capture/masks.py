@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from v3d.callbacks import Warn
-from v3d.capture.images import image_size, read_image
+from v3d.capture.images import check_size, image_size, read_image
 from v3d.capture.photo_files import SUFFIXES
 from v3d.capture.posed import PosedPhoto, same_shape
-from v3d.capture.text_files import regular_file
 from v3d.errors import V3DError
+from v3d.text_files import regular_file
 
 _FOLDERS = ("masks", "mask", "images_masks", "images_mask", "object_masks")
 _LEVELS = 3  # folders above a photo in which one with masks may lie
@@ -69,6 +69,7 @@ def read_mask(photo: PosedPhoto, width: int, height: int, max_side: int) -> Mask
     if not file.exists():
         raise V3DError(f"The mask {file} of the photo {photo.file.name} does not exist.")
     size = image_size(regular_file(file), upright=False)
+    check_size(file, size)
     if not same_shape(size, (width, height)):
         raise V3DError(f"The mask {file.name} and {photo.file} differ in shape.")
     if max(size) > _LARGER * max(photo.size()):

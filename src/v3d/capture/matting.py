@@ -161,16 +161,26 @@ def look(rgb: Image) -> Image:
     return np.asarray(large, np.float32)
 
 
-def cut_out_plain(images: Sequence[Image]) -> list[Image]:
-    """Cut the object out of straight RGBA images [H, W, 4], if all are opaque and all backgrounds are plain.
+def cut_out_plain(images: Sequence[NDArray[np.uint8]]) -> list[Image] | None:
+    """The object cut out of images [H, W, 4], if all are opaque and all backgrounds are plain.
 
-    Otherwise all images come back as they are: in a scene, some views may have a plain background by chance.
+    Otherwise None: in a scene, some views may have a plain background by chance.
+
+    Args:
+        images: straight RGBA.
+
+    Returns:
+        Straight RGBA [H, W, 4] in [0, 1].
     """
-    if not all((image[..., 3] == 1).all() for image in images):
-        return list(images)
-    layers = [layers_on_plain(image[..., :3]) for image in images]
-    found = [np.dstack(layer) for layer in layers if layer is not None]
-    return found if len(found) == len(images) else list(images)
+    if not all((image[..., 3] == 255).all() for image in images):
+        return None
+    found = []
+    for image in images:
+        layers = layers_on_plain(image[..., :3].astype(np.float32) / np.float32(255))
+        if layers is None:
+            return None
+        found.append(np.dstack(layers))
+    return found
 
 
 def method_key() -> str:

@@ -10,8 +10,8 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from v3d.capture.text_files import regular_file
 from v3d.errors import V3DError
+from v3d.text_files import regular_file
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 PHOTO_FOLDERS = ("images", "", "input", "images_2", "images_4", "images_8", "rgb")
@@ -40,7 +40,7 @@ class PhotoFiles:
         )
 
     def find(self, name: str) -> Path | None:
-        """The file of a listed name (`v3d.capture.text_files.usable_name`), or None.
+        """The file of a listed name (`v3d.text_files.usable_name`), or None.
 
         First the name as it stands; then with another case or image suffix. Where the folder that it speaks
         of does not exist, its longest tail that is a file below one of the folders.

@@ -15,8 +15,8 @@ from v3d.cameras import OPENCV_OPENGL
 from v3d.capture.lens import Lens
 from v3d.capture.photo_files import PhotoFiles
 from v3d.capture.posed import Capture, PosedPhoto, rigid_motion
-from v3d.capture.text_files import read_json
 from v3d.errors import V3DError
+from v3d.text_files import read_json
 
 # The axes' cyclic exchange that makes y up z up, as nerfstudio reads these files.
 _Z_UP = torch.tensor([[0, 0, 1, 0], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]], dtype=torch.float64)

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from v3d.capture.images import image_size, read_image
+from v3d.capture.images import check_size, image_size, read_image
 from v3d.capture.lens import Lens
 from v3d.errors import V3DError
 
@@ -70,6 +70,7 @@ class PosedPhoto:
         stated = (self.lens.width, self.lens.height)
         for upright in (False, True):
             size = image_size(self.file, upright=upright)
+            check_size(self.file, size)
             if same_shape(size, stated):
                 return size, upright
         raise V3DError(

@@ -25,16 +25,16 @@ from v3d.cameras import Cameras, cat_cameras
 from v3d.capture.co3d import find_annotations, read_co3d
 from v3d.capture.colmap import find_model, read_colmap
 from v3d.capture.lens import Lens
-from v3d.capture.masks import read_mask, upright_masks, with_masks
+from v3d.capture.masks import Mask, read_mask, upright_masks, with_masks
 from v3d.capture.matting import cut_out_plain
 from v3d.capture.polycam import find_keyframes, read_polycam
 from v3d.capture.posed import Capture, PosedPhoto
 from v3d.capture.record3d import find_metadata, read_record3d
 from v3d.capture.sfm import list_photos, pose_photos
-from v3d.capture.text_files import shown
 from v3d.capture.transforms import find_transforms, read_transforms
 from v3d.errors import V3DError
 from v3d.placement import single_precision
+from v3d.text_files import shown
 from v3d.views import Views
 
 ASPECT_TOLERANCE = 1.15  # the widest shape over the narrowest; more would lose much of the pictures
@@ -143,15 +143,19 @@ def read_object_views(
     images, lenses = [], []
     for photo, side in zip(photos, sides, strict=True):
         image, lens = photo.read(side)
-        images.append(image)
+        images.append((image * 255).round().astype(np.uint8))  # as the file has it: a quarter of the memory
         lenses.append(lens)
-    _apply_masks(images, photos, sides, warn)
-    if all(photo.mask is None for photo in photos):
-        images = cut_out_plain(images)
+    masks = _masks([image.shape[:2] for image in images], photos, sides, warn)
+    cut = None if masks else cut_out_plain(images)
     rgb, alpha = torch.empty(len(photos), height, width, 3), torch.empty(len(photos), height, width)
     cameras: list[Cameras] = []
     for i, (photo, lens) in enumerate(zip(photos, lenses, strict=True)):
-        rgba, images[i] = images[i], np.empty(0, np.float32)  # freed one by one
+        rgba = images[i].astype(np.float32) / np.float32(255) if cut is None else cut[i]
+        images[i] = np.empty(0, np.uint8)  # freed one by one
+        if cut is not None:
+            cut[i] = np.empty(0, np.float32)
+        if i in masks:
+            rgba[..., 3] = masks.pop(i)
         if float(rgba[..., 3].max()) <= 0.5:
             raise V3DError(f"{photo.mask or photo.file} shows no object; correct it, or leave the photo out.")
         # Premultiplied from here on, so that filters may mix pixels.
@@ -266,16 +270,13 @@ def _reading_sizes(
     return width, height, [math.ceil(max(width / w, height / h) * max(w, h)) for w, h in sizes]
 
 
-def _apply_masks(
-    images: list[NDArray[np.float32]], photos: Sequence[PosedPhoto], sides: Sequence[int], warn: Warn
-) -> None:
-    """Replace the alpha of the images [H, W, 4] whose photos have masks by these."""
+def _masks(
+    shapes: Sequence[tuple[int, ...]], photos: Sequence[PosedPhoto], sides: Sequence[int], warn: Warn
+) -> dict[int, Mask]:
+    """Number of a photo that has a mask -> its mask, of the shape (height, width) in which it was read."""
     masked = [i for i, photo in enumerate(photos) if photo.mask is not None]
-    if not masked:
-        return
-    masks = [read_mask(photos[i], images[i].shape[1], images[i].shape[0], sides[i]) for i in masked]
-    for i, mask in zip(masked, upright_masks(masks, warn), strict=True):
-        images[i][..., 3] = mask
+    masks = [read_mask(photos[i], shapes[i][1], shapes[i][0], sides[i]) for i in masked]
+    return dict(zip(masked, upright_masks(masks, warn), strict=True)) if masked else {}
 
 
 def _pinhole(

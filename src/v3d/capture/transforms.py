@@ -18,8 +18,8 @@ from v3d.capture.images import image_size
 from v3d.capture.lens import Lens
 from v3d.capture.photo_files import PhotoFiles
 from v3d.capture.posed import Capture, PosedPhoto, without_scale
-from v3d.capture.text_files import read_json, shortened, usable_name
 from v3d.errors import V3DError
+from v3d.text_files import read_json, shortened, usable_name
 
 _PINHOLE = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "PERSPECTIVE")
 _NAMES = ("transforms.json", "transforms_train.json", "transforms_val.json", "transforms_test.json")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 from tyro.conf import OmitArgPrefixes, Positional
@@ -37,6 +38,10 @@ def render(
         f"{report['orbits']} orbits of {len(report['objects']) - refused} objects; {refused} objects refused,"
         f" {len(report['failures'])} orbits failed: reasons in {out / 'manifest.json'}"
     )
+    reasons = Counter(entry["refused"] for entry in report["objects"] if entry["refused"] is not None)
+    reasons.update(failure["reason"] for failure in report["failures"])
+    for reason, count in reasons.most_common(3):
+        print(f"  {count} x {reason}")
     noted = sum(bool(entry.get("notes")) for entry in report["objects"])
     if noted:
         print(f"{noted} objects show not all that their files say: see `notes` there")

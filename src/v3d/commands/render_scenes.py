@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 from tyro.conf import OmitArgPrefixes, Positional
@@ -31,4 +32,11 @@ def render_scenes(
     with ProgressDisplay() as show:
         show.title(f"{len(meshes)} inputs -> {out}")
         report = run(meshes, out, settings, workers=workers, on_progress=show)
-    print(f"{report['scenes']} scenes; {len(report['failures'])} failed: reasons in {out / 'manifest.json'}")
+    refused = [entry["refused"] for entry in report["objects"] if entry["refused"] is not None]
+    print(
+        f"{report['scenes']} scenes; {len(refused)} objects refused, {len(report['failures'])} scenes failed:"
+        f" reasons in {out / 'manifest.json'}"
+    )
+    reasons = Counter([*refused, *(failure["reason"] for failure in report["failures"])])
+    for reason, count in reasons.most_common(3):
+        print(f"  {count} x {reason}")

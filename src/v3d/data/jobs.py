@@ -17,11 +17,13 @@ from typing import Any, TypeVar
 import torch
 
 from v3d.callbacks import OnProgress
+from v3d.checks import check_number, whole
 from v3d.data.filters import fault, mesh_fingerprint
 from v3d.data.settings import RenderScenesSettings, RenderSettings
 from v3d.data.sources import Source, find_sources
-from v3d.errors import V3DError
+from v3d.errors import V3DError, in_words
 from v3d.files import write_json
+from v3d.text_files import read_json
 
 Map = Callable[..., Iterable[Any]]
 """`map(function, items)`, perhaps in other processes."""
@@ -34,8 +36,9 @@ def worker_pool(workers: int) -> Iterator[Map]:
     """A `map` over `workers` processes of one thread each, with results in order; one worker is this process.
 
     Raises:
-        V3DError: a worker was killed.
+        V3DError: there are too few or too many workers, or one was killed.
     """
+    check_number("workers", workers, whole(1, 4096))
     if workers <= 1:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
@@ -128,10 +131,29 @@ def check_object(source: Source, *, untextured: bool) -> tuple[str | None, str, 
     """Why the object is of no use (None: it is of use), its fingerprint ("" for a useless one), and notes."""
     try:
         item, notes = source.read()
-    except V3DError as error:
-        return f"cannot be read: {error}", "", ()
-    reason = fault(item.mesh, untextured=untextured)
-    return reason, "" if reason else mesh_fingerprint(item.mesh), notes
+        reason = fault(item.mesh, untextured=untextured)
+        return reason, "" if reason else mesh_fingerprint(item.mesh), notes
+    except Exception as error:
+        return f"cannot be read: {reason_of(error)}", "", ()
+
+
+def reason_of(error: Exception) -> str:
+    """Why one of many objects is of no use: whatever is wrong with it must not end the work on the others."""
+    return (
+        str(error) if isinstance(error, V3DError) else f"a fault ({type(error).__name__}: {in_words(error)})"
+    )
+
+
+def finished(record: Path) -> list[dict[str, str]] | None:
+    """What failed in a part of a job that is done, as its record says; None where there is no usable one."""
+    if not record.exists():
+        return None
+    try:
+        failures = read_json(record)
+    except V3DError:
+        return None
+    usable = isinstance(failures, list) and all(isinstance(failure, dict) for failure in failures)
+    return failures if usable else None
 
 
 def _read_manifest(path: Path, settings: dict[str, Any], ids: list[str]) -> list[dict[str, Any]] | None:
@@ -139,10 +161,10 @@ def _read_manifest(path: Path, settings: dict[str, Any], ids: list[str]) -> list
     if not path.exists():
         return None
     try:
-        report = json.loads(path.read_text(encoding="utf-8"))
+        report = read_json(path)
         before, objects = report["settings"], list(report["objects"])
         same = [o["id"] for o in objects] == ids
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (V3DError, KeyError, TypeError) as error:
         raise V3DError(f"{path} is not a manifest that v3d render wrote; choose another folder.") from error
     if before != settings or not same:
         what = "other meshes" if before == settings else "other settings"

@@ -74,8 +74,24 @@ def save_shard(records: Sequence[OrbitRecord], path: Path) -> None:
     if normals:
         tensors["normal"] = (torch.stack(normals) * 127).round().to(torch.int8)
     names, licences = [r.id for r in records], [r.licence for r in records]
+    save_tensors(tensors, path, {"ids": json.dumps(names), "licences": json.dumps(licences)})
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+    """Write a safetensors file, whose bytes depend on nothing else.
+
+    The library writes metadata in an order of chance, so the header is sorted afterwards, in place.
+    """
     with atomic(path) as temporary:
-        save_file(tensors, temporary, metadata={"ids": json.dumps(names), "licences": json.dumps(licences)})
+        save_file(tensors, temporary, metadata)
+        with temporary.open("r+b") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length))
+            header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+            text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+            assert len(text) <= length, "sorting made the header longer"
+            file.seek(8)
+            file.write(text.ljust(length))
 
 
 def save_tar(records: Sequence[OrbitRecord], path: Path) -> None:

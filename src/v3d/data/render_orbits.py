@@ -7,7 +7,6 @@ the data do not depend on the number of processes or on interruptions.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,7 +19,7 @@ from v3d.callbacks import OnProgress
 from v3d.cameras import Cameras, cat_cameras, orbit
 from v3d.data.combining import combine
 from v3d.data.corpus import CorpusObject
-from v3d.data.jobs import counted, survey, worker_pool
+from v3d.data.jobs import counted, finished, reason_of, survey, worker_pool
 from v3d.data.random_numbers import integer, uniform
 from v3d.data.records import OrbitRecord, save_folder, save_shard, save_tar
 from v3d.data.settings import RenderSettings
@@ -70,8 +69,6 @@ def render_meshes(
     Raises:
         V3DError: no mesh is there, none is of use, a number is too small, or `out` holds other data.
     """
-    if min(settings.rounds, settings.views, settings.size, settings.per_shard) < 1 or settings.around < 0:
-        raise V3DError("--rounds, --views, --size and --per-shard are 1 or more, --around is 0 or more.")
     show = on_progress or (lambda stage, done, total: None)
     with worker_pool(workers) as do:
         usable, report = survey(meshes, out, settings, do, show)
@@ -98,19 +95,19 @@ def plan(sources: Sequence[Source], settings: RenderSettings) -> list[Chunk]:
 def render_chunk(chunk: Chunk, *, out: Path, settings: RenderSettings) -> list[dict[str, str]]:
     """Render a chunk unless it is there already; returns the orbits that failed, with reasons."""
     done = out / f".done/{chunk.number:05d}.json"
-    if done.exists():
-        failures: list[dict[str, str]] = json.loads(done.read_text())
-        return failures
+    if (earlier := finished(done)) is not None:
+        return earlier
     generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + chunk.number)
-    records, failures = [], []
+    records: list[OrbitRecord] = []
+    failures: list[dict[str, str]] = []
     for source, r in chunk.sources:
         try:
             item, licence = source.load(), source.licence
             if uniform(generator, 0, 1) < settings.combined:
                 item, licence = with_partner(item, licence, [s for s, _ in chunk.sources], generator)
             record = render_record(item, licence, settings, generator)
-        except V3DError as error:
-            failures.append({"id": source.id, "round": str(r), "reason": str(error)})
+        except Exception as error:
+            failures.append({"id": source.id, "round": str(r), "reason": reason_of(error)})
             continue
         if settings.format == "folders":
             save_folder(record, out / f"{source.id.replace('/', '__')}-{r}")

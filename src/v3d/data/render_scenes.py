@@ -14,18 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from v3d.callbacks import OnProgress
-from v3d.data.jobs import counted, survey, worker_pool
+from v3d.data.jobs import counted, finished, reason_of, survey, worker_pool
 from v3d.data.random_numbers import integer
+from v3d.data.records import save_tensors
 from v3d.data.scene_layout import MOST_OBJECTS, random_scene
 from v3d.data.scene_rendering import DEPTH_STEP, render_scene
 from v3d.data.settings import RenderScenesSettings
 from v3d.data.sources import Source
 from v3d.errors import V3DError
-from v3d.files import atomic, write_json
+from v3d.files import write_json
 
 
 def render_scenes(
@@ -53,8 +53,6 @@ def render_scenes(
         V3DError: no mesh is there, none is of use, a number is too small, `size` is no multiple of 4, or
             `out` holds data of other settings.
     """
-    if min(settings.scenes, settings.views, settings.size, settings.per_shard) < 1:
-        raise V3DError("--scenes, --views, --size and --per-shard are 1 or more.")
     if settings.size % DEPTH_STEP:
         raise V3DError(f"Views of {settings.size} pixels: the side must be a multiple of {DEPTH_STEP}.")
     show = on_progress or (lambda stage, done, total: None)
@@ -75,8 +73,7 @@ def render_scene_shard(
 ) -> list[dict[str, str]]:
     """Render one shard unless it is there already; returns the scenes that failed, with reasons."""
     done = out / f".done/{number:05d}.json"
-    if done.exists():
-        earlier: list[dict[str, str]] = json.loads(done.read_text())
+    if (earlier := finished(done)) is not None:
         return earlier
     rows: list[dict[str, Tensor]] = []
     about: dict[str, list[Any]] = {"numbers": [], "objects": [], "licences": []}
@@ -88,10 +85,10 @@ def render_scene_shard(
         names = [source.id for source in chosen]
         try:
             scene = random_scene([s.load() for s in chosen], settings.views, settings.size, generator)
-        except V3DError as error:
-            failures.append({"scene": str(k), "objects": ", ".join(names), "reason": str(error)})
+            rgb, depth = render_scene(scene)
+        except Exception as error:
+            failures.append({"scene": str(k), "objects": ", ".join(names), "reason": reason_of(error)})
             continue
-        rgb, depth = render_scene(scene)
         rows.append(
             {
                 "rgb": (rgb * 255 + 0.5).to(torch.uint8),
@@ -105,8 +102,8 @@ def render_scene_shard(
         about["licences"].append(sorted({source.licence for source in chosen}))
     if rows:
         tensors = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
-        with atomic(out / f"scenes-{number:05d}.safetensors") as temporary:
-            save_file(tensors, temporary, metadata={key: json.dumps(value) for key, value in about.items()})
+        metadata = {key: json.dumps(value) for key, value in about.items()}
+        save_tensors(tensors, out / f"scenes-{number:05d}.safetensors", metadata)
     write_json(done, failures)
     return failures
 

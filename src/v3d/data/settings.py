@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from v3d.checks import COUNT, ELEVATION, NOT_NEGATIVE, POSITIVE, SHARE, SMALL_SEED, check_numbers, whole
+
 
 @dataclass(frozen=True)
 class RenderSettings:
@@ -51,6 +53,20 @@ class RenderSettings:
     untextured: bool = False
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        """Check numbers; raises `v3d.V3DError` where one is outside of its range."""
+        check_numbers(
+            self,
+            rounds=COUNT,
+            views=whole(1, 10_000),
+            around=whole(0, 10_000),
+            elevation=ELEVATION,
+            combined=SHARE,
+            size=whole(4, 8192),
+            per_shard=COUNT,
+            seed=SMALL_SEED,
+        )
+
 
 @dataclass(frozen=True)
 class RenderScenesSettings:
@@ -75,6 +91,17 @@ class RenderScenesSettings:
     split: str = "all"
     untextured: bool = False
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check numbers; raises `v3d.V3DError` where one is outside of its range."""
+        check_numbers(
+            self,
+            scenes=COUNT,
+            views=whole(1, 10_000),
+            size=whole(4, 8192),
+            per_shard=COUNT,
+            seed=SMALL_SEED,
+        )
 
 
 @dataclass(frozen=True)
@@ -106,6 +133,19 @@ class FreshOrbits:
     first_orbits: int = 200
     orbits_per_step: float = 0.5
     orbit_gigabytes: float = 2.0
+
+    def __post_init__(self) -> None:
+        """Check numbers; raises `v3d.V3DError` where one is outside of its range."""
+        check_numbers(
+            self,
+            procedural=SHARE,
+            combined=SHARE,
+            tilted=SHARE,
+            elevations=ELEVATION,
+            first_orbits=COUNT,
+            orbits_per_step=NOT_NEGATIVE,
+            orbit_gigabytes=POSITIVE,
+        )
 
     def rendered_by(self, step: int) -> int:
         """Orbits that step number `step` (from 0) waits for: how far rendering must have come."""

@@ -21,6 +21,7 @@ from torch import Tensor
 from v3d.cameras import Cameras, orbit
 from v3d.capture.readers import load_views
 from v3d.errors import V3DError, in_words
+from v3d.text_files import read_json
 
 _MOST_PIXELS = 1 << 24
 UNREADABLE = (
@@ -68,8 +69,10 @@ def reading(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except V3DError:
-        raise
+    except V3DError as error:
+        if str(path) in str(error):
+            raise
+        raise V3DError(f"{path}: {error}") from error
     except Exception as error:  # decoders of broken files fail in every imaginable way
         raise V3DError(f"{path} is damaged ({in_words(error)}); render it again.") from error
 
@@ -218,7 +221,7 @@ class FolderShard:
 
     @cached_property
     def _frames(self) -> list[str]:
-        frames = json.loads((self._folder / "transforms.json").read_text(encoding="utf-8"))["frames"]
+        frames = read_json(self._folder / "transforms.json")["frames"]
         return [frame["file_path"] for frame in frames]
 
     def views(self, row: int) -> Tensor:

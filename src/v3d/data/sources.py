@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from v3d.data.corpus import CorpusObject, corpus_ids, load_corpus
 from v3d.errors import V3DError
 from v3d.meshes.files import read_mesh
 from v3d.meshes.folders import find_meshes
+from v3d.text_files import read_json
 
 PALETTE_SIDE = 64
 """Pixels; a texture of at most this side is a colour table, whose interpolation would invent colours."""
@@ -137,8 +137,8 @@ def _name(entry: dict[str, Any]) -> str:
 
 def _read_list(path: Path) -> list[dict[str, Any]]:
     try:
-        entries = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError):
+        entries = read_json(path)
+    except V3DError:
         entries = None
     fits = isinstance(entries, list) and all(
         isinstance(entry, dict)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from tyro.conf import Suppress
 
+from v3d.checks import NOT_NEGATIVE, POSITIVE, check_numbers, whole
+
 
 @dataclass(frozen=True)
 class OrbitDiTConfig:
@@ -26,6 +28,18 @@ class OrbitDiTConfig:
     depth: int = 6
     warps: int = 1
     sigma_data: float = 0.3
+
+    def __post_init__(self) -> None:
+        """Check numbers; raises `v3d.V3DError` where one is outside of its range."""
+        check_numbers(
+            self,
+            size=whole(8, 8192),
+            channels=whole(1, 16_384),
+            width=whole(1, 16_384),
+            depth=whole(1, 512),
+            warps=whole(0, 64),
+            sigma_data=POSITIVE,
+        )
 
     @property
     def patch(self) -> int:
@@ -53,3 +67,13 @@ class Sampling:
     guidance: float = 1.0
     sigma_min: float = 0.003
     sigma_max: float = 20.0
+
+    def __post_init__(self) -> None:
+        """Check numbers; raises `v3d.V3DError` where one is outside of its range."""
+        check_numbers(
+            self,
+            steps=whole(0, 1000),
+            guidance=NOT_NEGATIVE,
+            sigma_min=POSITIVE,
+            sigma_max=POSITIVE,
+        )

@@ -13,7 +13,6 @@ train orbit` makes. One level photo is what PixelNeRF was trained on longest, in
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -33,6 +32,7 @@ from v3d.errors import V3DError
 from v3d.networks.pixelnerf import PixelNeRF, load_pixelnerf
 from v3d.networks.sources import camera_similarity
 from v3d.runtime import fast_dtype
+from v3d.text_files import read_json
 from v3d.views import Views
 from v3d.weights.storage import unusable_weights
 
@@ -88,12 +88,12 @@ class MiniModel:
         """
         folder, device = Path(folder), torch.device(device)
         try:
-            config = json.loads((folder / "config.json").read_text())
+            config = read_json(folder / "config.json")
             names = ["pixelnerf", *(name for name in ("one_photo", "dit") if name in config)]
             files = [folder / "config.json", *(folder / f"{name}.safetensors" for name in names)]
             digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
             sampling = Sampling(**config["sampling"]) if "dit" in names else Sampling()
-        except (OSError, KeyError, TypeError, ValueError) as error:
+        except (V3DError, OSError, KeyError, TypeError, ValueError) as error:
             raise V3DError(unusable_weights(folder, error)) from error
         dit = load_dit(folder).requires_grad_(False).eval() if "dit" in names else None
         return MiniModel(

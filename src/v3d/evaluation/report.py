@@ -7,9 +7,9 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from v3d.errors import V3DError
 from v3d.files import atomic, clear_errors, write_json
@@ -79,11 +79,21 @@ def read_results(path: Path, header: dict[str, Any]) -> list[ObjectResult]:
     Raises:
         V3DError: the file holds results of another protocol or other settings.
     """
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
     if lines and _parse(lines[0]) != json.loads(json.dumps(header)):
         raise V3DError(f"{path} holds results of other settings; choose another folder or remove the file.")
     rows = [_parse(line) for line in lines[1:]]
-    return [ObjectResult(**row) for row in rows if row is not None]  # a line cut by a kill is measured again
+    # A line that a kill has cut, or somebody has changed, is measured again.
+    return [ObjectResult(**row) for row in rows if _is_result(row)]
+
+
+def _is_result(row: Any) -> TypeGuard[dict[str, Any]]:
+    """Whether a line's value has the fields of a result, with scores that are numbers."""
+    if not isinstance(row, dict) or set(row) != {f.name for f in fields(ObjectResult)}:
+        return False
+    scores = row["scores"].values() if isinstance(row["scores"], dict) else [None]
+    numbers = [v for of in scores for v in (of.values() if isinstance(of, dict) else [None])]
+    return isinstance(row["failures"], dict) and all(isinstance(v, int | float) for v in numbers)
 
 
 def _line(row: dict[str, Any]) -> str:
@@ -93,7 +103,7 @@ def _line(row: dict[str, Any]) -> str:
 def _parse(line: str) -> dict[str, Any] | None:
     try:
         row: dict[str, Any] = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return row
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,9 @@ from v3d.evaluation.settings import ObjectSource
 from v3d.meshes.files import load_mesh
 from v3d.meshes.folders import find_meshes
 from v3d.meshes.mesh import Mesh
+from v3d.text_files import read_json
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -62,18 +65,35 @@ def object_ids(source: ObjectSource) -> list[str]:
 
 
 def load_objects(source: ObjectSource, ids: list[str]) -> Iterator[TestObject]:
-    """The objects of these names, one at a time, in this order."""
-    entries = _entries(source)
-    if source.corpus is not None and _is_packed(source.corpus):
-        where = {name: i for i, name in enumerate(corpus_ids(source.corpus))}
-        for item in load_corpus(source.corpus, [where[name] for name in ids]):
-            yield TestObject(item.id, item.mesh, item.palette, _is_scan(entries[item.id]))
-        return
+    """The objects of these names, one at a time, in this order.
+
+    Those that cannot be read are left out: each is logged, and at the end how many.
+    """
+    entries, corpus = _entries(source), source.corpus
+    packed = corpus if corpus is not None and _is_packed(corpus) else None
+    where = {} if packed is None else {name: i for i, name in enumerate(corpus_ids(packed))}
+    left_out = 0
     for name in ids:
-        mesh = load_mesh(entries[name]["path"])
-        small = mesh.texture is not None and max(mesh.texture.shape[:2]) <= PALETTE_SIDE
-        kind = entries[name].get("texture_kind", "palette" if small else "image")
-        yield TestObject(name, mesh, kind == "palette", _is_scan(entries[name]))
+        try:
+            if packed is not None:
+                item = next(load_corpus(packed, [where[name]]))
+                found = TestObject(item.id, item.mesh, item.palette, _is_scan(entries[item.id]))
+            else:
+                found = _load(name, entries[name])
+        except V3DError as error:
+            left_out += 1
+            log.warning("%s is left out: %s", name, error)
+            continue
+        yield found
+    if left_out:
+        log.warning("%d of %d objects could not be read and are left out.", left_out, len(ids))
+
+
+def _load(name: str, entry: dict[str, Any]) -> TestObject:
+    mesh = load_mesh(entry["path"])
+    small = mesh.texture is not None and max(mesh.texture.shape[:2]) <= PALETTE_SIDE
+    kind = entry.get("texture_kind", "palette" if small else "image")
+    return TestObject(name, mesh, kind == "palette", _is_scan(entry))
 
 
 def _entries(source: ObjectSource) -> dict[str, dict[str, Any]]:
@@ -112,9 +132,9 @@ def _is_scan(entry: dict[str, Any]) -> bool:
 
 def _read_manifest(path: Path) -> dict[str, dict[str, Any]]:
     try:
-        entries = json.loads(path.read_text(encoding="utf-8-sig"))
+        entries = read_json(path)
         if not all(isinstance(e, dict) and isinstance(e.get("file", ""), str) for e in entries):
             raise TypeError("an entry is no object, or its file no name")
         return {str(e["id"] if "id" in e else Path(e["file"]).stem): e for e in entries}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (V3DError, KeyError, TypeError) as error:
         raise V3DError(f"{path} is not a manifest: a JSON list of objects with `id` or `file`.") from error

@@ -6,6 +6,10 @@ from dataclasses import dataclass
 
 from tyro.conf import Suppress
 
+from v3d.checks import COUNT, POSITIVE, check_numbers, whole
+
+_PIXELS, _CHANNELS, _BLOCKS = whole(8, 8192), whole(1, 16_384), whole(1, 512)
+
 
 @dataclass(frozen=True)
 class PixelNeRFConfig:
@@ -51,6 +55,27 @@ class PixelNeRFConfig:
     opaque: Suppress[bool] = False  # no option: it follows from the kind of data
     imagenet: bool = False
 
+    def __post_init__(self) -> None:
+        """Check numbers; raises `v3d.V3DError` where one is outside of its range."""
+        check_numbers(
+            self,
+            size=_PIXELS,
+            patch=COUNT,
+            width=_CHANNELS,
+            depth=_BLOCKS,
+            grid=whole(1, 1024),
+            planes=whole(1, 1024),
+            channels=_CHANNELS,
+            hidden=_CHANNELS,
+            near=POSITIVE,
+            far=POSITIVE,
+            samples=COUNT,
+            fine=whole(0),
+            sources=COUNT,
+            texture=whole(0, 1024),
+            drawn=_PIXELS,
+        )
+
 
 @dataclass(frozen=True)
 class VAEConfig:
@@ -65,3 +90,7 @@ class VAEConfig:
     latent_channels: int = 8
     widths: tuple[int, int, int] = (32, 64, 128)
     blocks: int = 2
+
+    def __post_init__(self) -> None:
+        """Check numbers; raises `v3d.V3DError` where one is outside of its range."""
+        check_numbers(self, latent_channels=_CHANNELS, widths=_CHANNELS, blocks=_BLOCKS)

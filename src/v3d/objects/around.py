@@ -24,8 +24,6 @@ from v3d.settings import OrbitSettings
 from v3d.surface.alignment import SIDE, align_outlines
 from v3d.views import Views
 
-MAX_VIEW_SIZE = 1024
-"""Pixels of the longer side of views; larger ones are reduced as they are read."""
 _TRIAL_ROUNDS = 4  # of alignment, where laws are compared
 _TRIAL_VIEWS = 12
 _ELEVATIONS = (0.0, 20.0, 40.0)
@@ -49,13 +47,14 @@ class PosedPictures:
 
 
 def views_around(
-    path: str | Path, settings: OrbitSettings, *, on_step: OnStep | None = None
+    path: str | Path, settings: OrbitSettings, *, max_size: int = 1024, on_step: OnStep | None = None
 ) -> PosedPictures:
     """Read pictures around an object and pose them.
 
     Args:
         path: a video, a folder of images, or one image with a grid of them.
         settings: what is known of their cameras.
+        max_size: longer side of the views at most, in pixels; pictures are reduced as they are read.
         on_step: called with the trials done and the trials in all, at most.
 
     Raises:
@@ -65,12 +64,12 @@ def views_around(
     known = settings.law is not None or bool(settings.azimuths)
     law = orbit_law(settings) if known else None
     if law is None and not path.is_dir() and path.suffix.lower() not in SUFFIXES:
-        return _of_video(path, settings, on_step)
-    images = read_pictures(path, law, parse_grid(settings.grid), max_size=MAX_VIEW_SIZE)
+        return _of_video(path, settings, max_size, on_step)
+    images = read_pictures(path, law, parse_grid(settings.grid), max_size=max_size)
     return pose_pictures(images, law or orbit_law(settings, len(images)), on_step=on_step)
 
 
-def _of_video(path: Path, settings: OrbitSettings, on_step: OnStep | None) -> PosedPictures:
+def _of_video(path: Path, settings: OrbitSettings, max_size: int, on_step: OnStep | None) -> PosedPictures:
     """A video's frames with cameras, see `v3d.objects.orbit_video`.
 
     Raises:
@@ -82,7 +81,7 @@ def _of_video(path: Path, settings: OrbitSettings, on_step: OnStep | None) -> Po
         raise V3DError(f"A field of view of {settings.fov:g} degrees is none of a video; give 10 to 150.")
     found = views_of_video(
         path,
-        max_size=MAX_VIEW_SIZE,
+        max_size=max_size,
         elevation=settings.elevation[0] if settings.elevation else None,
         fov=ORBIT_FOV if settings.fov is None else settings.fov,
         clockwise=None if settings.direction == "auto" else settings.direction == "clockwise",

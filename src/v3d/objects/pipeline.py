@@ -14,16 +14,17 @@ from typing import Any
 
 from v3d.callbacks import OnProgress
 from v3d.capture.images import existing
-from v3d.capture.readers import find_photos, read_object_views
+from v3d.capture.readers import common_size, find_photos, read_object_views
 from v3d.diffusion.generator import load_generator
 from v3d.diffusion.photos import check_sides
 from v3d.errors import V3DError
 from v3d.finishing.purposes import Plan, plan_of
 from v3d.meshes.mesh import Mesh
-from v3d.objects.around import MAX_VIEW_SIZE, views_around
+from v3d.objects.around import views_around
 from v3d.objects.build import BuildInputs, shape
 from v3d.objects.finish_stage import check_finish, finish_stage
-from v3d.objects.presets import preset_of
+from v3d.objects.memory import reserve
+from v3d.objects.presets import Preset, preset_of
 from v3d.objects.stages import (
     export_stage,
     generate_stage,
@@ -195,28 +196,47 @@ def reconstruct(
     plan, device = _plan(finish, settings), pick_device(settings.device)
     photo = None if photo is None else existing(photo)
     tune_malloc()
-    notes: list[str] = []
-    if isinstance(views, Views):
-        folder, posed = Path(out), views
-    else:
-        folder = other_than(Path(views), Path(out) / (name or run_name(Path(views))))
-        if orbit is not None:
-            pictures = views_around(views, orbit)
-            posed = pictures.views
-            notes.extend(pictures.notes)
-        else:
-            if Path(views).is_file() and Path(views).suffix.lower() != ".json":
-                raise V3DError(
-                    f"{Path(views).name} has no cameras: add --orbit if its pictures go around the object, "
-                    "or give a folder of posed photos."
-                )
-            capture = find_photos(views)
-            notes.extend(capture.notes)
-            posed = read_object_views(capture.photos, max_size=MAX_VIEW_SIZE, warn=notes.append)
+    folder = Path(out)
+    if not isinstance(views, Views):
+        folder = other_than(Path(views), folder / (name or run_name(Path(views))))
+    posed, notes, memory = _posed(views, orbit, preset_of(settings, plan))
     with RunFolder(folder, settings, warnings=notes, force=force, on_progress=on_progress) as run:
+        run.report["memory_estimate_mb"] = memory
         photos = {} if photo is None else {0: photo_stage(run, {0.0: photo})[0].images[0]}
         placed, key = views_stage(run, posed, up)
+        del posed  # as large as what was placed
         return _build(run, BuildInputs(placed, photos), key, settings, plan, device)
+
+
+def _posed(
+    views: str | Path | Views, orbit: OrbitSettings | None, preset: Preset
+) -> tuple[Views, list[str], int]:
+    """The views that `reconstruct` is given, notes on them, and the MB of memory that the run will take.
+
+    Raises:
+        V3DError: they cannot be read, or there is less memory.
+    """
+    if isinstance(views, Views):
+        return views, [], reserve(len(views), views.cameras.width, views.cameras.height, preset)
+    if orbit is not None:
+        pictures = views_around(views, orbit, max_size=preset.largest_view)
+        cameras = pictures.views.cameras
+        return (
+            pictures.views,
+            list(pictures.notes),
+            reserve(len(cameras), cameras.width, cameras.height, preset),
+        )
+    if Path(views).is_file() and Path(views).suffix.lower() != ".json":
+        raise V3DError(
+            f"{Path(views).name} has no cameras: add --orbit if its pictures go around the object, "
+            "or give a folder of posed photos."
+        )
+    capture = find_photos(views)
+    notes = list(capture.notes)
+    size = common_size([photo.size() for photo in capture.photos], preset.largest_view)
+    memory = reserve(len(capture.photos), *size, preset)
+    posed = read_object_views(capture.photos, max_size=preset.largest_view, warn=notes.append)
+    return posed, notes, memory
 
 
 def _build(

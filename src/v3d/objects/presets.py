@@ -16,6 +16,7 @@ class Preset:
     """Settings of the stages that turn views into an asset.
 
     Attributes:
+        largest_view: pixels of the longer side of views; larger ones are reduced as they are read.
         view_size: pixels of the views that splats are fitted to; smaller views are used at their own size.
         hull: nodes along the longest side of the hull's box.
         gaussians: how many there are at the start of the fit.
@@ -28,6 +29,7 @@ class Preset:
         turntable: pixels of the turntable video's side.
     """
 
+    largest_view: int
     view_size: int
     hull: int
     gaussians: int
@@ -42,6 +44,7 @@ class Preset:
 
 PRESETS: dict[Quality, Preset] = {
     "draft": Preset(
+        largest_view=512,
         view_size=128,
         hull=96,
         gaussians=8_000,
@@ -54,6 +57,7 @@ PRESETS: dict[Quality, Preset] = {
         turntable=256,
     ),
     "standard": Preset(
+        largest_view=1024,
         view_size=256,
         hull=128,
         gaussians=20_000,
@@ -66,6 +70,7 @@ PRESETS: dict[Quality, Preset] = {
         turntable=384,
     ),
     "high": Preset(
+        largest_view=1024,
         view_size=512,
         hull=192,
         gaussians=40_000,

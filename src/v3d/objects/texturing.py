@@ -18,7 +18,6 @@ from v3d.errors import V3DError
 from v3d.meshes.files import read_mesh
 from v3d.meshes.folders import SCANNED_OBJ, is_scanned_object
 from v3d.meshes.reading.parts import Part
-from v3d.objects.around import MAX_VIEW_SIZE
 from v3d.objects.build import BuildInputs
 from v3d.objects.mesh_in_views import Laid, find_in_views, framed, lay_drawn, lay_photos, move, moved
 from v3d.objects.pipeline import Asset, checked_sides
@@ -96,7 +95,7 @@ def texture_mesh(
             return _textured(run, shape, _photographed(run, sides, generator, settings), settings, device)
     assert not isinstance(source, Mapping)
     other_than(Path(source), folder)
-    posed = _posed(source)
+    posed = _posed(source, preset_of(settings).largest_view)
     with opened(warnings=posed.notes) as run:
         shape = uv_stage(run, file, preset_of(settings), found_name)
         return _textured(run, shape, _viewed(run, posed, up), settings, device)
@@ -203,15 +202,15 @@ def _photographed(
     return _Seen(BuildInputs(views, photos.among(views.cameras)), [key, views_key], lay)
 
 
-def _posed(source: str | Path) -> _Posed:
-    """Read posed views.
+def _posed(source: str | Path, max_size: int) -> _Posed:
+    """Read posed views, reduced to `max_size` pixels along their longer side.
 
     Raises:
         V3DError: they cannot be used.
     """
     capture = find_photos(source)
     notes = list(capture.notes)
-    views = read_object_views(capture.photos, max_size=MAX_VIEW_SIZE, warn=notes.append)
+    views = read_object_views(capture.photos, max_size=max_size, warn=notes.append)
     home = Path(source).parent if Path(source).suffix == ".json" else Path(source)
     of_run = {home / file for file in changed_files(home)}
     changed = tuple(i for i, photo in enumerate(capture.photos) if photo.file in of_run)

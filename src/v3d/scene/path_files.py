@@ -11,9 +11,9 @@ import torch
 from v3d.cameras import OPENCV_OPENGL, Cameras, cat_cameras
 from v3d.capture.lens import Lens
 from v3d.capture.posed import rigid_motion
-from v3d.capture.text_files import read_json
 from v3d.capture.transforms import frame_lens, frame_pose, transforms_frames
-from v3d.errors import V3DError
+from v3d.errors import V3DError, in_words
+from v3d.text_files import read_json, shortened
 
 
 def read_path(file: str | Path) -> Cameras:
@@ -48,7 +48,7 @@ def read_path(file: str | Path) -> Cameras:
 
 def _viewer_cameras(file: Path, meta: dict[str, Any]) -> Cameras:
     """Poses with OpenGL axes, row by row; the field of view is the vertical one in degrees."""
-    kind = str(meta.get("camera_type", "perspective"))
+    kind = shortened(str(meta.get("camera_type", "perspective")))
     if kind != "perspective":
         raise V3DError(f"{file} is a path of {kind} cameras; only perspective ones can be used.")
     out = []
@@ -61,7 +61,7 @@ def _viewer_cameras(file: Path, meta: dict[str, Any]) -> Cameras:
             c2w = rigid_motion(pose, f"{file.name}, camera {i}: camera_to_world") @ OPENCV_OPENGL
             out.append(lens.camera(c2w))
     except (KeyError, TypeError, ValueError, RuntimeError, ArithmeticError) as error:
-        raise V3DError(f"{file} is not a usable camera path ({error}).") from error
+        raise V3DError(f"{file} is not a usable camera path ({in_words(error)}).") from error
     return _one_size(file, out)
 
 

@@ -278,8 +278,6 @@ def _check(settings: SceneSettings, path_name: str, photos: int) -> None:
         raise V3DError(
             "One photo alone makes no Gaussians of a scene; choose a --path to generate views along."
         )
-    if settings.frames < 1:
-        raise V3DError("A path needs at least one frame; give --frames 1 or more.")
     missing = [i for i in settings.sources if not 0 <= i < photos]
     if missing:
         raise V3DError(f"There is no photo number {missing[0]}: there are {photos}, counted from 0.")

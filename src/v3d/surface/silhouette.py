@@ -14,7 +14,6 @@ from torch import Tensor
 from v3d.cameras import Cameras
 from v3d.meshes.mesh import Mesh
 from v3d.meshes.rendering import rasterize_mesh
-from v3d.metrics import mask_iou
 from v3d.surface.grid import Grid
 from v3d.surface.render import camera_rays, closest_pass
 from v3d.views import Views
@@ -206,5 +205,9 @@ def _balls(sdf: Grid, centers: Tensor, radii: Tensor) -> Tensor:
 
 def silhouette_iou(mesh: Mesh, views: Views) -> float:
     """Intersection over union of the mesh's silhouettes and the views', over all views' pixels together."""
-    hit = rasterize_mesh(mesh, views.cameras).face >= 0
-    return float(mask_iou(hit.flatten(0, 1)[None], views.alpha.flatten(0, 1)[None]))
+    both = either = 0
+    for i in range(len(views)):  # one by one: a rasterized view is larger than the view
+        hit, seen = rasterize_mesh(mesh, views.cameras[i]).face[0] >= 0, views.alpha[i] > 0.5
+        both += int((hit & seen).sum())
+        either += int((hit | seen).sum())
+    return both / either if either else 1.0

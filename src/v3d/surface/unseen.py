@@ -48,7 +48,8 @@ def facing(
     pixels, depth = cameras.project(points)
     to_camera = F.normalize(cameras.centers[:, None] - points, dim=-1)
     cosine = (to_camera * normals).sum(-1).clamp_min(0)
-    nearest = rasterize_mesh(mesh, cameras).depth
+    # One by one: of a rasterized view only its depth is kept.
+    nearest = torch.cat([rasterize_mesh(mesh, cameras[i]).depth for i in range(len(cameras))])
     nearest = torch.where(nearest > 0, nearest, 1e9)
     grid = cameras.to_grid(pixels)[:, :, None]
     inside = (grid.abs() < 1).all(-1)[..., 0] & (depth > 0)

@@ -57,24 +57,26 @@ def project_views(
     Returns:
         The mesh with a texture [size, size, 3] in [0, 1].
     """
-    lookups = [_Lookup.build(mesh, views[i], 1.0) for i in range(len(views))]
-    lookups += [_Lookup.build(mesh, photo, photo_gain) for photo in photos]
-
-    normals = mesh.vertex_normals
-    at_vertices = _continue_over_surface(mesh, *_blend(mesh.vertices, normals, lookups))
-
     fragments = rasterize_uv(mesh, size)
     inside = fragments.face[0] >= 0
     corners = mesh.faces[fragments.face[0][inside]]
     weights = fragments.barycentric[0][inside]
-    point, normal, fill = (
-        (attribute[corners] * weights[..., None]).sum(1)
-        for attribute in (mesh.vertices, normals, at_vertices)
-    )
-    colour, weight = _blend(point, F.normalize(normal, dim=-1), lookups)
-    weight = weight[:, None]
+
+    def at_texels(attribute: Tensor) -> Tensor:
+        return (attribute[corners] * weights[..., None]).sum(1)
+
+    normals = mesh.vertex_normals
+    texels = _Blend(at_texels(mesh.vertices), F.normalize(at_texels(normals), dim=-1))
+    vertices = _Blend(mesh.vertices, normals)
+    given = [*((views[i], 1.0) for i in range(len(views))), *((photo, photo_gain) for photo in photos)]
+    for view, gain in given:  # one by one: what is prepared of a view is larger than the view
+        lookup = _Lookup.build(mesh, view, gain)
+        vertices.add(lookup)
+        texels.add(lookup)
+    fill = at_texels(_continue_over_surface(mesh, vertices.colour, vertices.weight))
+    weight = texels.weight[:, None]
     texture = fill.new_full((size, size, 3), _GREY)
-    texture[inside] = (colour * weight + fill * _FILL_WEIGHT) / (weight + _FILL_WEIGHT)
+    texture[inside] = (texels.colour * weight + fill * _FILL_WEIGHT) / (weight + _FILL_WEIGHT)
     return replace(mesh, texture=pad(texture, inside).clamp(0, 1))
 
 
@@ -122,15 +124,28 @@ class _Lookup:
         return colour, weight
 
 
-def _blend(points: Tensor, normals: Tensor, lookups: list[_Lookup]) -> tuple[Tensor, Tensor]:
-    """Weighted mean colour [N, 3] of all views and the sum of their weights [N]."""
-    total = torch.zeros_like(points)
-    weight = torch.zeros_like(points[:, 0])
-    for lookup in lookups:
-        colour, w = lookup(points, normals)
-        total += colour * w[:, None]
-        weight += w
-    return total / weight.clamp_min(1e-12)[:, None], weight
+class _Blend:
+    """What views see of surface points [N, 3] with unit normals [N, 3].
+
+    Attributes:
+        weight: [N], the sum of the views' weights.
+    """
+
+    def __init__(self, points: Tensor, normals: Tensor) -> None:
+        self._points, self._normals = points, normals
+        self._total = torch.zeros_like(points)
+        self.weight = torch.zeros_like(points[:, 0])
+
+    def add(self, lookup: _Lookup) -> None:
+        """Count another view in."""
+        colour, weight = lookup(self._points, self._normals)
+        self._total += colour * weight[:, None]
+        self.weight += weight
+
+    @property
+    def colour(self) -> Tensor:
+        """Weighted mean colour [N, 3] of the views."""
+        return self._total / self.weight.clamp_min(1e-12)[:, None]
 
 
 def pixel_confidence(alpha: Tensor, depth: Tensor, focal: float) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -19,6 +18,7 @@ from v3d.errors import V3DError
 from v3d.files import atomic, write_json
 from v3d.networks.pixelnerf import PixelNeRF
 from v3d.networks.vae import VAE
+from v3d.text_files import read_json
 from v3d.weights.storage import load_weights, save_weights
 
 
@@ -103,4 +103,7 @@ def _mean(states: Sequence[dict[str, Tensor]], shares: Sequence[float]) -> dict[
 
 def _config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
-    return dict(json.loads(path.read_text())) if path.exists() else {}
+    config = read_json(path) if path.exists() else {}
+    if not isinstance(config, dict):
+        raise V3DError(f"{path} is no configuration of a model.")
+    return config

@@ -210,11 +210,18 @@ class SceneGuides:
                 f" and {views} others: lower --source-counts or --views, or render longer clips."
             )
         version = "-".join(map(str, (weights_fingerprint(pixelnerf), pixelnerf.config.drawn, *counts, views)))
-        self._choices: list[Any] = []
+        self._choices: list[tuple[int, Any]] = []  # number of a scene, and what is kept of it
         for i in range(len(self._shards)):
             cache = shards.folder / f".guides-{version}/{shards.key(i)}.safetensors"
-            self._choices.append(_open(cache) or self._make(cache, i, pixelnerf, counts, views))
-        self.size = self._shards[0][0].shape[1]
+            try:
+                kept = _open(cache) or self._make(cache, i, pixelnerf, counts, views)
+            except UNREADABLE as error:
+                log.warning("skipped scene %d of %s: %s", i, shards.folder, error)
+                continue
+            self._choices.append((i, kept))
+        if not self._choices:
+            raise V3DError(f"None of the scenes in {shards.folder} can be read.")
+        self.size = self._shards[self._choices[0][0]][0].shape[1]
 
     def _make(self, cache: Path, i: int, pixelnerf: PixelNeRF, counts: Sequence[int], views: int) -> Any:
         rgb, cameras, _ = self._shards[i]
@@ -227,16 +234,16 @@ class SceneGuides:
         return _keep(cache, tensors)
 
     def __len__(self) -> int:
-        return len(self._shards)
+        return len(self._choices)
 
     def draw(self, i: int, sources: int, views: int, generator: torch.Generator) -> GuidedViews:
         """The choice of `sources` photos of scene i and its first `views` views, colour channels permuted."""
-        kept = self._choices[i]
+        scene, kept = self._choices[i]
         chosen, guide, depth = (
             kept.get_slice(f"{name}{sources}")[:] for name in ("chosen", "images", "depth")
         )
         chosen = chosen[: sources + views]
-        rgb, cameras, _ = self._shards[i]
+        rgb, cameras, _ = self._shards[scene]
         channels = torch.randperm(3, generator=generator)
         x = images_of(rgb[chosen][..., channels])
         images = images_of(guide[:views].permute(0, 2, 3, 1)[..., channels])

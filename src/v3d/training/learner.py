@@ -129,4 +129,4 @@ def schedule(recipe: Recipe, step: int, done: float) -> float:
         done: in [0, 1] of the way.
     """
     fall = 1.0 if done < recipe.flat else max(0.02, (1 - done) / (1 - recipe.flat))
-    return min(1.0, (step + 1) / recipe.warmup) * fall
+    return min(1.0, (step + 1) / max(1, recipe.warmup)) * fall

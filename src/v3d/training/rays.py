@@ -14,7 +14,7 @@ from v3d.errors import V3DError
 from v3d.networks.pixelnerf import Frusta
 from v3d.networks.sources import Sources, camera_similarity
 from v3d.training.examples import Clip, Examples, open_examples
-from v3d.training.order import Order
+from v3d.training.order import Order, Passing
 from v3d.training.recipe import PixelNeRFRecipe
 from v3d.training.task import BatchShare
 
@@ -110,7 +110,7 @@ class ExampleRays:
         Raises:
             V3DError: there are none, or their views have another size than the recipe's.
         """
-        self._recipe = recipe
+        self._recipe, self._passing = recipe, Passing()
         self.refresh()
         self.opaque, self.metrics = self.data.opaque, self.data.metrics
 
@@ -128,7 +128,8 @@ class ExampleRays:
         self._order = Order(len(self.data), self._recipe.seed)
 
     def close(self) -> None:
-        """Nothing was started."""
+        """Say what was passed over."""
+        self._passing.close(self._recipe.data)
 
     def draw(self, share: BatchShare, count: int, generator: torch.Generator) -> RayBatch:
         """The share's samples: each a clip, from which rays and a square are drawn."""
@@ -150,7 +151,11 @@ class ExampleRays:
         """Sample `j` of a step (B = 1), on the CPU."""
         r, g = self._recipe, share.sample_generator(j)
         any_front = share.done < r.photos_only_after
-        clip = self.data.clip(self._order[share.position + j], count, r.views, g, any_front=any_front)
+        clip = self._passing.draw(
+            self._order,
+            share.position + j,
+            lambda i: self.data.clip(i, count, r.views, g, any_front=any_front),
+        )
         near = camera_similarity(clip.source_cameras, clip.target_cameras)
         origins, directions, colours, depth = draw_rays(clip, r.pixels, r.rays, g)
         rays = torch.cat([origins, directions, torch.rand(len(origins), 1, generator=g)], -1)

@@ -9,9 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from v3d.checks import check_numbers
 from v3d.data.settings import FreshOrbits
 from v3d.diffusion.configs import OrbitDiTConfig
+from v3d.errors import V3DError
 from v3d.networks.configs import PixelNeRFConfig, VAEConfig
+from v3d.training.ranges import RANGES
 
 DataKind = Literal["orbits", "scenes"]
 """What the data are: orbits (`v3d render`) or scenes (`v3d render-scenes`); see `v3d.training.examples`."""
@@ -65,6 +68,12 @@ class Recipe:
     seed: int = 0
     save_minutes: float = 3.0
     log_steps: int = 50
+
+    def __post_init__(self) -> None:
+        """Check numbers; raises `v3d.V3DError` where one is outside of its range."""
+        check_numbers(self, **{name: within for name, within in RANGES.items() if hasattr(self, name)})
+        if getattr(self, "source_counts", (1,)) == ():
+            raise V3DError("source_counts names no number of photos; give 1, or several numbers.")
 
 
 @dataclass(frozen=True)

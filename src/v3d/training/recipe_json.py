@@ -7,9 +7,10 @@ import json
 import types
 import typing
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from v3d.errors import V3DError
+from v3d.errors import V3DError, in_words
+from v3d.text_files import parse_json
 from v3d.training.recipe import PixelNeRFRecipe, Recipe, SVDRecipe, VAERecipe, VideoRecipe
 
 RECIPES: dict[str, type[Recipe]] = {
@@ -34,24 +35,30 @@ def from_json(text: str) -> Recipe:
         V3DError: it is of another version of V3D, or no recipe at all.
     """
     try:
-        values: dict[str, Any] = json.loads(text)
+        values: dict[str, Any] = parse_json(text)
         recipe: Recipe = _typed(values, RECIPES[values.pop("recipe")])
         return recipe
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise V3DError(
-            f"This is no recipe of this version of V3D ({type(error).__name__}: {error})."
+            f"This is no recipe of this version of V3D ({type(error).__name__}: {in_words(error)})."
         ) from error
 
 
 def _typed(value: Any, hint: Any) -> Any:
     """A JSON value as what the hint says: JSON knows neither dataclasses nor paths nor tuples."""
-    if value is None:
+    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if value is None and type(None) in kinds:
         return None
     if dataclasses.is_dataclass(hint):
         hints = typing.get_type_hints(hint)
         return hint(**{name: _typed(entry, hints[name]) for name, entry in value.items()})  # type: ignore[operator]
-    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    if isinstance(value, list):
+    if typing.get_origin(hint) is tuple:
         of = Path if typing.get_args(hint)[:1] == (Path,) else lambda entry: entry
-        return tuple(of(entry) for entry in value)
+        return tuple(of(entry) for entry in list(value))
+    if (
+        value is None
+        or isinstance(value, (list, dict))
+        or (typing.get_origin(hint) is Literal and value not in typing.get_args(hint))
+    ):
+        raise ValueError(f"{value!r} is no value of its field")
     return Path(value) if Path in kinds else value

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from v3d.checks import POSITIVE, check_number, whole
 from v3d.errors import V3DError
 from v3d.files import locked
 from v3d.runtime import tune_malloc
@@ -51,8 +52,12 @@ def train(
         on_line: called with every line of the log.
 
     Raises:
-        V3DError: data or weights are missing, `out` holds another run or one that goes on, the disk is full.
+        V3DError: a number is outside of its range, data or weights are missing, `out` holds another run or
+            one that goes on, the disk is full.
     """
+    check_number("minutes", minutes, POSITIVE)
+    check_number("threads", threads, whole(1, 4096))
+    check_number("workers", workers, whole(0, 4096))
     if (out / FILE).exists() and not resume:
         raise V3DError(f"{out} holds a run already: v3d train resume {out}, or choose another folder.")
     tune_malloc()

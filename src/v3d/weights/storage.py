@@ -13,7 +13,6 @@ the views.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from torch.overrides import TorchFunctionMode
 
 from v3d.errors import V3DError
 from v3d.files import atomic
+from v3d.text_files import read_json
 
 Network = TypeVar("Network", bound=nn.Module)
 Bits = Literal[4, 8]
@@ -156,7 +156,7 @@ def load_network(folder: Path, name: str, make: Callable[[dict[str, Any]], Netwo
         V3DError: a file is missing, damaged or does not fit its configuration.
     """
     try:
-        sizes = json.loads((folder / "config.json").read_text())[name]
+        sizes = read_json(folder / "config.json")[name]
         with _WithoutInitialValues():
             network = make(sizes)
         state = load_weights(folder / f"{name}.safetensors")

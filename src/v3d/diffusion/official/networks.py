@@ -8,7 +8,6 @@ what `StableVideoDiffusionPipeline.save_pretrained` writes, or such a repository
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,8 +21,9 @@ from torch import Tensor, nn
 from v3d.diffusion.official.sgm import use_original_norms
 from v3d.diffusion.official.tensor_files import check_keys, open_checkpoint
 from v3d.distribution import install_hint
-from v3d.errors import V3DError
+from v3d.errors import V3DError, in_words
 from v3d.files import atomic
+from v3d.text_files import read_json
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -160,8 +160,8 @@ def _empty(build: Callable[[], nn.Module]) -> nn.Module:
 
 def _load(folder: Path, build: Callable[[dict[str, Any]], nn.Module], dtype: torch.dtype) -> Any:
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        config = read_json(folder / "config.json")
+    except V3DError as error:
         raise V3DError(
             f"{folder.parent} holds no official weights: {folder.name}/config.json is missing or damaged;"
             " make the folder with `v3d convert` or give a Stable Video Diffusion folder."
@@ -170,7 +170,7 @@ def _load(folder: Path, build: Callable[[dict[str, Any]], nn.Module], dtype: tor
         network = build(config)
     except (TypeError, ValueError, ZeroDivisionError) as error:
         raise V3DError(
-            f"{folder / 'config.json'} describes no network that can be built ({error})."
+            f"{folder / 'config.json'} describes no network that can be built ({in_words(error)})."
         ) from error
     files = weight_files(folder)
     state: dict[str, Tensor] = {}

@@ -19,6 +19,7 @@ from v3d.networks.volume_rendering import Rendered
 from v3d.training.examples import Clip
 from v3d.training.export import export_pixelnerf
 from v3d.training.fresh_rays import FreshRays
+from v3d.training.order import Passing
 from v3d.training.processes import SINGLE_PROCESS, Processes
 from v3d.training.rays import ExampleRays, RayData, Squares, open_sized, squares_of
 from v3d.training.recipe import PixelNeRFRecipe
@@ -150,8 +151,8 @@ class PixelNeRFTask:
         assert isinstance(network, PixelNeRF)
         rows: list[Tensor] = []
         psnrs: dict[str, list[Tensor]] = defaultdict(list)
-        for i in range(min(_VALIDATION, len(self._validation))):
-            clip = self._validation.whole_clip(i)
+        clips = Passing().first(_VALIDATION, len(self._validation), self._validation.whole_clip)
+        for i, clip in enumerate(clips):
             true, generated = F.avg_pool2d(clip.targets, 2), _generated(network, clip)
             repeated = F.avg_pool2d(clip.sources[:1], 2).expand_as(true)
             path = self._validation.path_views(clip)

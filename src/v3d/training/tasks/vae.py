@@ -16,7 +16,7 @@ from v3d.errors import V3DError
 from v3d.metrics import decibels
 from v3d.networks.vae import VAE, load_vae
 from v3d.training.export import export_vae
-from v3d.training.order import Order
+from v3d.training.order import Order, Passing
 from v3d.training.processes import SINGLE_PROCESS, Processes
 from v3d.training.recipe import VAERecipe
 from v3d.training.task import BatchShare
@@ -72,8 +72,9 @@ class VAETask:
         self.network = AutoEncoder(vae).to(processes.device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._validation = None if recipe.validation is None else OrbitShards(recipe.validation)
+        self._passing, self._passing_validation = Passing(), Passing()
         self.refresh()
-        side = min(self.data.photo(0).shape[:2])
+        side = min(next(self._passing.first(1, len(self.data), self.data.photo)).shape[:2])
         if not 8 <= recipe.crop <= side or recipe.crop % 8:
             raise V3DError(
                 f"--crop is {recipe.crop}; it must be a multiple of 8, at most the {side} pixels of a view."
@@ -85,7 +86,8 @@ class VAETask:
         self.order = Order(len(self.data), self.recipe.seed)
 
     def close(self) -> None:
-        """Nothing was started."""
+        """Say what was passed over."""
+        self._passing.close(self.recipe.data)
 
     def batch_size(self, step: int, done: float) -> int:
         """Crops of a step; always the recipe's."""
@@ -111,25 +113,20 @@ class VAETask:
     def _crop(self, position: int, generator: torch.Generator) -> Tensor:
         """A random crop [S, S, 4] uint8 that touches the object; unreadable images are passed over."""
         S = self.recipe.crop
-        for attempt in range(100):
-            orbit = self.order[position + attempt]
-            try:
-                image = self.data.view(orbit, int(torch.randint(1 << 20, (), generator=generator)))
-            except UNREADABLE as error:
-                log.warning("skipped an image of %s: %s", self.data.id(orbit), error)
-                continue
+
+        def read(orbit: int) -> Tensor:
+            image = self.data.view(orbit, int(torch.randint(1 << 20, (), generator=generator)))
             inside = image[..., 3].nonzero()
             if len(inside) == 0:
-                continue
+                raise V3DError(f"A view of {self.data.id(orbit)} is empty.")
             y, x = inside[int(torch.randint(len(inside), (), generator=generator))].tolist()
             dy, dx = torch.randint(-S // 2, S // 2, (2,), generator=generator).tolist()
             top = min(max(y - S // 2 + dy, 0), image.shape[0] - S)
             left = min(max(x - S // 2 + dx, 0), image.shape[1] - S)
             crop = image[top : top + S, left : left + S]
             return crop.flip(1) if torch.rand((), generator=generator) < 0.5 else crop
-        raise V3DError(
-            f"A hundred images in a row of {self.recipe.data} are unreadable or empty; render them anew."
-        )
+
+        return self._passing.draw(self.order, position, read)
 
     @torch.no_grad()
     def validate(self, network: nn.Module) -> tuple[dict[str, float], Tensor | None]:
@@ -139,9 +136,9 @@ class VAETask:
         assert isinstance(network, AutoEncoder)
         vae = network.vae
         p = next(vae.parameters())
-        images = torch.stack(
-            [self._validation.view(i, 5 * i) for i in range(min(_VALIDATION, len(self._validation)))]
-        )
+        data = self._validation
+        read = self._passing_validation.first(_VALIDATION, len(data), lambda i: data.view(i, 5 * i))
+        images = torch.stack(list(read))
         x = images.permute(0, 3, 1, 2).float().to(p.device) / 127.5 - 1
         y = vae.decoder(vae.moments(x.to(p.dtype))[0]).float().clamp(-1, 1)
         mse = (y - x).square().mean((2, 3)) / 4

@@ -20,7 +20,7 @@ from v3d.training.examples import Examples, open_examples
 from v3d.training.export import export_mini
 from v3d.training.fresh_guides import FreshGuides
 from v3d.training.guides import GuidedViews, Guides
-from v3d.training.order import Order
+from v3d.training.order import Order, Passing
 from v3d.training.processes import SINGLE_PROCESS, Processes
 from v3d.training.recipe import VideoRecipe
 from v3d.training.task import BatchShare
@@ -94,6 +94,7 @@ class VideoTask:
             V3DError: data or weights are missing or do not fit.
         """
         self.recipe, self.processes = recipe, processes
+        self._passing = Passing()
         examples = None if recipe.fresh.meshes else open_examples(recipe.examples, recipe.data)
         shipped = MINI if examples is None else examples.shipped
         self.pixelnerf = load_pixelnerf(recipe.pixelnerf or shipped, processes.device)
@@ -142,7 +143,8 @@ class VideoTask:
             self._load(open_examples(self.recipe.examples, self.recipe.data))
 
     def close(self) -> None:
-        """End processes that render."""
+        """End processes that render, and say what was passed over."""
+        self._passing.close(self.recipe.data)
         if self._fresh is not None:
             self._fresh.close()
 
@@ -172,8 +174,15 @@ class VideoTask:
         sigma = torch.where(first, SIGMA_MAX, sigma)
         cut, background = torch.randint(_CUT, (2,), generator=g).tolist(), torch.rand(3, generator=g)
         examples = [
-            self.data.draw(
-                self.order[share.position + j], count, self.views(share.done), share.sample_generator(j)
+            self._passing.draw(
+                self.order,
+                share.position + j,
+                partial(
+                    self.data.draw,
+                    sources=count,
+                    views=self.views(share.done),
+                    generator=share.sample_generator(j),
+                ),
             )
             for j in share.samples
         ]

@@ -1,0 +1,39 @@
+"""How much memory a reconstruction takes, known before it begins, so that it is refused and not killed."""
+
+from __future__ import annotations
+
+from v3d.errors import V3DError
+from v3d.objects.presets import Preset
+from v3d.runtime import memory_bytes
+
+_PROGRAM = 700e6  # bytes of libraries, compiled kernels and the stages that do not grow with the views
+_PER_PIXEL = 52  # bytes of views as they are read, placed and looked up
+_PER_REFINED_PIXEL = 150  # the texture's refinement keeps which texels the rays of every pixel read
+
+
+def estimate_bytes(views: int, width: int, height: int, preset: Preset) -> float:
+    """Bytes of memory that a reconstruction takes at its peak, roughly: measured, and rounded up.
+
+    Args:
+        views: how many.
+        width, height: of each as it is read, in pixels.
+        preset: what the quality means.
+    """
+    pixels = views * width * height
+    return _PROGRAM + pixels * (_PER_PIXEL + (0 if preset.refine is None else _PER_REFINED_PIXEL))
+
+
+def reserve(views: int, width: int, height: int, preset: Preset) -> int:
+    """The MB that a reconstruction will take, see `estimate_bytes`, if there are so many.
+
+    Raises:
+        V3DError: this machine, or the container, has less memory.
+    """
+    needed, here = estimate_bytes(views, width, height, preset), memory_bytes()
+    if here is not None and needed > here:
+        lower = "" if preset.refine is None else " or choose --quality draft"
+        raise V3DError(
+            f"{views} views of {width} x {height} pixels take about {needed / 1e9:.1f} GB of memory; "
+            f"{here / 1e9:.1f} GB are here: give fewer or smaller views,{lower} or use a larger machine."
+        )
+    return round(needed / 1e6)

@@ -1,0 +1,47 @@
+"""The ranges of the numbers in recipes, by the names of their fields, which mean one thing in all recipes."""
+
+from __future__ import annotations
+
+from v3d.checks import ANY, COUNT, NOT_NEGATIVE, POSITIVE, SHARE, SMALL_SEED, Range, whole
+
+RANGES: dict[str, Range] = {
+    "steps": whole(0),
+    "batch": COUNT,
+    "accumulate": COUNT,
+    "learning_rate": POSITIVE,
+    "adamw_factor": POSITIVE,
+    "beta2": Range(0, 1 - 1e-9),
+    "weight_decay": NOT_NEGATIVE,
+    "clip": POSITIVE,
+    "warmup": whole(0),
+    "flat": SHARE,
+    "ema": SHARE,
+    "seed": SMALL_SEED,
+    "save_minutes": NOT_NEGATIVE,
+    "log_steps": COUNT,
+    "crop": whole(8, 8192),
+    "kl": NOT_NEGATIVE,
+    "source_counts": COUNT,
+    "photos_only_after": NOT_NEGATIVE,
+    "views": COUNT,
+    "rays": COUNT,
+    "pixels": whole(4, 8192),
+    "full_size_after": NOT_NEGATIVE,
+    "depth_loss": NOT_NEGATIVE,
+    "lpips": NOT_NEGATIVE,
+    "lpips_after": NOT_NEGATIVE,
+    "square": whole(4, 8192),
+    "square_share": SHARE,
+    "square_error": NOT_NEGATIVE,
+    "all_views": COUNT,
+    "all_views_after": NOT_NEGATIVE,
+    "drop": SHARE,
+    "P_mean": ANY,
+    "P_std": POSITIVE,
+    "first_steps": SHARE,
+    "guidance": NOT_NEGATIVE,
+    "sampler_steps": whole(0, 1000),
+    "size": whole(64, 8192),
+    "augmentation_mean": ANY,
+    "augmentation_std": NOT_NEGATIVE,
+}

@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from v3d.run import file_digest
+from v3d.digests import file_digest
 
 _TIMED = ("report.json", "summary.csv", "gallery.html")
 _FINISHED = re.compile(r"^\d+/\d+ (\S+): [\d.]+ s\b", re.MULTILINE)

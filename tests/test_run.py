@@ -12,9 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from v3d.digests import digest, file_digest
 from v3d.errors import V3DError
 from v3d.files import atomic
-from v3d.run import RunFolder, Stage, digest, file_digest, save_tensors
+from v3d.run import RunFolder, Stage, save_tensors
 
 
 @dataclass(frozen=True)

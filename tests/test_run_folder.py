@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from v3d.digests import file_digest
 from v3d.errors import V3DError
 from v3d.files import atomic
-from v3d.run import RunFolder, Stage, file_digest
+from v3d.run import RunFolder, Stage
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,9 +20,11 @@ from safetensors.torch import save
 from torch import Tensor
 
 from v3d.callbacks import OnProgress
+from v3d.digests import digest, file_digest, plain
 from v3d.errors import V3DError
 from v3d.files import atomic, locked, remove_leftovers, write_json
 from v3d.provenance import machine, versions
+from v3d.runtime import peak_memory_mb, reset_peak_memory
 
 Made = TypeVar("Made")
 Kept = TypeVar("Kept")
@@ -181,7 +181,7 @@ class RunFolder:
             if changed:
                 have = "has" if len(changed) == 1 else "have"
                 self._warnings.append(f"{_listed(changed)} {have} changed since the last run; made anew.")
-        text = json.dumps(inputs, default=_plain)
+        text = json.dumps(inputs, default=plain)
         needs = {done: self._stages[done]["key"] for done in self._done if self._stages[done]["key"] in text}
         return self._compute(name, key, needs, files, compute, save, load), key
 
@@ -199,14 +199,14 @@ class RunFolder:
         self.drop(name, keep=files)  # its files are about to change, so they must not count as finished
         stage = Stage(name, self._on_progress)
         self._on_progress(name, 0, 1)
-        _reset_peak_memory()
+        reset_peak_memory()
         start, cpu = time.perf_counter(), time.process_time()
         save(compute(stage))
         result = load()
         record = {
             "seconds": round(time.perf_counter() - start, 2),
             "cpu_seconds": round(time.process_time() - cpu, 2),
-            "peak_memory_mb": _peak_memory_mb(),
+            "peak_memory_mb": peak_memory_mb(),
             "warnings": stage.warnings,
             **stage.facts,
             "files": list(files),
@@ -323,23 +323,6 @@ def _seal(record: dict[str, Any]) -> str:
     return digest({name: value for name, value in record.items() if name not in ("seal", "reused", "edited")})
 
 
-def digest(value: Any) -> str:
-    """A short hash of nested lists, dicts, dataclasses, tensors and plain values."""
-    return hashlib.sha256(json.dumps(value, default=_plain, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def file_digest(path: str | Path) -> str:
-    """A short hash of a file's bytes.
-
-    Raises:
-        V3DError: the file cannot be read.
-    """
-    try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
-    except OSError as error:
-        raise V3DError(f"{path} cannot be read ({error.strerror}).") from error
-
-
 def changed_files(folder: Path) -> set[str]:
     """The files of a run, by their names in its folder, that are not what its stages wrote.
 
@@ -358,19 +341,6 @@ def save_tensors(path: str | Path, tensors: dict[str, Tensor]) -> None:
         temporary.write_bytes(data)
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        array = value.detach().cpu().contiguous().numpy()
-        return [str(array.dtype), list(array.shape), hashlib.sha256(array.data).hexdigest()]
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {"": type(value).__name__} | {
-            f.name: getattr(value, f.name) for f in dataclasses.fields(value)
-        }
-    if isinstance(value, Path):
-        return str(value)
-    raise TypeError(f"cannot hash {type(value).__name__}")
-
-
 def _read_stages(path: Path) -> dict[str, dict[str, Any]]:
     """Finished stages by an earlier report; none if there is no readable one."""
     try:
@@ -383,27 +353,6 @@ def _read_stages(path: Path) -> dict[str, dict[str, Any]]:
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
-
-
-def _reset_peak_memory() -> None:
-    """Let the kernel's high-water mark start anew (Linux; elsewhere peaks are those of the whole process)."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def _peak_memory_mb() -> float | None:
-    """Highest resident memory since `_reset_peak_memory`, in MB; None where the system does not say."""
-    try:
-        status = Path("/proc/self/status").read_text()
-        return round(int(status.split("VmHWM:")[1].split()[0]) / 1024, 1)
-    except (OSError, IndexError):
-        pass
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (1024**2 if sys.platform == "darwin" else 1024), 1)
 
 
 def run_name(views: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import sys
@@ -74,3 +75,24 @@ def memory_bytes() -> int | None:
         if limit.exists() and (text := limit.read_text().strip()).isdigit():
             total = min(total, int(text))
     return total
+
+
+def reset_peak_memory() -> None:
+    """Let the kernel's high-water mark start anew (Linux; elsewhere peaks are those of the whole process)."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory_mb() -> float | None:
+    """Highest resident memory since `reset_peak_memory`, in MB; None where the system does not say."""
+    try:
+        status = Path("/proc/self/status").read_text()
+        return round(int(status.split("VmHWM:")[1].split()[0]) / 1024, 1)
+    except (OSError, IndexError):
+        pass
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1024**2 if sys.platform == "darwin" else 1024), 1)

@@ -13,9 +13,9 @@ import pytest
 
 import kill_batch
 from shapes import Draw
+from v3d.digests import file_digest
 from v3d.errors import V3DError
 from v3d.files import remove_leftovers
-from v3d.run import file_digest
 from v3d.serving import batch
 from v3d.serving.batch import Pool, local_pools, run_batch
 from v3d.serving.manifest import Item

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from shapes import Draw
+from v3d.digests import file_digest
 from v3d.errors import V3DError
-from v3d.run import file_digest
 from v3d.serving.batch import local_pools, run_batch
 from v3d.serving.manifest import Item, read_manifest
 from v3d.serving.worker import Progress

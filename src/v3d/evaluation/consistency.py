@@ -165,8 +165,8 @@ def compare_splats(
     first, second = rasterize(a, cameras), rasterize(b, cameras)
     x, y = _in_8_bits(first), _in_8_bits(second)
     similar = [structural_similarity(p, q, channel_axis=2) for p, q in zip(_bytes(x), _bytes(y), strict=True)]
-    there, back = (sample_points(cloud, protocol.samples, seed + k) for k, cloud in enumerate((a, b)))
-    chamfer, f_score = compare_points(there, back, protocol.tau)
+    x_points, y_points = (sample_points(cloud, protocol.samples, seed + k) for k, cloud in enumerate((a, b)))
+    chamfer, f_score = compare_points(x_points, y_points, protocol.tau)
     return {
         "cPSNR": float(psnr(x, y).mean()),
         "cSSIM": float(np.mean(similar)),

@@ -15,6 +15,7 @@ import torch
 from v3d.cameras import Cameras
 from v3d.capture.readers import find_photos, read_scene_views
 from v3d.data.scene_shards import SceneShards
+from v3d.digests import digest
 from v3d.errors import V3DError
 from v3d.evaluation.report import ObjectResult, ResultFile, make_report
 from v3d.evaluation.settings import EvaluateScenes, OnObject, SceneEvaluationSettings
@@ -22,7 +23,6 @@ from v3d.evaluation.splits import Split, read_splits, scene_name
 from v3d.metrics import psnr, ssim
 from v3d.networks.perceptual import Perceptual
 from v3d.provenance import provenance
-from v3d.run import digest
 from v3d.runtime import pick_device, tune_malloc
 from v3d.scene.clips import ClipModel, generate_path, spread
 from v3d.scene.fit import fit_scene

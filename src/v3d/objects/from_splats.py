@@ -22,9 +22,10 @@ from v3d.meshes.look import Look
 from v3d.meshes.mesh import Mesh
 from v3d.objects import build
 from v3d.objects.build import BuildInputs
+from v3d.objects.output_stages import export_stage, preview_stage
 from v3d.objects.pipeline import Asset
 from v3d.objects.presets import Preset, preset_of
-from v3d.objects.stages import export_stage, hull_stage, preview_stage, surface_stage
+from v3d.objects.stages import hull_stage, surface_stage
 from v3d.placement import Similarity
 from v3d.run import RunFolder, Stage, other_than
 from v3d.runtime import pick_device, tune_malloc

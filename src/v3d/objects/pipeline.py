@@ -24,14 +24,13 @@ from v3d.objects.around import views_around
 from v3d.objects.build import BuildInputs, shape
 from v3d.objects.finish_stage import check_finish, finish_stage
 from v3d.objects.memory import reserve
+from v3d.objects.output_stages import export_stage, preview_stage
 from v3d.objects.presets import Preset, preset_of
 from v3d.objects.stages import (
-    export_stage,
     generate_stage,
     hull_stage,
     mesh_stage,
     photo_stage,
-    preview_stage,
     splats_of_mesh_stage,
     splats_stage,
     surface_stage,

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from v3d.digests import file_digest
 from v3d.files import atomic
 from v3d.meshes.bare_glb import save_bare_glb
 from v3d.meshes.files import read_mesh
@@ -21,7 +22,7 @@ from v3d.meshes.reading.read import read_parts, reading
 from v3d.meshes.retexture import GltfEdit
 from v3d.objects.mesh_in_views import Laid
 from v3d.objects.presets import Preset
-from v3d.run import RunFolder, Stage, file_digest
+from v3d.run import RunFolder, Stage
 from v3d.texture.project import project_views
 from v3d.texture.refine import refine_texture
 from v3d.texture.tiles import facing, tiled

@@ -20,16 +20,10 @@ from v3d.meshes.folders import SCANNED_OBJ, is_scanned_object
 from v3d.meshes.reading.parts import Part
 from v3d.objects.build import BuildInputs
 from v3d.objects.mesh_in_views import Laid, find_in_views, framed, lay_drawn, lay_photos, move, moved
+from v3d.objects.output_stages import export_stage, preview_stage
 from v3d.objects.pipeline import Asset, checked_sides
 from v3d.objects.presets import preset_of
-from v3d.objects.stages import (
-    export_stage,
-    generate_stage,
-    photo_stage,
-    photos_of_run,
-    preview_stage,
-    views_stage,
-)
+from v3d.objects.stages import generate_stage, photo_stage, photos_of_run, views_stage
 from v3d.objects.texture_stages import Shape, texture_stage, uv_stage
 from v3d.placement import Similarity
 from v3d.run import RunFolder, changed_files, other_than

@@ -19,11 +19,12 @@ from v3d.callbacks import OnProgress
 from v3d.cameras import Cameras
 from v3d.capture.posed import Capture
 from v3d.capture.readers import find_photos, load_scene_views, read_scene_views
+from v3d.digests import file_digest
 from v3d.errors import V3DError
 from v3d.files import atomic
 from v3d.placement import Similarity, single_precision, up_sentence
 from v3d.preview import sheet_of_rows
-from v3d.run import RunFolder, Stage, file_digest, other_than, run_name, save_tensors
+from v3d.run import RunFolder, Stage, other_than, run_name, save_tensors
 from v3d.runtime import pick_device, tune_malloc
 from v3d.scene.clips import ClipModel, generate_path
 from v3d.scene.depth import content_depth

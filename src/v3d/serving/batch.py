@@ -19,9 +19,9 @@ from typing import Literal
 from filelock import FileLock, Timeout
 
 from v3d.callbacks import OnProgress
+from v3d.digests import digest, file_digest
 from v3d.errors import V3DError
 from v3d.files import clear_errors, remove_leftovers
-from v3d.run import digest, file_digest
 from v3d.serving.manifest import Item
 from v3d.serving.resources import cores, default_workers
 from v3d.serving.summary import RECORDS, Record, read_record, write_record

@@ -23,7 +23,12 @@ class Options:
 
 
 def write(
-    run: RunFolder, name: str, files: dict[str, str], inputs: Sequence[object] = (), *, editable: bool = False
+    run: RunFolder,
+    name: str,
+    files: dict[str, str],
+    inputs: Sequence[object] = (),
+    *,
+    editable: Sequence[str] = (),
 ) -> tuple[dict[str, str], str]:
     """A stage that writes texts and reads them back."""
 
@@ -47,7 +52,7 @@ def write(
 def chain(folder: Path, views: str, *, until: int = 3) -> RunFolder:
     """Views, a mesh of them, a picture of the mesh."""
     with RunFolder(folder, Options()) as run:
-        _, key = write(run, "views", {"views/0.txt": views, "views/1.txt": views}, editable=True)
+        _, key = write(run, "views", {"views/0.txt": views, "views/1.txt": views}, editable=["views"])
         if until > 1:
             _, key = write(run, "mesh", {"mesh.txt": f"mesh of {views}"}, [key])
         if until > 2:
@@ -163,11 +168,22 @@ def test_edited_views_are_taken_as_they_are(tmp_path: Path) -> None:
     (tmp_path / "views/1.txt").write_text("painted")
     for _ in range(2):  # the edit is no less one the second time
         with RunFolder(tmp_path, Options()) as run:
-            kept, _ = write(run, "views", {"views/0.txt": "red", "views/1.txt": "red"}, editable=True)
+            kept, _ = write(run, "views", {"views/0.txt": "red", "views/1.txt": "red"}, editable=["views"])
         assert kept == {"views/0.txt": "red", "views/1.txt": "painted"}
         assert run.report["stages"]["views"]["edited"] == ["views/1.txt"]
     (tmp_path / "views/1.txt").write_text("red")
     assert "edited" not in chain(tmp_path, "red").report["stages"]["views"]
+
+
+def test_beside_what_may_be_edited_changes_are_damage(tmp_path: Path) -> None:
+    def once() -> dict[str, object]:
+        with RunFolder(tmp_path, Options()) as run:
+            write(run, "views", {"views/0.txt": "red", "cameras.txt": "here"}, editable=["views"])
+        return run.report["stages"]["views"]
+
+    once()
+    (tmp_path / "cameras.txt").write_text("there")
+    assert not once()["reused"] and (tmp_path / "cameras.txt").read_text() == "here"
 
 
 @pytest.mark.parametrize("field, value", [("seconds", "long"), ("warnings", 3), ("needs", []), ("color", 1)])

@@ -144,7 +144,7 @@ class RunFolder:
         compute: Callable[[Stage], Made],
         save: Callable[[Made], None],
         load: Callable[[], Kept],
-        editable: bool = False,
+        editable: Sequence[str] = (),
     ) -> tuple[Kept, str]:
         """Compute one stage, or load it if it was computed with these inputs before.
 
@@ -160,8 +160,9 @@ class RunFolder:
             compute: makes the result.
             save: writes the result into the files.
             load: reads it back. Errors of damaged files lead to computing them again.
-            editable: users may change the files: then they are loaded as they are, and the stage's record
-                names them as `edited`. Other files that changed are taken for damaged, and made again.
+            editable: those of the files that users may change: then they are loaded as they are, and the
+                stage's record names them as `edited`. Others that changed are taken for damaged, and made
+                again.
 
         Returns:
             The stage's result and its key.
@@ -170,7 +171,7 @@ class RunFolder:
         record = self._stages.get(name, {})
         if record.get("key") == key and not self._force:
             missing, changed = self._differences(record)
-            if not missing and (not changed or editable):
+            if not missing and all(_among(file, editable) for file in changed):
                 try:
                     kept = load()
                 except (V3DError, OSError, ValueError, KeyError, SafetensorError):
@@ -216,6 +217,10 @@ class RunFolder:
         }
         self._finish(name, record | {"seal": _seal(record), "reused": False})
         return result
+
+    def warn(self, warning: str) -> None:
+        """Keep one sentence on the run as a whole for the report and the user."""
+        self._warnings.append(warning)
 
     def drop(self, name: str, *, keep: Sequence[str] = ()) -> None:
         """Forget a stage and remove the files that it left, but for those to keep and those users changed."""

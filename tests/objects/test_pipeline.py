@@ -111,6 +111,29 @@ def test_a_second_run_loads_and_gives_the_same(folder: Path, tmp_path: Path) -> 
     assert len(other.mesh.faces) <= 200
 
 
+def test_a_view_that_was_painted_over_is_painted_onto_the_mesh(folder: Path, tmp_path: Path) -> None:
+    settings = ReconstructSettings(formats=("glb",))
+    before = pipeline.reconstruct(folder, tmp_path, settings)
+    file = before.folder / "views/000.png"
+    pixels = np.array(Image.open(file))
+    middle = slice(SIZE // 2 - 4, SIZE // 2 + 4)
+    pixels[middle, middle, :3] = 0, 255, 0
+    Image.fromarray(pixels).save(file)
+    after = pipeline.reconstruct(folder, tmp_path, settings)
+    assert reused(after) == {name: name not in ("mesh", "preview") for name in reused(before)}
+    assert after.report["warnings"] == [
+        "Changed by hand, and painted onto the mesh: views/000.png; "
+        "the shape and the Gaussians stay as before."
+    ]
+    assert before.mesh is not None and after.mesh is not None
+    assert before.mesh.uv is not None and after.mesh.uv is not None
+    assert torch.equal(before.mesh.vertices, after.mesh.vertices)
+    assert torch.equal(before.mesh.uv, after.mesh.uv)
+    shown = render(after.mesh, orbit(1, size=SIZE)).rgb[0, SIZE // 2, SIZE // 2]
+    assert (shown - torch.tensor([0.0, 1.0, 0.0])).abs().max() < 0.15
+    assert all(reused(pipeline.reconstruct(folder, tmp_path, settings)).values())
+
+
 def test_a_stopped_run_gives_what_an_undisturbed_one_gives(folder: Path, tmp_path: Path) -> None:
     def stop(stage: str, done: int, total: int) -> None:
         if (stage, done) == ("splats", 20):

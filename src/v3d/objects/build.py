@@ -45,11 +45,13 @@ class BuildInputs:
         agree_in_colour: whether the views show the same details. Where one is sharp and others are blurred
             means of many answers, a fit to colours would dent the surface and blur the Gaussians: then the
             hull is the surface, and the Gaussians are made of the mesh (`splats_of_mesh`).
+        edited: numbers of views that somebody painted over: they win in the texture, as photos do.
     """
 
     views: Views
     photos: Mapping[int, Tensor] = field(default_factory=dict)
     agree_in_colour: bool = True
+    edited: tuple[int, ...] = ()
 
     @property
     def trusted_views(self) -> tuple[int, ...]:
@@ -209,6 +211,9 @@ def textured(
     size = preset.texture_size
     mesh, views = unwrap(mesh, size=size).to(device), inputs.views.to(device)
     photos = [photo.to(device) for photo in registered_photos(inputs).values() if photo is not None]
+    photos += [views[v] for v in inputs.edited]
+    others = [v for v in range(len(views)) if v not in inputs.edited]
+    views = views[others] if others else views
     mesh = project_views(mesh, views, size=size, photos=photos)
     if preset.refine is not None:
         mesh = refine_texture(mesh, views, preset.refine, photos=photos, on_step=on_step)
@@ -242,5 +247,9 @@ def rendered_views(mesh: Mesh, cameras: Cameras) -> Views:
 
 
 def registered_photos(inputs: BuildInputs) -> dict[int, Views | None]:
-    """Number of a view -> its photo as a view of its own size; None where silhouettes differ."""
-    return {v: register_photo(inputs.photos[v], inputs.views[v]) for v in inputs.trusted_views}
+    """Number of a view -> its photo as a view of its own size; None where silhouettes differ.
+
+    Views that somebody painted over stand for themselves.
+    """
+    given = [v for v in inputs.trusted_views if v not in inputs.edited]
+    return {v: register_photo(inputs.photos[v], inputs.views[v]) for v in given}

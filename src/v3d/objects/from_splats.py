@@ -139,7 +139,6 @@ def _views_stage(
         version=1,
         inputs=[splats, placement.matrix, cameras.width],
         files=["views", "transforms.json"],
-        editable=True,
         compute=compute,
         save=lambda views: save_views(views, run.path),
         load=lambda: read_object_views(find_photos(run.path).photos),

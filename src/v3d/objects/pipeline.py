@@ -27,6 +27,7 @@ from v3d.objects.memory import reserve
 from v3d.objects.output_stages import export_stage, preview_stage
 from v3d.objects.presets import Preset, preset_of
 from v3d.objects.stages import (
+    edited_views,
     generate_stage,
     hull_stage,
     mesh_stage,
@@ -107,7 +108,8 @@ def generate(
             run, sides, masks=given, elevation=settings.elevation, recentre=settings.recentre
         )
         views, views_key = generate_stage(run, generator, framed, key, settings)
-        inputs = BuildInputs(views, framed.among(views.cameras), generator.agrees_in_colour)
+        agree = generator.agrees_in_colour
+        inputs = BuildInputs(views, framed.among(views.cameras), agree, edited_views(run, agree))
         return _build(run, inputs, views_key, settings, plan, device)
 
 
@@ -204,7 +206,9 @@ def reconstruct(
         photos = {} if photo is None else {0: photo_stage(run, {0.0: photo})[0].images[0]}
         placed, key = views_stage(run, posed, up)
         del posed  # as large as what was placed
-        return _build(run, BuildInputs(placed, photos), key, settings, plan, device)
+        return _build(
+            run, BuildInputs(placed, photos, edited=edited_views(run, True)), key, settings, plan, device
+        )
 
 
 def _posed(

@@ -144,7 +144,7 @@ def generate_stage(
         version=3,
         inputs=[key, generator.hash, seed, steps, guidance],
         files=["views", "transforms.json"],
-        editable=True,
+        editable=["views"],
         compute=compute,
         save=lambda views: save_views(views, run.path),
         load=lambda: load_views(run.path),
@@ -177,11 +177,25 @@ def views_stage(run: RunFolder, views: Views, up: Up = "auto") -> tuple[Views, s
         version=4,
         inputs=[views.rgb, views.alpha, views.cameras, up, method_key() if opaque else None],
         files=["views", "transforms.json"],
-        editable=True,
+        editable=["views"],
         compute=compute,
         save=lambda placed: save_views(placed, run.path),
         load=lambda: load_views(run.path),
     )
+
+
+def edited_views(run: RunFolder, agree_in_colour: bool) -> tuple[int, ...]:
+    """The numbers of the views that somebody changed since the run made them; the user is told what follows.
+
+    Args:
+        run: after its views.
+        agree_in_colour: whether the Gaussians are fitted to the views, and not to the mesh.
+    """
+    files = [file for file in run.report["stages"]["views"].get("edited", ()) if Path(file).stem.isdecimal()]
+    if files:
+        stay = "the shape and the Gaussians stay" if agree_in_colour else "the shape stays"
+        run.warn(f"Changed by hand, and painted onto the mesh: {', '.join(files)}; {stay} as before.")
+    return tuple(sorted(int(Path(file).stem) for file in files))
 
 
 def hull_stage(run: RunFolder, inputs: BuildInputs, key: str, preset: Preset) -> tuple[Grid, str]:
@@ -314,8 +328,13 @@ def mesh_stage(
 
     return run.stage(
         "mesh",
-        version=4,
-        inputs=[key, sorted(inputs.photos.items()), preset.faces, preset.texture_size, preset.refine],
+        version=5,
+        inputs=[
+            key,
+            sorted(inputs.photos.items()),
+            [(v, inputs.views[v].rgb) for v in inputs.edited],
+            *(preset.faces, preset.texture_size, preset.refine),
+        ],
         files=["mesh.glb"],
         compute=compute,
         save=lambda mesh: save_glb(mesh, run / "mesh.glb", Look(name=run.name)),

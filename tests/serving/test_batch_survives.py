@@ -34,7 +34,13 @@ def test_kills_change_nothing(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_leftovers_go_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "views").mkdir()
-    for name in (".mesh.ab_cd012.glb", "views/.000.xxxxxxxx.png", ".settings.json", "mesh.glb", ".stages"):
+    for name in (
+        ".v3d-tmp.mesh.ab_cd012.glb",
+        "views/.v3d-tmp.000.xxxxxxxx.png",
+        ".settings.json",
+        "mesh.glb",
+        ".stages",
+    ):
         (tmp_path / name).touch()
     remove_leftovers(tmp_path)
     left = sorted(path.name for path in tmp_path.rglob("*") if path.is_file())

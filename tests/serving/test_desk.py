@@ -23,6 +23,7 @@ from v3d.serving.desk import Desk, task_of
 from v3d.serving.runner import Limits, Runner
 from v3d.serving.store import Job, JobStore
 from v3d.serving.tasks import Made, ReconstructTask, SceneTask, TextureTask
+from v3d.serving.worker import Worker
 from v3d.settings import GenerateSettings, OrbitSettings
 from v3d.splats.files.ply import load_ply
 from v3d.views import Views, save_views
@@ -134,7 +135,7 @@ ASKS: list[tuple[Any, str]] = [
     (lambda d, p, z: d.reconstruct(z, "a.zip", {"device": "cuda"}), "The server decides on device"),
     (lambda d, p, z: d.reconstruct(b"<svg/>", "a.svg", {}, {}), "a.svg is none of what can be read"),
     (lambda d, p, z: d.scene(z, "a.zip", {"path": "/etc/path.json"}), "no path /etc/path.json"),
-    (lambda d, p, z: d.scene(z, "a.zip", {"frames": 100_000}), "1 to 500 frames"),
+    (lambda d, p, z: d.scene(z, "a.zip", {"frames": 5_000}), "1 to 500 frames"),
     (lambda d, p, z: d.scene(p, "p.png", {}), "give a zip of their folder"),
     (lambda d, p, z: d.scene(z, "a.zip", {"model": "x"}), "The server decides on model"),
     (lambda d, p, z: d.texture(p, {"front": p}, {}), "The mesh is none"),
@@ -165,7 +166,7 @@ def ended(store: JobStore, id: str) -> Job:
 def test_sentences_name_files_as_the_client_does(desk: Desk, draw: Draw, tmp_path: Path) -> None:
     (tmp_path / "odd").mkdir()
     (tmp_path / "odd/transforms.json").write_text("{}")
-    runner = Runner(desk.store, task_of, limits=Limits())
+    runner = Runner(desk.store, task_of, workers=[Worker()], limits=Limits())
     job = desk.reconstruct(packed(tmp_path / "odd"), "odd.zip", {})
     runner.start()
     try:
@@ -176,7 +177,7 @@ def test_sentences_name_files_as_the_client_does(desk: Desk, draw: Draw, tmp_pat
 
 
 def test_a_job_that_fills_the_disk_is_ended(desk: Desk, draw: Draw) -> None:
-    runner = Runner(desk.store, task_of, limits=Limits(job_gigabytes=1e-7))
+    runner = Runner(desk.store, task_of, workers=[Worker()], limits=Limits(job_gigabytes=1e-7))
     job = desk.generate({"front": draw("cup.png").read_bytes()}, {})
     runner.start()
     try:
@@ -188,7 +189,7 @@ def test_a_job_that_fills_the_disk_is_ended(desk: Desk, draw: Draw) -> None:
 def test_a_running_job_that_is_removed_harms_no_other(desk: Desk, draw: Draw) -> None:
     photo = draw("cup.png").read_bytes()
     first, second = (desk.generate({"front": photo}, {}).id for _ in range(2))
-    runner = Runner(desk.store, task_of, limits=Limits())
+    runner = Runner(desk.store, task_of, workers=[Worker()], limits=Limits())
     runner.start()
     try:
         while desk.store.get(first).stage == "":

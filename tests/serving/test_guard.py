@@ -39,9 +39,11 @@ def guarded(tmp_path: Path) -> Iterator[Any]:
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "::", "example.org"])
 def test_other_computers_reach_it_only_with_a_token(host: str) -> None:
     from v3d.commands.app import app
+    from v3d.commands.serve import ServerOptions, serve
 
-    with pytest.raises(V3DError, match="give a --token"):
-        app(host=host)
+    for command in (app, serve):
+        with pytest.raises(V3DError, match="give a --token"):
+            command(ServerOptions(host=host))
 
 
 def test_a_token_is_asked_for_everywhere_but_for_health(guarded: Any) -> None:

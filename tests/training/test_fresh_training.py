@@ -345,12 +345,13 @@ def test_what_makes_no_sense_is_refused(
 
     refused = {
         "give more --orbit-gigabytes": fresh(orbit_gigabytes=1e-5),
-        "first-orbits is 1 or more": fresh(first_orbits=0),
         "There is no": fresh(meshes=(tmp_path / "none.glb",)),
         "several need scenes or --meshes": replace(recipe, fresh=FreshOrbits(), data=orbits),
         "Scenes are not rendered": replace(recipe, examples="scenes"),
         "leave out --compile": replace(recipe, compile=True),
     }
+    with pytest.raises(V3DError, match="first_orbits is a whole number of 1 or more, not 0"):
+        fresh(first_orbits=0)
     for sentence, wrong in refused.items():
         with pytest.raises(V3DError, match=sentence):
             PixelNeRFTask(wrong)

@@ -186,11 +186,16 @@ def test_squares_do_not_change_what_single_rays_are_asked(scenes: Path) -> None:
     late = PixelNeRFTask(replace(recipe, lpips=0.5, square=16, lpips_after=0.5))
     assert "lpips" not in late.losses(late.network, share)
     assert "lpips" not in plain and (values["lpips"] > 0).all()
-    for side in (0, 33):
-        with pytest.raises(V3DError, match="at most the 32 pixels"):
-            PixelNeRFTask(replace(recipe, lpips=0.5, square=side))
-    for wrong in ({"fine": 0}, {"samples": 0}, {"texture": -1}):
-        with pytest.raises(V3DError, match="at least one sample"):
+    with pytest.raises(V3DError, match="square is a whole number from 4"):
+        replace(recipe, lpips=0.5, square=0)
+    with pytest.raises(V3DError, match="at most the 32 pixels"):
+        PixelNeRFTask(replace(recipe, lpips=0.5, square=33))
+    for wrong, sentence in (
+        ({"fine": 0}, "at least one sample"),
+        ({"samples": 0}, "samples is a whole number of 1 or more, not 0"),
+        ({"texture": -1}, "texture is a whole number from 0 to 1024, not -1"),
+    ):
+        with pytest.raises(V3DError, match=sentence):
             PixelNeRFTask(replace(recipe, network=replace(recipe.network, **wrong)))
     for wrong in ({"patch": 5}, {"grid": 10}, {"width": 96}):
         with pytest.raises(V3DError, match="must be a multiple of --patch"):

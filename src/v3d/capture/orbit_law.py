@@ -94,7 +94,7 @@ def orbit_law(settings: OrbitSettings, count: int | None = None) -> OrbitLaw:
         count: number of pictures, where neither a generator nor azimuths say it.
 
     Raises:
-        V3DError: numbers contradict each other, or are out of their range.
+        V3DError: numbers contradict each other.
     """
     if settings.law is not None:
         law = _LAWS[settings.law]
@@ -112,10 +112,6 @@ def orbit_law(settings: OrbitSettings, count: int | None = None) -> OrbitLaw:
         law = replace(law, azimuths=tuple(float(a) % 360 for a in settings.azimuths))
     elevations = _elevations(settings.elevation, len(law)) or law.elevations
     fov = law.fov if settings.fov is None else settings.fov
-    if not all(map(math.isfinite, law.azimuths)) or not all(-90 < e < 90 for e in elevations):
-        raise V3DError("Azimuths are finite numbers of degrees, and elevations lie between -90 and 90.")
-    if not 0 <= fov < 170:
-        raise V3DError(f"A field of view of {fov:g} degrees cannot be; give one from 0 to 170.")
     if settings.elevation:
         law = replace(law, elevated=True)
     law = replace(law, elevations=elevations, fov=max(fov, ORTHOGRAPHIC))

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from v3d.capture.text_files import read_json
 from v3d.errors import V3DError
+from v3d.text_files import read_json
 
 _KEYS = (("train_ids", "test_ids"), ("context", "target"))
 

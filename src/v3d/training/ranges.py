@@ -41,7 +41,7 @@ RANGES: dict[str, Range] = {
     "first_steps": SHARE,
     "guidance": NOT_NEGATIVE,
     "sampler_steps": whole(0, 1000),
-    "size": whole(64, 8192),
+    "size": whole(8, 8192),
     "augmentation_mean": ANY,
     "augmentation_std": NOT_NEGATIVE,
 }

@@ -31,3 +31,19 @@ def test_a_log_is_never_silent_for_long(monkeypatch: pytest.MonkeyPatch) -> None
         "splats: 30 of 60, about 0:00:30 left",
         "splats: 35.0 s",
     ]
+
+
+def test_a_first_step_that_compiles_promises_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    text = io.StringIO()
+    with ProgressDisplay(Console(file=text, width=80)) as show:
+        show("splats", 0, 300)
+        for step, seconds in ((1, 30.0), (11, 10.0)):
+            now += seconds
+            show("splats", step, 300)
+    assert text.getvalue().splitlines() == [
+        "splats ...",
+        "splats: 1 of 300",
+        "splats: 11 of 300, about 0:04:49 left",
+    ]

@@ -27,6 +27,7 @@ class ProgressDisplay:
         self._bars: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
         self._started: dict[str, float] = {}
+        self._counted: dict[str, tuple[float, int]] = {}  # when a stage first told of steps, and of how many
         self._told = 0.0  # when the last line of a log was written
 
     def __enter__(self) -> ProgressDisplay:
@@ -49,6 +50,7 @@ class ProgressDisplay:
         self._bars = None
         self._tasks.clear()
         self._started.clear()
+        self._counted.clear()
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Show how many of its steps a stage did; one that starts complete was kept from the last run.
@@ -58,6 +60,8 @@ class ProgressDisplay:
         now = time.monotonic()
         first = stage not in self._started
         self._started.setdefault(stage, now)
+        if done:
+            self._counted.setdefault(stage, (now, done))
         if self._console.is_terminal:
             self._bar(stage, done, total)
         elif done == total:
@@ -66,9 +70,15 @@ class ProgressDisplay:
         elif first:
             self._line(f"{stage} ...")
         elif now - self._told >= _SILENCE:
-            left = (now - self._started[stage]) * (total / done - 1) if done else None
-            more = "" if left is None else f", about {timedelta(seconds=round(left))} left"
-            self._line(f"{stage}: {done} of {total}{more}")
+            self._line(f"{stage}: {done} of {total}{self._left(stage, done, total, now)}")
+
+    def _left(self, stage: str, done: int, total: int, now: float) -> str:
+        """The time left for a sentence; nothing before a second step, since the first prepares the others."""
+        since, before = self._counted.get(stage, (now, done))
+        if done <= before:
+            return ""
+        left = (now - since) * (total - done) / (done - before)
+        return f", about {timedelta(seconds=round(left))} left"
 
     def _line(self, text: str) -> None:
         self._told = time.monotonic()

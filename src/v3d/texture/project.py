@@ -21,7 +21,7 @@ from torch import Tensor
 from v3d.compositing import over_white
 from v3d.meshes.mesh import Mesh
 from v3d.meshes.padding import pad
-from v3d.meshes.rendering import rasterize_mesh, rasterize_uv
+from v3d.meshes.rendering import at_corners, rasterize_mesh, rasterize_uv
 from v3d.metrics import soft_iou
 from v3d.surface.silhouette import pixel_distance
 from v3d.views import Views
@@ -63,7 +63,7 @@ def project_views(
     weights = fragments.barycentric[0][inside]
 
     def at_texels(attribute: Tensor) -> Tensor:
-        return (attribute[corners] * weights[..., None]).sum(1)
+        return at_corners(attribute, corners, weights)
 
     normals = mesh.vertex_normals
     texels = _Blend(at_texels(mesh.vertices), F.normalize(at_texels(normals), dim=-1))

@@ -22,7 +22,7 @@ from torch import Tensor
 from v3d.callbacks import OnStep
 from v3d.meshes.mesh import Mesh
 from v3d.meshes.padding import pad
-from v3d.meshes.rendering import rasterize_mesh, rasterize_uv
+from v3d.meshes.rendering import at_corners, rasterize_mesh, rasterize_uv
 from v3d.texture.project import pixel_confidence
 from v3d.views import Views
 
@@ -131,7 +131,7 @@ class _ViewMatrix:
 
         corners, barycentric = mesh.faces[fragments.face[0][hit]], fragments.barycentric[0][hit]
         uv, point, normal = (
-            (attribute[corners] * barycentric[..., None]).sum(1)
+            at_corners(attribute, corners, barycentric)
             for attribute in (mesh.uv, mesh.vertices, mesh.vertex_normals)
         )
         texel, weight = _bilinear(uv, rows, columns)

@@ -87,10 +87,11 @@ def main(
             ]
         places = sources or [Path(sys.modules["v3d"].__path__[0]).parent]
         rows: dict[Path, list[dict[str, float]]] = {place: [] for place in places}
-        _print_row("object", "version", dict.fromkeys(_columns(), None))
         for path in prepared:
             for number, place in enumerate(places, 1):
                 rows[place].append(_in_process(path, place, quality))
+                if number == len(rows[place]) == 1 and path == prepared[0]:
+                    _print_header(rows[place][0])
                 _print_row(path.stem, str(number), rows[place][-1])
         for number, place in enumerate(places, 1):
             means = {c: sum(r[c] for r in rows[place]) / len(prepared) for c in rows[place][0]}
@@ -103,7 +104,7 @@ def measure(path: Path, preset: Preset) -> dict[str, float]:
     small = Preset(**{**vars(preset), "faces": 500, "texture_size": 64, "turntable": 32})
     _make(BuildInputs(views), sdf, small, path.with_suffix(".small.glb"), {})
     seconds: dict[str, float] = dict.fromkeys(PARTS, 0.0)
-    version = Path(build.__file__).parents[3].name
+    version = Path(build.__file__).parents[3].name  # of the checkout
     mesh = _make(BuildInputs(views), sdf, preset, path.with_suffix(f".{version}.glb"), seconds)
     scores = {f"psnr.{name}": _psnr(mesh, of) for name, of in held_out.items()}
     stage = sum(seconds[part] for part in PARTS[:-1])
@@ -199,12 +200,13 @@ def _psnr(mesh: Mesh, views: Views) -> float:
     return float(psnr(images, views.rgb).mean())
 
 
-def _columns() -> list[str]:
-    return [*PARTS, "stage"]
+def _print_header(values: dict[str, float]) -> None:
+    print("| object | version | " + " | ".join(values) + " |")
+    print("|---|---|" + "---:|" * len(values), flush=True)
 
 
-def _print_row(name: str, version: str, values: dict[str, float | None]) -> None:
-    cells = [key if value is None else _number(key, value) for key, value in values.items()]
+def _print_row(name: str, version: str, values: dict[str, float]) -> None:
+    cells = [_number(key, value) for key, value in values.items()]
     print(f"| {name} | {version} | " + " | ".join(cells) + " |", flush=True)
 
 

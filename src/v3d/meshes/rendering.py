@@ -80,7 +80,7 @@ def rasterize_triangles(corners: Tensor, height: int, width: int, *, perspective
     if corners.device.type == "cpu" and corners.dtype == torch.float32:
         V, count = corners.shape[:2]
         points = corners.reshape(V, count * 3, 3)
-        faces = torch.arange(count * 3).view(count, 3)
+        faces = torch.arange(count * 3, device=corners.device).view(count, 3)
         return _rasterize_compiled(points[..., :2], points[..., 2], faces, (height, width), perspective)
     return _rasterize(corners, height, width, perspective)
 

@@ -26,10 +26,10 @@ import torch
 import tyro
 from safetensors.torch import load_file, save_file
 
-from v3d.cameras import Cameras, cat_cameras
+from v3d.cameras import Cameras
 from v3d.evaluation.protocol import RECONSTRUCTION
 from v3d.evaluation.settings import ObjectSource
-from v3d.evaluation.testset import load_objects, object_ids
+from v3d.evaluation.testset import TestObject, load_objects, object_ids
 from v3d.meshes.files import load_mesh
 from v3d.meshes.glb import save_glb
 from v3d.meshes.mesh import Mesh
@@ -160,7 +160,7 @@ def _captured(capture: Path) -> Views:
         return reconstruct(capture, folder, ReconstructSettings(until="views")).views
 
 
-def _true_views(item) -> tuple[Views, dict[str, Views]]:  # noqa: ANN001
+def _true_views(item: TestObject) -> tuple[Views, dict[str, Views]]:
     return RECONSTRUCTION.true_orbit(item), RECONSTRUCTION.held_out(item)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -164,8 +163,9 @@ def _rasterize_compiled(
     """What `_rasterize` returns of vertices [V, P, 2], [V, P] and faces [F, 3], compiled for the CPU."""
     from v3d.meshes.zbuffer import rasterize  # the compiler is not loaded before it is needed
 
-    arrays = (x.detach().contiguous().numpy() for x in (xy, z, faces))
-    return Fragments(*(torch.from_numpy(x) for x in rasterize(*arrays, *size, NEAR, perspective)))
+    points, depths, corners = (x.detach().contiguous().numpy() for x in (xy, z, faces))
+    arrays = rasterize(points, depths, corners, *size, NEAR, perspective)
+    return Fragments(*(torch.from_numpy(x) for x in arrays))
 
 
 def rasterize_mesh(mesh: Mesh, cameras: Cameras) -> Fragments:

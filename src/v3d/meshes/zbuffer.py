@@ -46,7 +46,14 @@ def rasterize(xy: Any, z: Any, faces: Any, height: int, width: int, near: float,
     for v in range(views):
         for i in range(len(faces)):
             a, b, c = faces[i, 0], faces[i, 1], faces[i, 2]
-            ax, ay, bx, by, cx, cy = xy[v, a, 0], xy[v, a, 1], xy[v, b, 0], xy[v, b, 1], xy[v, c, 0], xy[v, c, 1]
+            ax, ay, bx, by, cx, cy = (
+                xy[v, a, 0],
+                xy[v, a, 1],
+                xy[v, b, 0],
+                xy[v, b, 1],
+                xy[v, c, 0],
+                xy[v, c, 1],
+            )
             za, zb, zc = z[v, a], z[v, b], z[v, c]
             area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
             if not (abs(area) > 1e-12 and np.isfinite(area) and np.isfinite(za + zb + zc)):

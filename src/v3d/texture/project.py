@@ -128,10 +128,11 @@ class _Lookup:
         from v3d.texture.kernels import add_view  # the compiler is not loaded before it is needed
 
         camera = self.view.cameras
-        of_camera = (camera.w2c[0], camera.K[0], camera.centers[0])
-        given = (points, normals, self.layers[0].permute(1, 2, 0), *of_camera)
-        arrays = [tensor.detach().float().contiguous().numpy() for tensor in given]
-        add_view(*arrays, np.float32(self.gain), total.numpy(), weight.numpy())
+        w2c, K, centre = (x[0].float().numpy() for x in (camera.w2c, camera.K, camera.centers))
+        layers = self.layers[0].permute(1, 2, 0).contiguous().numpy()
+        of_camera = (w2c.copy(), K.copy(), centre.copy())  # contiguous, as the kernel is compiled for
+        gain, sums = np.float32(self.gain), (total.numpy(), weight.numpy())
+        add_view(points.contiguous().numpy(), normals.contiguous().numpy(), layers, *of_camera, gain, *sums)
 
 
 class _Blend:

@@ -138,26 +138,26 @@ def _decimate(
     """At most `faces` triangles if that is possible without opening the surface."""
     if len(triangles) <= faces:
         return vertices, triangles
-    # Where quadrics tear the surface, a threshold that rises slower (than 7, their own) may not, nor a larger
-    # budget, which leaves manifold3d less to do.
-    for budget, haste in ((faces, 7), (faces, 5), (2 * faces, 5)):
-        points, simple = _quadrics(vertices, triangles, budget, haste)
-        if is_closed(simple) and _volume(points, simple).sum() > 0:
-            if len(simple) <= faces:
-                return _compact(points, simple)
-            vertices, triangles = _compact(points, simple)
-            break
-    solid = manifold3d.Manifold(
-        manifold3d.Mesh(vertices.astype(np.float32), np.ascontiguousarray(triangles, np.uint32))
-    )
-    if solid.status() != manifold3d.Error.NoError:
-        return vertices, triangles
-    tolerance = 1e-4
-    while solid.num_tri() > faces and tolerance < 0.1:
-        solid = solid.simplify(tolerance)
-        tolerance *= 1.5
-    out = solid.to_mesh()
-    return np.asarray(out.vert_properties[:, :3], np.float64), np.asarray(out.tri_verts, np.int64)
+    for haste in (7, 5):  # 7 is their own; a threshold that rises slower tears less
+        points, simple = _quadrics(vertices, triangles, faces, haste)
+        if len(simple) <= faces and is_closed(simple) and _volume(points, simple).sum() > 0:
+            return _compact(points, simple)
+    # What quadrics leave at twice the budget, if it is a solid, keeps the shape and is less to do.
+    for points, simple in (_quadrics(vertices, triangles, 2 * faces, 5), (vertices, triangles)):
+        solid = manifold3d.Manifold(
+            manifold3d.Mesh(points.astype(np.float32), np.ascontiguousarray(simple, np.uint32))
+        )
+        if solid.status() != manifold3d.Error.NoError or solid.volume() <= 0:
+            continue
+        tolerance = 1e-4
+        while solid.num_tri() > faces and tolerance < 0.1:
+            solid = solid.simplify(tolerance)
+            tolerance *= 1.5
+        out = solid.to_mesh()
+        points, simple = np.asarray(out.vert_properties[:, :3], np.float64), out.tri_verts.astype(np.int64)
+        if is_closed(simple):
+            return points, simple
+    return vertices, triangles
 
 
 def _quadrics(

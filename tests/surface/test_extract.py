@@ -8,6 +8,7 @@ from torch import Tensor
 
 from v3d.errors import V3DError
 from v3d.meshes.mesh import Mesh
+from v3d.surface import extract
 from v3d.surface.extract import extract_mesh, is_closed, marching_cubes
 from v3d.surface.grid import Grid, empty_grid
 
@@ -92,3 +93,24 @@ def test_is_closed_sees_a_hole_and_a_flipped_face() -> None:
     flipped = faces.copy()
     flipped[0] = flipped[0, ::-1]
     assert not is_closed(flipped)
+
+
+@pytest.mark.parametrize(
+    ("resolution", "radius", "budget", "faces", "tolerance"),
+    [(48, 0.06, 400, 400, 0.03), (32, 0.08, 60, 120, 0.2)],
+)
+def test_thin_rods_that_quadrics_tear_stay_closed(
+    resolution: int, radius: float, budget: int, faces: int, tolerance: float
+) -> None:
+    """Rods along the edges of a cube: quadrics tear the first when hasty, the second at its budget anyhow."""
+    grid, points = field(resolution)
+    a, b, c = (points.abs() - 0.6).unbind(-1)
+    rods = [
+        torch.stack([x, y, z.clamp_min(0)], -1).norm(dim=-1) for x, y, z in ((a, b, c), (b, c, a), (c, a, b))
+    ]
+    frame = Grid(torch.stack(rods).amin(0) - radius, grid.origin, grid.voxel)
+    whole, mesh = extract_mesh(frame, faces=1_000_000), extract_mesh(frame, faces=budget)
+    hasty = extract._quadrics(whole.vertices.double().numpy(), whole.faces.numpy(), budget, 7)[1]
+    assert not is_closed(hasty)
+    assert is_closed(mesh.faces.numpy()) and len(mesh.faces) <= faces
+    assert volume(mesh) == pytest.approx(volume(whole), rel=tolerance)

@@ -16,6 +16,7 @@ from v3d.cameras import Cameras, orbit
 from v3d.meshes.mesh import Mesh
 from v3d.meshes.padding import pad
 from v3d.meshes.rendering import interpolate, rasterize_uv, render
+from v3d.texture import project, refine
 from v3d.texture.project import project_views, register_photo
 from v3d.texture.refine import RefineSettings, _ViewMatrix, refine_texture
 from v3d.texture.unwrap import unwrap
@@ -220,7 +221,42 @@ def test_refinement_renders_as_the_renderer_does_and_its_gradient_is_the_transpo
     # <A t, g> = <t, A^T g> without the background.
     g = torch.randn(96, 96, 3, generator=torch.Generator().manual_seed(0))
     at = matrix.render(texels) - matrix.background[..., None]
-    torch.testing.assert_close((at * g).sum(), (texels * matrix.adjoint(g)).sum(), rtol=1e-3, atol=1e-2)
+    adjoint = torch.zeros(SIZE**2, 4)
+    matrix.add_adjoint(F.pad(g, (0, 1), value=1.0), adjoint)
+    torch.testing.assert_close((at * g).sum(), (texels * adjoint[:, :3]).sum(), rtol=1e-3, atol=1e-2)
+    # The fourth channel, ones, gives the column sums of A, and these sum to what the mesh covers.
+    torch.testing.assert_close(adjoint[:, 3].sum(), (1 - matrix.background).sum(), rtol=1e-4, atol=0)
+
+
+def test_the_compiled_loops_of_refinement_do_what_torch_does(textured: Mesh, views: Views) -> None:
+    matrix = _ViewMatrix.build(textured, views[2], 2)
+    texels = textured.texture.reshape(-1, 3)
+    image = matrix.background.reshape(-1, 1).repeat(1, 3)
+    refine._gather(texels, matrix.texel, matrix.weight, matrix.pixel, image)
+    torch.testing.assert_close(matrix.render(texels).reshape(-1, 3), image, atol=1e-5, rtol=0)
+    g = torch.randn(96, 96, 4, generator=torch.Generator().manual_seed(1))
+    compiled, plain = torch.ones(SIZE**2, 4), torch.ones(SIZE**2, 4)  # both add to what is there
+    matrix.add_adjoint(g, compiled)
+    refine._scatter(g.reshape(-1, 4), matrix.texel, matrix.weight, matrix.pixel, plain)
+    torch.testing.assert_close(compiled, plain, atol=1e-5, rtol=1e-5)
+
+
+def test_the_compiled_look_up_sees_what_torch_does(ball: Mesh, views: Views) -> None:
+    """Points of the ball and inside it, some hidden, outside the image or behind the camera."""
+    generator = torch.Generator().manual_seed(2)
+    normals = F.normalize(torch.randn(4000, 3, generator=generator), dim=-1)
+    points = normals * torch.linspace(0.4, 0.6, 4000)[:, None]
+    points[:400] *= 5
+    lookup = project._Lookup.build(ball, views[1], 3.0)
+    colour, weight = lookup(points, normals)
+    total, summed = torch.zeros(4000, 3), torch.zeros(4000)
+    lookup.add(points, normals, total, summed)
+    assert 200 < int((weight > 0).sum()) < 2000
+    different = (summed - weight).abs() > 1e-4
+    assert int(different.sum()) <= 2  # a point at the limit of what is visible may differ
+    torch.testing.assert_close(
+        total[~different], (colour * weight[:, None])[~different], atol=1e-4, rtol=1e-4
+    )
 
 
 def test_refinement_sharpens_views_it_has_not_seen(ball: Mesh) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -49,7 +50,7 @@ class Mesh:
         areas: Tensor = self._area_vectors.norm(dim=-1) / 2
         return areas
 
-    @property
+    @cached_property
     def vertex_normals(self) -> Tensor:
         """[P, 3] unit normals: means over the faces around, weighted by area; zero without such faces.
 

@@ -328,7 +328,7 @@ def mesh_stage(
 
     return run.stage(
         "mesh",
-        version=5,
+        version=6,
         inputs=[
             key,
             sorted(inputs.photos.items()),

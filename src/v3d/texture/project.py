@@ -21,7 +21,7 @@ from torch import Tensor
 from v3d.compositing import over_white
 from v3d.meshes.mesh import Mesh
 from v3d.meshes.padding import pad
-from v3d.meshes.rendering import rasterize_mesh, rasterize_uv
+from v3d.meshes.rendering import at_corners, rasterize_mesh, rasterize_uv
 from v3d.metrics import soft_iou
 from v3d.surface.silhouette import pixel_distance
 from v3d.views import Views
@@ -63,7 +63,7 @@ def project_views(
     weights = fragments.barycentric[0][inside]
 
     def at_texels(attribute: Tensor) -> Tensor:
-        return (attribute[corners] * weights[..., None]).sum(1)
+        return at_corners(attribute, corners, weights)
 
     normals = mesh.vertex_normals
     texels = _Blend(at_texels(mesh.vertices), F.normalize(at_texels(normals), dim=-1))
@@ -123,6 +123,17 @@ class _Lookup:
         colour[facing] = sampled[:, :3] / sampled[:, 4:].clamp_min(1e-6)
         return colour, weight
 
+    def add(self, points: Tensor, normals: Tensor, total: Tensor, weight: Tensor) -> None:
+        """Add colour * weight to `total` [N, 3] and weight to `weight` [N], compiled for the CPU."""
+        from v3d.texture.kernels import add_view  # the compiler is not loaded before it is needed
+
+        camera = self.view.cameras
+        w2c, K, centre = (x[0].float().numpy() for x in (camera.w2c, camera.K, camera.centers))
+        layers = self.layers[0].permute(1, 2, 0).contiguous().numpy()
+        of_camera = (w2c.copy(), K.copy(), centre.copy())  # contiguous, as the kernel is compiled for
+        gain, sums = np.float32(self.gain), (total.numpy(), weight.numpy())
+        add_view(points.contiguous().numpy(), normals.contiguous().numpy(), layers, *of_camera, gain, *sums)
+
 
 class _Blend:
     """What views see of surface points [N, 3] with unit normals [N, 3].
@@ -138,7 +149,11 @@ class _Blend:
 
     def add(self, lookup: _Lookup) -> None:
         """Count another view in."""
-        colour, weight = lookup(self._points, self._normals)
+        points = self._points
+        if points.device.type == "cpu" and points.dtype == torch.float32:
+            lookup.add(points, self._normals, self._total, self.weight)
+            return
+        colour, weight = lookup(points, self._normals)
         self._total += colour * weight[:, None]
         self.weight += weight
 
@@ -182,8 +197,9 @@ def _distance_to(mask: Tensor) -> Tensor:
 def _continue_over_surface(mesh: Mesh, colour: Tensor, weight: Tensor) -> Tensor:
     """Vertex colours [P, 3] that keep colours of some weight [P] and continue them where there is none.
 
-    Minimises `sum_i w_i |x_i - c_i|^2 + lambda sum_edges |x_i - x_j|` over vertices welded by position, by
-    reweighted least squares. Total variation continues pure colours; squares would mix mud of them.
+    Where views see a vertex well, its colour stays. The others minimise
+    `sum_i w_i |x_i - c_i|^2 + lambda sum_edges |x_i - x_j|` over vertices welded by position, by reweighted
+    least squares. Total variation continues pure colours; squares would mix mud of them.
     """
     if len(mesh.faces) == 0:
         return torch.full_like(mesh.vertices, _GREY)
@@ -196,17 +212,21 @@ def _continue_over_surface(mesh: Mesh, colour: Tensor, weight: Tensor) -> Tensor
     c = summed / np.maximum(total, 1e-12)[:, None]
     fidelity = np.minimum(total / 0.05, 1.0)
 
+    free = fidelity < 1
     corners = place[mesh.faces.cpu().numpy()]
     i, j = np.concatenate([corners[:, [0, 1]], corners[:, [1, 2]], corners[:, [2, 0]]]).T
+    i, j = (end[free[i] | free[j]] for end in (i, j))
     anchor = 1e-6  # parts that no view sees get the mean colour
     closeness = np.ones(len(i))
-    for _ in range(_FILL_ROUNDS):
+    x = c.copy()
+    for _ in range(_FILL_ROUNDS if free.any() else 0):
         adjacency = coo_matrix(
             (np.r_[closeness, closeness], (np.r_[i, j], np.r_[j, i])), shape=(n, n)
-        ).tocsr()
-        laplacian = diags(np.asarray(adjacency.sum(1)).ravel()) - adjacency
-        system = csr_matrix(diags(fidelity + anchor) + 1e-2 * laplacian).tocsc()
-        x = splu(system).solve(fidelity[:, None] * c + anchor * mean)
+        ).tocsr()[free]
+        laplacian = diags(np.asarray(adjacency.sum(1)).ravel()) - adjacency[:, free]
+        system = csr_matrix(diags(fidelity[free] + anchor) + 1e-2 * laplacian).tocsc()
+        given = fidelity[free, None] * c[free] + anchor * mean + 1e-2 * (adjacency[:, ~free] @ c[~free])
+        x[free] = splu(system).solve(given)
         closeness = _FILL_STEP / np.maximum(np.linalg.norm(x[i] - x[j], axis=1), _FILL_STEP)
     return torch.from_numpy(x[place].astype(np.float32)).to(colour.device)
 

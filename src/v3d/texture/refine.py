@@ -22,7 +22,7 @@ from torch import Tensor
 from v3d.callbacks import OnStep
 from v3d.meshes.mesh import Mesh
 from v3d.meshes.padding import pad
-from v3d.meshes.rendering import rasterize_mesh, rasterize_uv
+from v3d.meshes.rendering import at_corners, rasterize_mesh, rasterize_uv
 from v3d.texture.project import pixel_confidence
 from v3d.views import Views
 
@@ -81,15 +81,16 @@ def refine_texture(
     start = mesh.texture.reshape(-1, 3)
     texels = start
     for step in range(settings.sweeps * stride):
-        gradient = settings.anchor * (texels - start)
-        weight = texels.new_full((len(texels),), settings.anchor)
+        # Three channels of the gradient, and the confidences over each texel.
+        summed = torch.zeros(len(texels), 4, device=texels.device)
         chosen = matrices[step % stride :: stride]
         gains = [1.0] * len(chosen) + [photo_gain] * len(of_photos)
         for matrix, gain in zip([*chosen, *of_photos], gains, strict=True):
             residual = matrix.render(texels) - matrix.view.rgb[0]
-            gradient = gradient + gain * matrix.adjoint(residual * matrix.confidence[..., None])
-            weight = weight + gain * matrix.column_sums
-        texels = (texels - settings.rate * gradient / weight[:, None]).clamp(0, 1)
+            confidence = gain * matrix.confidence[..., None]
+            matrix.add_adjoint(torch.cat([residual * confidence, confidence], -1), summed)
+        gradient = summed[:, :3] + settings.anchor * (texels - start)
+        texels = (texels - settings.rate * gradient / (summed[:, 3:] + settings.anchor)).clamp(0, 1)
         if on_step is not None:
             on_step(step + 1, settings.sweeps * stride)
     inside = rasterize_uv(mesh, height).face[0] >= 0
@@ -106,7 +107,6 @@ class _ViewMatrix:
         pixel: [S] of each ray.
         background: [H, W] share of white in each pixel.
         confidence: [H, W] in [0, 1] of each pixel, 0 outside the mesh.
-        column_sums: [T * T'] A^T confidence.
     """
 
     view: Views
@@ -115,7 +115,6 @@ class _ViewMatrix:
     pixel: Tensor
     background: Tensor
     confidence: Tensor
-    column_sums: Tensor
 
     @classmethod
     def build(cls, mesh: Mesh, view: Views, supersample: int) -> _ViewMatrix:
@@ -131,7 +130,7 @@ class _ViewMatrix:
 
         corners, barycentric = mesh.faces[fragments.face[0][hit]], fragments.barycentric[0][hit]
         uv, point, normal = (
-            (attribute[corners] * barycentric[..., None]).sum(1)
+            at_corners(attribute, corners, barycentric)
             for attribute in (mesh.uv, mesh.vertices, mesh.vertex_normals)
         )
         texel, weight = _bilinear(uv, rows, columns)
@@ -145,23 +144,39 @@ class _ViewMatrix:
         focal = float(cameras.K[0, 0, 0])
         confidence = facing.view(height, width) * pixel_confidence(view.alpha[0], depth, focal)
         background = 1 - coverage.view(height, width)
-        unsummed = cls(
-            view, texel, weight / n**2, pixel, background, confidence, uv.new_zeros(rows * columns)
-        )
-        return replace(unsummed, column_sums=unsummed.adjoint(confidence[..., None])[:, 0])
+        return cls(view, texel, weight / n**2, pixel, background, confidence)
 
     def render(self, texels: Tensor) -> Tensor:
         """A t on white: texels [T * T', 3] -> image [H, W, 3]."""
-        rays = (texels[self.texel] * self.weight[..., None]).sum(1)
-        image = self.background.reshape(-1, 1).repeat(1, 3).index_add_(0, self.pixel, rays)
+        image = self.background.reshape(-1, 1).repeat(1, 3)
+        if texels.device.type == "cpu":
+            from v3d.texture.kernels import gather  # the compiler is not loaded before it is needed
+
+            gather(*(x.numpy() for x in (texels.contiguous(), self.texel, self.weight, self.pixel, image)))
+        else:
+            _gather(texels, self.texel, self.weight, self.pixel, image)
         return image.view(*self.background.shape, 3)
 
-    def adjoint(self, image: Tensor) -> Tensor:
-        """A^T g: image [H, W, C] -> texels [T * T', C]."""
-        channels = image.shape[-1]
-        spread = image.reshape(-1, channels)[self.pixel][:, None] * self.weight[..., None]
-        texels = image.new_zeros(len(self.column_sums), channels)
-        return texels.index_add_(0, self.texel.reshape(-1), spread.reshape(-1, channels))
+    def add_adjoint(self, image: Tensor, texels: Tensor) -> None:
+        """Add A^T g of an image g [H, W, 4] to texels [T * T', 4]."""
+        flat = image.reshape(-1, 4)
+        if texels.device.type == "cpu":
+            from v3d.texture.kernels import scatter
+
+            scatter(*(x.numpy() for x in (flat, self.texel, self.weight, self.pixel, texels)))
+        else:
+            _scatter(flat, self.texel, self.weight, self.pixel, texels)
+
+
+def _gather(texels: Tensor, texel: Tensor, weight: Tensor, pixel: Tensor, image: Tensor) -> None:
+    """What `v3d.texture.kernels.gather` does, in torch."""
+    image.index_add_(0, pixel, (texels[texel] * weight[..., None]).sum(1))
+
+
+def _scatter(image: Tensor, texel: Tensor, weight: Tensor, pixel: Tensor, texels: Tensor) -> None:
+    """What `v3d.texture.kernels.scatter` does, in torch."""
+    spread = image[pixel][:, None] * weight[..., None]
+    texels.index_add_(0, texel.reshape(-1), spread.reshape(-1, 4))
 
 
 def _bilinear(uv: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor]:

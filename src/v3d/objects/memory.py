@@ -10,7 +10,8 @@ from v3d.runtime import memory_bytes
 
 _PROGRAM = 700e6  # bytes of libraries, compiled kernels and the stages that do not grow with the views
 _PER_PIXEL = 52  # bytes of views as they are read, placed and looked up
-_PER_REFINED_PIXEL = 150  # the texture's refinement keeps which texels the rays of every pixel read
+_PER_REFINED_PIXEL = 100  # the refinement keeps which texels the rays read that hit; up to 0.4 of them do
+_PER_REFINED_TEXEL = 4  # and how much of every texel each view sees
 
 _MOST = 3e9  # bytes that a reconstruction may take before its views are reduced further
 _USUAL_PIXELS = 18 * 1024**2  # of all views of an orbit at the largest size; these are never reduced further
@@ -47,7 +48,8 @@ def estimate_bytes(views: int, width: int, height: int, preset: Preset) -> float
         width, height: of each as it is read, in pixels.
         preset: what the quality means.
     """
-    return _PROGRAM + views * width * height * _bytes_per_pixel(preset)
+    texels = 0 if preset.refine is None else views * preset.texture_size**2
+    return _PROGRAM + views * width * height * _bytes_per_pixel(preset) + texels * _PER_REFINED_TEXEL
 
 
 def _bytes_per_pixel(preset: Preset) -> float:

@@ -12,9 +12,9 @@ from v3d.cameras import orbit
 from v3d.errors import V3DError
 from v3d.meshes.rendering import render
 from v3d.objects import memory, pipeline
-from v3d.objects.memory import estimate_bytes, reserve
+from v3d.objects.memory import affordable_side, estimate_bytes, reserve
 from v3d.objects.presets import PRESETS
-from v3d.settings import ReconstructSettings
+from v3d.settings import Quality, ReconstructSettings
 from v3d.views import Views, save_views
 
 SIZE = 520
@@ -35,6 +35,20 @@ def test_the_estimate_grows_with_pixels_and_with_what_is_kept_of_them() -> None:
     assert two - one == pytest.approx(estimate_bytes(60, 1024, 512, draft) - one)
     assert estimate_bytes(60, 512, 512, standard) > one
     assert estimate_bytes(200, 512, 512, draft) < 3.5e9
+
+
+@pytest.mark.parametrize("quality", ["draft", "standard", "high"])
+def test_an_orbit_is_read_whole_and_hundreds_of_views_share_what_it_takes(quality: Quality) -> None:
+    preset = PRESETS[quality]
+    most = preset.largest_view
+    assert affordable_side(18, most, most, preset) == (most, ())
+    limit = (3e9 - 700e6) / 52 if preset.refine is None else 18 * 1024**2  # pixels
+    for count in (200, 2000):
+        side, (note,) = affordable_side(count, most, most, preset)
+        assert f"The {count} views were reduced to {side} pixels" in note
+        assert 0.97 * limit < count * side**2 <= limit
+        wide, _ = affordable_side(count, most, most // 2, preset)
+        assert abs(wide - min(most, side * 2**0.5)) < 2
 
 
 def test_too_many_views_are_refused_with_what_to_lower(monkeypatch: pytest.MonkeyPatch) -> None:

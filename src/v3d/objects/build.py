@@ -213,7 +213,7 @@ def textured(
     photos = [photo.to(device) for photo in registered_photos(inputs).values() if photo is not None]
     photos += [views[v] for v in inputs.edited]
     others = [v for v in range(len(views)) if v not in inputs.edited]
-    views = views[others] if others else views
+    views = views[others] if 0 < len(others) < len(views) else views  # chosen views are copies
     mesh = project_views(mesh, views, size=size, photos=photos)
     if preset.refine is not None:
         mesh = refine_texture(mesh, views, preset.refine, photos=photos, on_step=on_step)

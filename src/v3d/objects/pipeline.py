@@ -23,7 +23,7 @@ from v3d.meshes.mesh import Mesh
 from v3d.objects.around import views_around
 from v3d.objects.build import BuildInputs, shape
 from v3d.objects.finish_stage import check_finish, finish_stage
-from v3d.objects.memory import reserve
+from v3d.objects.memory import affordable_side, reserve
 from v3d.objects.output_stages import export_stage, preview_stage
 from v3d.objects.presets import Preset, preset_of
 from v3d.objects.stages import (
@@ -235,10 +235,11 @@ def _posed(
             "or give a folder of posed photos."
         )
     capture = find_photos(views)
-    notes = list(capture.notes)
-    size = common_size([photo.size() for photo in capture.photos], preset.largest_view)
-    memory = reserve(len(capture.photos), *size, preset)
-    posed = read_object_views(capture.photos, max_size=preset.largest_view, warn=notes.append)
+    sizes = [photo.size() for photo in capture.photos]
+    side, reduced = affordable_side(len(sizes), *common_size(sizes, preset.largest_view), preset)
+    memory = reserve(len(sizes), *common_size(sizes, side), preset)
+    notes = [*capture.notes, *reduced]
+    posed = read_object_views(capture.photos, max_size=side, warn=notes.append)
     return posed, notes, memory
 
 

@@ -73,7 +73,7 @@ def refine_texture(
     settings = settings or RefineSettings()
     assert mesh.texture is not None and mesh.uv is not None, "the mesh has no texture"
     height, width = mesh.texture.shape[:2]
-    matrices = [_ViewMatrix.build(mesh, views[i], settings.supersample) for i in range(len(views))]
+    matrices = [_ViewMatrix.build(mesh, views[i : i + 1], settings.supersample) for i in range(len(views))]
     of_photos = [_ViewMatrix.build(mesh, photo, 1) for photo in photos]
 
     # Every n-th view: neighbours on the orbit, which show nearly the same, never share a step.

@@ -160,6 +160,7 @@ def test_a_result_cannot_run_in_a_browser(tmp_path: Path) -> None:
         (store.root / id / "result" / "link.png").symlink_to("/etc/passwd")
         store.add(id, "generate", {}, most=1)
         store.finish(id, "done", files=(*names, "link.png"))
+        (store.root / id / "result/viewer.html").write_text("<script>alert(1)</script>")
         for name in names:
             answer = here.get(f"/v1/jobs/{id}/files/{name}")
             assert answer.headers["x-content-type-options"] == "nosniff"
@@ -169,3 +170,26 @@ def test_a_result_cannot_run_in_a_browser(tmp_path: Path) -> None:
             if not name.endswith("png"):
                 assert answer.headers["content-disposition"].startswith("attachment")
         assert here.get(f"/v1/jobs/{id}/files/link.png").status_code == 404
+        assert here.get(f"/v1/jobs/{id}/files/viewer.html").status_code == 404  # the job does not list it
+
+
+def test_only_the_viewer_runs_and_it_reaches_nothing(tmp_path: Path) -> None:
+    with client(tmp_path / "jobs") as here:
+        store = here.app.state.desk.store
+        id = store.new_id()
+        (store.root / id / "result/finished").mkdir(parents=True)
+        files = ("viewer.html", "finished/mesh.glb", ".stages/hull", "views/000.png", "../input/front")
+        for name in files:
+            (store.root / id / "result" / name).parent.mkdir(exist_ok=True)
+            (store.root / id / "result" / name).write_text("x")
+        store.add(id, "generate", {}, most=1)
+        store.finish(id, "done", files=files)
+        answer = here.get(f"/v1/jobs/{id}/viewer")
+        assert answer.headers["content-type"].startswith("text/html")
+        policy = answer.headers["content-security-policy"]
+        assert "default-src 'none'" in policy and policy.endswith("sandbox allow-scripts")
+        assert here.get(f"/v1/jobs/{id}/files/finished/mesh.glb").text == "x"
+        for name in (*files[2:], "%2e%2e/input/front", "finished/..%2f..%2fx"):
+            assert here.get(f"/v1/jobs/{id}/files/{name}").status_code == 404, name
+        assert set(here.get(f"/v1/jobs/{id}").json()["files"]) == {"viewer.html", "finished/mesh.glb"}
+        assert here.get("/v1/jobs/0123456789abcdef/viewer").status_code == 404

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from shapes import Draw
+from v3d.commands.serve import ServerOptions
 from v3d.errors import V3DError
 from v3d.serving.guard import Rules
 from v3d.serving.runner import Limits
@@ -41,7 +42,7 @@ def test_other_computers_reach_it_only_with_a_token(host: str) -> None:
     from v3d.commands.app import app
 
     with pytest.raises(V3DError, match="give a --token"):
-        app(host=host)
+        app(ServerOptions(host=host))
 
 
 def test_a_token_is_asked_for_everywhere_but_for_health(guarded: Any) -> None:

@@ -135,7 +135,7 @@ def _made_for(name: str) -> tuple[gr.Radio, gr.Textbox]:
         purpose = gr.Radio(choices, value=AS_IS, label="Made for", elem_id=name, scale=4)
         size = gr.Textbox(
             label="Longest side",
-            placeholder="80mm, 12cm, 0.3m",
+            placeholder="12cm",
             elem_id=f"{name}-size",
             scale=1,
             min_width=110,

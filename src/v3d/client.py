@@ -93,6 +93,7 @@ class Client:
         photos: str | Path | Mapping[str, str | Path],
         *,
         masks: Mapping[str, str | Path] | None = None,
+        finish: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> RemoteJob:
         """Ask for an asset of one to four photos.
@@ -100,13 +101,20 @@ class Client:
         Args:
             photos: an image file of the front, or side (front, left, back, right) -> image file.
             masks: side -> an image that says where the object is in this side's photo.
+            finish: what the mesh is made ready for, for example `{"purpose": "print", "size": "80mm"}`;
+                its files are called finished/...
             settings: options of `v3d generate`, for example `quality="draft"`.
         """
         given = {f"{side}_mask": mask for side, mask in (masks or {}).items()}
-        return self._create("generate", {**_sides(photos), **given}, settings)
+        return self._create("generate", {**_sides(photos), **given}, settings, finish=finish)
 
     def reconstruct(
-        self, views: str | Path, *, orbit: Mapping[str, Any] | None = None, **settings: Any
+        self,
+        views: str | Path,
+        *,
+        orbit: Mapping[str, Any] | None = None,
+        finish: Mapping[str, Any] | None = None,
+        **settings: Any,
     ) -> RemoteJob:
         """Ask for an asset of views of an object.
 
@@ -115,9 +123,10 @@ class Client:
                 pictures, or a picture with a grid of them.
             orbit: what is known of the cameras that the views lack, options of `v3d reconstruct --orbit`; {}
                 where nothing is.
+            finish: as `generate` takes it.
             settings: options of `v3d reconstruct`.
         """
-        return self._create("reconstruct", {"views": views}, settings, orbit)
+        return self._create("reconstruct", {"views": views}, settings, orbit=orbit, finish=finish)
 
     def scene(self, photos: str | Path, **settings: Any) -> RemoteJob:
         """Ask for new views and Gaussians of a scene.
@@ -183,7 +192,8 @@ class Client:
         now = self.job(job)
         paths = []
         for name in now.files:
-            if PurePosixPath(name).name != name or name in (".", "..") or "\\" in name:
+            own = name.removeprefix("finished/")
+            if PurePosixPath(own).name != own or own in ("", ".", "..") or "\\" in own:
                 raise V3DError(f"The server names a result {name!r}, which is no name of a file.")
             path = Path(folder) / name
             with (
@@ -209,12 +219,12 @@ class Client:
         kind: str,
         files: Mapping[str, str | Path],
         settings: Mapping[str, Any],
-        orbit: Mapping[str, Any] | None = None,
+        **others: Mapping[str, Any] | None,
     ) -> RemoteJob:
-        """Send a form: the files by field, folders as zips, the settings as JSON."""
-        fields = {"kind": kind, "settings": json.dumps(settings)}
-        if orbit is not None:
-            fields["orbit"] = json.dumps(orbit)
+        """Send a form: the files by field, folders as zips, settings and other fields as JSON."""
+        given = {name: value for name, value in others.items() if value is not None}
+        fields = {name: json.dumps(value) for name, value in {"settings": settings, **given}.items()}
+        fields["kind"] = kind
         with tempfile.TemporaryDirectory(prefix="v3d-") as temporary:
             paths = {name: _file(Path(path), Path(temporary) / f"{name}.zip") for name, path in files.items()}
             return _job(self._json("POST", "/v1/jobs", _Form(paths, fields)))

@@ -69,6 +69,7 @@ class RunFolder:
         path: str | Path,
         settings: Any,
         *,
+        title: str | None = None,
         warnings: Sequence[str] = (),
         force: bool = False,
         on_progress: OnProgress | None = None,
@@ -78,12 +79,14 @@ class RunFolder:
         Args:
             path: the folder.
             settings: a dataclass, for the report.
+            title: what the run is called, in place of its folder's name.
             warnings: of the run as a whole, before those of its stages: one sentence each. They hold for this
                 run alone, whereas a stage's are kept with its files.
             force: compute every stage anew.
             on_progress: called as the stages go on, see `v3d.callbacks.OnProgress`.
         """
         self.path = Path(path)
+        self._title = title
         self._warnings = list(warnings)
         self._force = force
         self._on_progress = on_progress or (lambda stage, done, total: None)
@@ -131,8 +134,8 @@ class RunFolder:
 
     @property
     def name(self) -> str:
-        """What the run is called: its folder's name, after the photo or the views."""
-        return self.path.resolve().name
+        """What the run is called: its title, or its folder's name, after the photo or the views."""
+        return self._title or self.path.resolve().name
 
     def stage(
         self,

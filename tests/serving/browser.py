@@ -21,10 +21,10 @@ _SERVER = """
 import sys, uvicorn
 from pathlib import Path
 from v3d.serving.page import mount
-from v3d.serving.server import make_server
+from v3d.serving.server import FORMATS, make_server
 from v3d.settings import GenerateSettings
 folder, port, until = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-app = make_server(folder, settings=GenerateSettings(quality="draft", until=until))
+app = make_server(folder, settings=GenerateSettings(quality="draft", until=until, formats=FORMATS))
 mount(app, app.state.desk, folder, mcp=True)
 uvicorn.run(app, port=port, log_level="warning", timeout_graceful_shutdown=3)
 """

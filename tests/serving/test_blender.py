@@ -57,6 +57,7 @@ def document(glb: bytes) -> dict[str, Any]:
 
 def test_the_mesh_stands_upright_in_its_place_with_its_colours(told: dict[str, Any]) -> None:
     made = told["made"]
+    assert made["name"] == "object"  # base64 has no name
     size = np.subtract(made["high"], made["low"])
     centre = np.add(made["high"], made["low"]) / 2
     assert size[2] == max(size) and 1.2 < size[2] / size[1] < 2.2  # Blender's z is up

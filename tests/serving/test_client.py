@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -59,6 +60,22 @@ def test_a_job_is_followed_fetched_and_removed(address: str, draw: Draw, tmp_pat
         client.job(job)
 
 
+def test_a_finished_mesh_comes_in_its_folder(address: str, draw: Draw, tmp_path: Path) -> None:
+    client = Client(address)
+    finish = {"purpose": "print", "size": "50mm"}
+    job = client.wait(client.generate(draw("my cup.png"), finish=finish, formats=["glb"]))
+    assert {"mesh.glb", "finished/mesh.3mf", "finished/mesh.stl", "finished/print.json"} <= set(job.files)
+    assert not [name for name in job.files if name.startswith((".", "views/"))]
+    client.download(job, tmp_path / "out")
+    report = json.loads((tmp_path / "out/finished/print.json").read_text())
+    assert max(report["size_mm"]) == pytest.approx(50, abs=0.01)
+    assert set(report["advice"]) <= set(job.warnings)
+    document = (tmp_path / "out/mesh.glb").read_bytes()[20:2000].decode(errors="replace")
+    assert '"name":"my cup"' in document.replace('": "', '":"')
+    with pytest.raises(V3DError, match="no field finish of scene"):
+        client._create("scene", {"views": draw("cup.png")}, {}, finish=finish)
+
+
 def test_a_job_is_cancelled(address: str, draw: Draw) -> None:
     client = Client(address)
     job = client.generate(draw("cup.png"))
@@ -110,7 +127,7 @@ def test_a_full_queue_is_asked_again_when_it_says() -> None:
 
 
 def test_a_result_is_never_written_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("../x", "a/b", "..", "c:\\x"):
+    for name in ("../x", "a/b", "finished/../x", "finished/", "finished/a/b", "..", "c:\\x"):
         evil = RemoteJob("0" * 16, "generate", "done", files=(name,))
         monkeypatch.setattr(Client, "job", lambda self, job, evil=evil: evil)
         with pytest.raises(V3DError, match="no name of a file"):

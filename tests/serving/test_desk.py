@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import zipfile
@@ -22,9 +23,9 @@ from v3d.meshes.rendering import render
 from v3d.serving.desk import Desk, task_of
 from v3d.serving.runner import Limits, Runner
 from v3d.serving.store import Job, JobStore
-from v3d.serving.tasks import Made, ReconstructTask, SceneTask, TextureTask
+from v3d.serving.tasks import GenerateTask, Made, ReconstructTask, SceneTask, TextureTask
 from v3d.serving.worker import Worker
-from v3d.settings import GenerateSettings, OrbitSettings
+from v3d.settings import FinishSettings, GenerateSettings, OrbitSettings
 from v3d.splats.files.ply import load_ply
 from v3d.views import Views, save_views
 
@@ -116,6 +117,17 @@ def test_a_mask_decides_what_the_object_is(desk: Desk, draw: Draw) -> None:
     assert alpha[:, :58].min() == 255 and alpha[:, 62:].max() == 0
 
 
+def test_a_job_knows_its_purpose_and_its_photos_name(desk: Desk, draw: Draw) -> None:
+    photo, asked = draw("cup.png").read_bytes(), {"purpose": "print", "size": "12cm", "lods": None}
+    job = desk.generate({"front": photo}, {}, finish=asked, filename="../My <cup>.PNG")
+    task = task_of(desk.store.get(job.id), desk.store)
+    assert isinstance(task, GenerateTask)
+    assert task.finish == FinishSettings(purpose="print", size="12cm") and task.title == "My _cup_"
+    old = {name: value for name, value in job.request.items() if name not in ("finish", "name")}
+    task = task_of(dataclasses.replace(job, request=old), desk.store)  # of a server before there were both
+    assert isinstance(task, GenerateTask) and (task.finish, task.title) == (FinishSettings(), None)
+
+
 def test_a_mesh_and_photos_become_a_job(desk: Desk, draw: Draw, tmp_path: Path) -> None:
     photo = draw("cup.png").read_bytes()
     mesh = b"v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n"
@@ -135,13 +147,16 @@ ASKS: list[tuple[Any, str]] = [
     (lambda d, p, z: d.reconstruct(z, "a.zip", {"device": "cuda"}), "The server decides on device"),
     (lambda d, p, z: d.reconstruct(b"<svg/>", "a.svg", {}, {}), "a.svg is none of what can be read"),
     (lambda d, p, z: d.scene(z, "a.zip", {"path": "/etc/path.json"}), "no path /etc/path.json"),
-    (lambda d, p, z: d.scene(z, "a.zip", {"frames": 5_000}), "1 to 500 frames"),
+    (lambda d, p, z: d.scene(z, "a.zip", {"frames": 900}), "1 to 500 frames"),
     (lambda d, p, z: d.scene(p, "p.png", {}), "give a zip of their folder"),
     (lambda d, p, z: d.scene(z, "a.zip", {"model": "x"}), "The server decides on model"),
     (lambda d, p, z: d.texture(p, {"front": p}, {}), "The mesh is none"),
     (lambda d, p, z: d.texture(b"glTF", {"left": p}, {}), "no photo of the front"),
     (lambda d, p, z: d.texture(b"glTF", {"front": p}, {}, z), "not both"),
     (lambda d, p, z: d.texture(b"glTF", {}, {}, p), "give a zip of posed photos"),
+    (lambda d, p, z: d.generate({"front": p}, {}, finish={"purpose": "toy"}), "purpose cannot be 'toy'"),
+    (lambda d, p, z: d.generate({"front": p}, {}, finish={"size": "big"}), "big"),
+    (lambda d, p, z: d.reconstruct(z, "a.zip", {}, finish={"base": "cut"}), "for prints"),
     (lambda d, p, z: d.generate({"front": p}, {}, {"back": p}), "mask of back without its photo"),
     (lambda d, p, z: d.generate({"front": p}, {}, {"front": b"<svg/>"}), "mask of the front is not an image"),
 ]
@@ -166,7 +181,7 @@ def ended(store: JobStore, id: str) -> Job:
 def test_sentences_name_files_as_the_client_does(desk: Desk, draw: Draw, tmp_path: Path) -> None:
     (tmp_path / "odd").mkdir()
     (tmp_path / "odd/transforms.json").write_text("{}")
-    runner = Runner(desk.store, task_of, workers=[Worker()], limits=Limits())
+    runner = Runner(desk.store, task_of, workers=[Worker(1)], limits=Limits())
     job = desk.reconstruct(packed(tmp_path / "odd"), "odd.zip", {})
     runner.start()
     try:
@@ -177,7 +192,7 @@ def test_sentences_name_files_as_the_client_does(desk: Desk, draw: Draw, tmp_pat
 
 
 def test_a_job_that_fills_the_disk_is_ended(desk: Desk, draw: Draw) -> None:
-    runner = Runner(desk.store, task_of, workers=[Worker()], limits=Limits(job_gigabytes=1e-7))
+    runner = Runner(desk.store, task_of, workers=[Worker(1)], limits=Limits(job_gigabytes=1e-7))
     job = desk.generate({"front": draw("cup.png").read_bytes()}, {})
     runner.start()
     try:
@@ -189,7 +204,7 @@ def test_a_job_that_fills_the_disk_is_ended(desk: Desk, draw: Draw) -> None:
 def test_a_running_job_that_is_removed_harms_no_other(desk: Desk, draw: Draw) -> None:
     photo = draw("cup.png").read_bytes()
     first, second = (desk.generate({"front": photo}, {}).id for _ in range(2))
-    runner = Runner(desk.store, task_of, workers=[Worker()], limits=Limits())
+    runner = Runner(desk.store, task_of, workers=[Worker(1)], limits=Limits())
     runner.start()
     try:
         while desk.store.get(first).stage == "":

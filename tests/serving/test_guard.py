@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from shapes import Draw
+from v3d.commands.serve import ServerOptions
 from v3d.errors import V3DError
 from v3d.serving.guard import Rules
 from v3d.serving.runner import Limits
@@ -39,7 +40,7 @@ def guarded(tmp_path: Path) -> Iterator[Any]:
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "::", "example.org"])
 def test_other_computers_reach_it_only_with_a_token(host: str) -> None:
     from v3d.commands.app import app
-    from v3d.commands.serve import ServerOptions, serve
+    from v3d.commands.serve import serve
 
     for command in (app, serve):
         with pytest.raises(V3DError, match="give a --token"):
@@ -162,6 +163,7 @@ def test_a_result_cannot_run_in_a_browser(tmp_path: Path) -> None:
         (store.root / id / "result" / "link.png").symlink_to("/etc/passwd")
         store.add(id, "generate", {}, most=1)
         store.finish(id, "done", files=(*names, "link.png"))
+        (store.root / id / "result/viewer.html").write_text("<script>alert(1)</script>")
         for name in names:
             answer = here.get(f"/v1/jobs/{id}/files/{name}")
             assert answer.headers["x-content-type-options"] == "nosniff"
@@ -171,3 +173,26 @@ def test_a_result_cannot_run_in_a_browser(tmp_path: Path) -> None:
             if not name.endswith("png"):
                 assert answer.headers["content-disposition"].startswith("attachment")
         assert here.get(f"/v1/jobs/{id}/files/link.png").status_code == 404
+        assert here.get(f"/v1/jobs/{id}/files/viewer.html").status_code == 404  # the job does not list it
+
+
+def test_only_the_viewer_runs_and_it_reaches_nothing(tmp_path: Path) -> None:
+    with client(tmp_path / "jobs") as here:
+        store = here.app.state.desk.store
+        id = store.new_id()
+        (store.root / id / "result/finished").mkdir(parents=True)
+        files = ("viewer.html", "finished/mesh.glb", ".stages/hull", "views/000.png", "../input/front")
+        for name in files:
+            (store.root / id / "result" / name).parent.mkdir(exist_ok=True)
+            (store.root / id / "result" / name).write_text("x")
+        store.add(id, "generate", {}, most=1)
+        store.finish(id, "done", files=files)
+        answer = here.get(f"/v1/jobs/{id}/viewer")
+        assert answer.headers["content-type"].startswith("text/html")
+        policy = answer.headers["content-security-policy"]
+        assert "default-src 'none'" in policy and policy.endswith("sandbox allow-scripts")
+        assert here.get(f"/v1/jobs/{id}/files/finished/mesh.glb").text == "x"
+        for name in (*files[2:], "%2e%2e/input/front", "finished/..%2f..%2fx"):
+            assert here.get(f"/v1/jobs/{id}/files/{name}").status_code == 404, name
+        assert set(here.get(f"/v1/jobs/{id}").json()["files"]) == {"viewer.html", "finished/mesh.glb"}
+        assert here.get("/v1/jobs/0123456789abcdef/viewer").status_code == 404

@@ -10,7 +10,7 @@ import pytest
 from shapes import Draw
 from v3d.errors import V3DError
 from v3d.serving.manifest import read_manifest
-from v3d.settings import GenerateSettings
+from v3d.settings import FinishSettings, GenerateSettings
 
 BASE = GenerateSettings(quality="draft")
 
@@ -40,6 +40,16 @@ def test_a_table_names_photos_and_settings(draw: Draw, tmp_path: Path) -> None:
     assert first.name == "mug_7"
     assert first.settings == GenerateSettings(quality="high", seed=5)
     assert (second.name, second.settings) == ("cup", BASE)
+
+
+def test_a_line_says_what_its_object_is_for(draw: Draw, tmp_path: Path) -> None:
+    draw("cup.png")
+    table = tmp_path / "list.csv"
+    table.write_text("photo,purpose,size,seed\ncup.png,print,12cm,5\ncup.png,,,\ncup.png,toy,,\n")
+    first, second, third = read_manifest(table, BASE, FinishSettings(purpose="web"))
+    assert first.finish == FinishSettings(purpose="print", size="12cm") and first.settings.seed == 5
+    assert second.finish == FinishSettings(purpose="web")
+    assert "purpose cannot be 'toy'" in third.refusal
 
 
 def test_lines_of_one_name_get_folders_of_their_own(draw: Draw, tmp_path: Path) -> None:

@@ -62,17 +62,24 @@ def test_four_photos_become_an_asset_that_outlives_the_server(
         page.wait_for_selector("#v3d-status img.v3d-live", timeout=SECONDS)  # the Gaussians as they fit
         status(page, "Done in")
 
-        page.wait_for_selector("#v3d-mesh canvas", timeout=SECONDS)
-        assert redness(page, "#v3d-mesh") > 0.05  # the drawing is red
+        viewer = page.frame_locator("#v3d-viewer iframe")
+        viewer.locator("body[data-shown=splats]").wait_for(timeout=SECONDS)
+        for mode in ("splats", "mesh"):
+            viewer.locator(f"button[data-mode={mode}]").click()
+            viewer.locator(f"body[data-shown={mode}]").wait_for()
+            assert redness(page, "#v3d-viewer iframe") > 0.05  # the drawing is red
+        page.screenshot(path=tmp_path / "page.png")
         with page.expect_download() as download:
             page.click("#v3d-files a[download='mesh.glb']")
         download.value.save_as(tmp_path / "got.glb")
         assert load_mesh(tmp_path / "got.glb").texture is not None
         with page.expect_download() as download:
-            page.click("#v3d-files a[download='all.zip']")
+            page.click("#v3d-files a[download='front.zip']")
         download.value.save_as(tmp_path / "all.zip")
         with zipfile.ZipFile(tmp_path / "all.zip") as archive:
-            assert {"mesh.glb", "splats.ply", "turntable.mp4", "preview.png"} <= set(archive.namelist())
+            assert {"mesh.glb", "splats.ply", "turntable.mp4", "preview.png", "viewer.html"} <= set(
+                archive.namelist()
+            )
 
         page.click("#v3d-results button[role=tab]:has-text('Views')")
         source = "document.querySelector('#v3d-views .v3d-view').src"

@@ -19,6 +19,8 @@ from PIL import Image
 
 from shapes import Draw, sphere_mesh
 from v3d.cameras import orbit
+from v3d.meshes.files import load_mesh
+from v3d.meshes.ply import save_ply_mesh
 from v3d.meshes.rendering import render
 from v3d.views import Views, save_views
 
@@ -153,13 +155,47 @@ def test_two_users_each_see_their_own_job(browser: Any, address: str, draw: Draw
     assert (wide, narrow) == (60, 30)
 
 
-def test_own_views_are_taken(page: Any, address: str, tmp_path: Path) -> None:
+def zipped_ball(folder: Path) -> Path:
+    """A zip of posed views of a ball."""
     cameras = orbit(6, size=48)
     seen = render(sphere_mesh(), cameras)
-    save_views(Views(seen.rgb, seen.alpha, cameras), tmp_path / "ball")
-    with zipfile.ZipFile(tmp_path / "ball.zip", "w") as archive:
-        for path in sorted((tmp_path / "ball").rglob("*.*")):
-            archive.write(path, path.relative_to(tmp_path))
+    save_views(Views(seen.rgb, seen.alpha, cameras), folder / "ball")
+    with zipfile.ZipFile(folder / "ball.zip", "w") as archive:
+        for path in sorted((folder / "ball").rglob("*.*")):
+            archive.write(path, path.relative_to(folder))
+    return folder / "ball.zip"
+
+
+def test_a_scene_can_be_turned(page: Any, address: str, tmp_path: Path) -> None:
+    before = newest(address)["id"]
+    page.click("button[role=tab]:has-text('Scene')")
+    page.set_input_files("#v3d-scene-file input[type=file]", zipped_ball(tmp_path))
+    page.wait_for_selector("#v3d-scene-file >> text=ball")
+    page.click("#v3d-path label:has-text('none')")
+    page.click("#v3d-make-scene")
+    id = made(page, address, before)
+    assert newest(address)["kind"] == "scene" and "splats.ply" in newest(address)["files"]
+    viewer = page.frame_locator(f"#v3d-viewer iframe[src*='{id}']")
+    viewer.locator("body[data-shown=splats]").wait_for(timeout=SECONDS)
+
+
+def test_a_mesh_is_textured_with_posed_views(page: Any, address: str, jobs: Path, tmp_path: Path) -> None:
+    before = newest(address)["id"]
+    save_ply_mesh(sphere_mesh(), tmp_path / "ball.ply")
+    page.click("button[role=tab]:has-text('Texture a mesh')")
+    page.set_input_files("#v3d-mesh-file input[type=file]", tmp_path / "ball.ply")
+    page.wait_for_selector("#v3d-mesh-file >> text=ball")
+    page.set_input_files("#v3d-texture-zip input[type=file]", zipped_ball(tmp_path))
+    page.wait_for_selector("#v3d-texture-zip >> text=ball")
+    page.click("#v3d-make-texture")
+    id = made(page, address, before)
+    assert load_mesh(jobs / id / "result/mesh.glb").texture is not None
+    viewer = page.frame_locator(f"#v3d-viewer iframe[src*='{id}']")
+    viewer.locator("body[data-shown=mesh]").wait_for(timeout=SECONDS)
+
+
+def test_own_views_are_taken(page: Any, address: str, tmp_path: Path) -> None:
+    zipped_ball(tmp_path)
     page.click("button[role=tab]:has-text('Views or video')")
     page.set_input_files("#v3d-views-file input[type=file]", tmp_path / "ball.zip")
     page.wait_for_selector("#v3d-views-file >> text=ball")

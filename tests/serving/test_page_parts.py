@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import io
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from shapes import Draw, sphere_mesh
+from shapes import Draw
 from v3d.serving.store import JobStore
 
 pytest.importorskip("gradio")
 
 from v3d.serving.page.cutouts import Correction, find
-from v3d.serving.page.shown import Shown, coloured_by_normals
+from v3d.serving.page.shown import Shown
 from v3d.serving.page.status import status, turning
 
 
@@ -71,17 +71,6 @@ def test_a_photo_without_an_object_can_be_painted(tmp_path: Path) -> None:
     assert found.alpha.max() == 0 and "paint it here" in found.note
 
 
-def test_a_mesh_is_coloured_by_its_normals() -> None:
-    mesh = sphere_mesh()
-    coloured = coloured_by_normals(mesh)
-    assert coloured.uv is not None and coloured.texture is not None
-    assert torch.equal(coloured.vertices[coloured.faces], mesh.vertices[mesh.faces])
-    corner = coloured.uv[coloured.faces[:, 0]]
-    texel = (corner * 64).floor().long().clamp(0, 63)
-    colour = coloured.texture[texel[:, 1], texel[:, 0]]
-    assert float((colour * 2 - 1 - mesh.face_normals).norm(dim=-1).max()) < 0.07  # a texel's width
-
-
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[JobStore]:
     store = JobStore(tmp_path / "jobs")
@@ -91,14 +80,22 @@ def store(tmp_path: Path) -> Iterator[JobStore]:
 
 def test_files_that_somebody_removed_are_left_out(store: JobStore, tmp_path: Path) -> None:
     id = store.new_id()
-    store.add(id, "generate", {}, most=1)
+    store.add(id, "generate", {"name": "cup"}, most=1)
     (store.root / id / "result").mkdir()
-    for name in ("mesh.glb", "preview.png"):
+    (store.root / id / "result/finished").mkdir()
+    there = ("mesh.glb", "preview.png", "finished/mesh.glb", "finished/mesh.stl")
+    for name in there:
         (store.root / id / "result" / name).write_bytes(name.encode())
-    store.finish(id, "done", files=("mesh.glb", "preview.png", "splats.ply", ".stages/hull.safetensors"))
+    store.finish(id, "done", files=(*there, "splats.ply", ".stages/hull.safetensors"))
     shown = Shown(store, tmp_path / "shown")
     files = shown.results(store.get(id))
-    assert set(files) == {"mesh.glb", "preview.png"} and Path(files["mesh.glb"]).read_bytes() == b"mesh.glb"
+    assert set(files) == set(there) and Path(files["mesh.glb"]).read_bytes() == b"mesh.glb"
+    assert Path(files["finished/mesh.glb"]).name == "finished_mesh.glb"  # no two of one name in the list
+    assert Path(files["finished/mesh.stl"]).name == "mesh.stl"
+    archive = Path(shown.archive(store.get(id), files))
+    with zipfile.ZipFile(archive) as packed:
+        assert archive.name == "cup.zip" and set(packed.namelist()) == set(there)
+        assert packed.read("finished/mesh.glb") == b"finished/mesh.glb"
     store.remove(id)
     shown.tidy()
     assert list((tmp_path / "shown").iterdir()) == []

@@ -9,7 +9,7 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from v3d.commands.shared import Out, SomeFailedError, join_cluster
 from v3d.errors import V3DError
-from v3d.settings import GenerateSettings
+from v3d.settings import FinishSettings, GenerateSettings
 
 
 def batch(
@@ -17,6 +17,7 @@ def batch(
     /,
     out: Out = Path("out"),
     settings: OmitArgPrefixes[GenerateSettings] = GenerateSettings(),  # noqa: B008 (frozen)
+    finish: OmitArgPrefixes[FinishSettings] = FinishSettings(),  # noqa: B008 (frozen)
     workers: int | None = None,
     shard: Annotated[str, arg(metavar="I/N")] = "1/1",
     retry: bool = False,
@@ -29,6 +30,7 @@ def batch(
             .csv or .jsonl file whose lines name photos (front, left, back, right), name and settings.
         out: every object gets a folder of its name in it.
         settings: of objects that the manifest gives no others.
+        finish: their meshes made ready for a game, a print or a web page; a manifest may say otherwise.
         workers: processes; by default as many as cores and memory allow, here or in the cluster.
         shard: make only every Nth object, beginning with the Ith: one of N machines.
         retry: try failed objects again; those that were made stay.
@@ -46,7 +48,7 @@ def batch(
     if workers is not None and workers < 1:
         raise V3DError(f"--workers {workers} cannot be; give 1 or more.")
     index, count = parse_shard(shard)
-    everything = read_manifest(manifest, settings)
+    everything = read_manifest(manifest, settings, finish)
     items = everything[index - 1 :: count]
     if ray is None:
         pools = local_pools(workers, items=len(items))

@@ -41,7 +41,7 @@ def export_stage(
             assert mesh is not None
             of_mesh.save(print_sized(mesh) if of_mesh.printed else mesh, run / of_mesh.file, look)
         for name in viewers:
-            save_viewer(run / name, splats, mesh, title=run.path.name)
+            save_viewer(run / name, splats, mesh, title=run.name)
 
     if exports or viewers:
         run.stage(

@@ -71,6 +71,7 @@ def generate(
     settings: GenerateSettings | None = None,
     *,
     name: str | None = None,
+    title: str | None = None,
     masks: str | Path | Mapping[float, str | Path] | None = None,
     finish: FinishSettings | None = None,
     force: bool = False,
@@ -85,6 +86,7 @@ def generate(
         out: the folder that gets the run's folder.
         settings: those of `GenerateSettings()` where none are given.
         name: of the run's folder, in place of the front photo's.
+        title: of the object in files, in place of the folder's name.
         masks: images that say where the object is, by the azimuth of their photo, or that of the front alone;
             photos without one are cut out. The `cutout.png` of an earlier run will do, as it is or corrected.
         finish: make the mesh ready for a game, a print or a web page, in the run's folder `finished`.
@@ -103,7 +105,7 @@ def generate(
     tune_malloc()
     folder = other_than(front.parent, Path(out) / (name or front.stem))
     generator = load_generator(settings.model, device)  # before anything is written: the name may be wrong
-    with RunFolder(folder, settings, force=force, on_progress=on_progress) as run:
+    with RunFolder(folder, settings, title=title, force=force, on_progress=on_progress) as run:
         framed, key = photo_stage(
             run, sides, masks=given, elevation=settings.elevation, recentre=settings.recentre
         )
@@ -167,6 +169,7 @@ def reconstruct(
     up: Up = "auto",
     finish: FinishSettings | None = None,
     name: str | None = None,
+    title: str | None = None,
     force: bool = False,
     on_progress: OnProgress | None = None,
 ) -> Asset:
@@ -187,6 +190,7 @@ def reconstruct(
         up: the axis of the views' world that is up; auto finds it from the cameras.
         finish: make the mesh ready for a game, a print or a web page, in the run's folder `finished`.
         name: of the run's folder, in place of the views' folder's.
+        title: of the object in files, in place of the folder's name.
         force: compute finished stages anew.
         on_progress: called as the stages go on, see `v3d.callbacks.OnProgress`.
 
@@ -201,7 +205,9 @@ def reconstruct(
     if not isinstance(views, Views):
         folder = other_than(Path(views), folder / (name or run_name(Path(views))))
     posed, notes, memory = _posed(views, orbit, preset_of(settings, plan))
-    with RunFolder(folder, settings, warnings=notes, force=force, on_progress=on_progress) as run:
+    with RunFolder(
+        folder, settings, title=title, warnings=notes, force=force, on_progress=on_progress
+    ) as run:
         run.report["memory_estimate_mb"] = memory
         photos = {} if photo is None else {0: photo_stage(run, {0.0: photo})[0].images[0]}
         placed, key = views_stage(run, posed, up)

@@ -27,6 +27,7 @@ from v3d.serving.resources import cores, default_workers
 from v3d.serving.summary import RECORDS, Record, read_record, write_record
 from v3d.serving.tasks import GenerateTask, Made
 from v3d.serving.worker import KILLED, REFUSED, AnyWorker, Failed, Progress, Worker
+from v3d.settings import FinishSettings
 
 OnItem = Callable[[Record, int, int], None]
 """Called with (record, items finished, items in all) after every item."""
@@ -157,7 +158,8 @@ class _Batch:
             settings = dataclasses.replace(item.settings, until=until)
             begun.tries, begun.since = begun.tries + 1, time.monotonic()
             self._running[worker] = begun
-            task = GenerateTask(item.photos, out, settings, item.name)
+            finish = item.finish if until == item.settings.until else FinishSettings()
+            task = GenerateTask(item.photos, out, settings, item.name, finish=finish)
             worker.start(ItemTask(task, out / RECORDS / f"{item.name}.work"))
 
     def _next(self, number: int) -> _Begun | None:
@@ -181,7 +183,8 @@ class _Batch:
             self._end(Record(item.name, "", REFUSED, item.refusal))
             return None
         try:
-            key = digest([[(a, file_digest(p)) for a, p in sorted(item.photos.items())], item.settings])
+            photos = [(a, file_digest(p)) for a, p in sorted(item.photos.items())]
+            key = digest([photos, item.settings, item.finish])
         except V3DError as error:
             self._end(Record(item.name, "", REFUSED, str(error)))
             return None

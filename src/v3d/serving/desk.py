@@ -11,13 +11,13 @@ from typing import Any, TypeVar
 
 from v3d.errors import V3DError
 from v3d.serving import uploads
-from v3d.serving.manifest import SIDES
+from v3d.serving.manifest import SIDES, safe_name
 from v3d.serving.options import with_options
 from v3d.serving.runner import Limits
 from v3d.serving.store import Job, JobStore
 from v3d.serving.tasks import GenerateTask, ReconstructTask, SceneTask, TextureTask
 from v3d.serving.worker import Task
-from v3d.settings import GenerateSettings, OrbitSettings, ReconstructSettings, SceneSettings
+from v3d.settings import FinishSettings, GenerateSettings, OrbitSettings, ReconstructSettings, SceneSettings
 
 NOT_FOR_CLIENTS = ("model", "device")
 """Settings that name files or machines; a client has no say in them."""
@@ -49,6 +49,9 @@ class Desk:
         photos: Mapping[str, bytes],
         options: Mapping[str, Any],
         masks: Mapping[str, bytes] = {},
+        *,
+        finish: Mapping[str, Any] = {},
+        filename: str = "",
     ) -> Job:
         """Queue an asset of one to four photos.
 
@@ -56,8 +59,10 @@ class Desk:
             photos: side (front, left, back, right) -> bytes of an image file; the front is needed.
             options: of `GenerateSettings`.
             masks: side -> bytes of an image that says where the object is in this side's photo.
+            finish: options of `FinishSettings`.
+            filename: what the client calls the front photo; the object is called after it in files.
         """
-        settings = self._settings(GenerateSettings, options)
+        settings, finished = self._settings(GenerateSettings, options), _finish(finish)
         _check_sides(photos)
         without = [side for side in masks if side not in photos]
         if without:
@@ -67,7 +72,8 @@ class Desk:
             for side, data in masks.items():
                 path = job.input / f"{side}_mask"
                 uploads.keep_picture(data, path, f"The mask of the {side}", self.limits.upload)
-            request = {"photos": sorted(photos), "masks": sorted(masks)}
+            request = {"photos": sorted(photos), "masks": sorted(masks), "finish": finished}
+            request["name"] = _title(filename)
             return job.queue("generate", request, settings, self.limits.waiting)
 
     def reconstruct(
@@ -76,18 +82,21 @@ class Desk:
         filename: str,
         options: Mapping[str, Any],
         orbit: Mapping[str, Any] | None = None,
+        *,
+        finish: Mapping[str, Any] = {},
     ) -> Job:
         """Queue an asset of views of an object.
 
         Args:
             upload: a zip of posed photos; with `orbit` a video, a zip of pictures, or one picture with a grid
                 of them. Bytes, or a file that is copied.
-            filename: what the client calls it; only sentences use it.
+            filename: what the client calls it; the object is called after it in files.
             options: of `ReconstructSettings`.
             orbit: options of `OrbitSettings`, what is known of cameras that are not given; {} where nothing
                 is, and None where every photo of the zip has its camera.
+            finish: options of `FinishSettings`.
         """
-        settings = self._settings(ReconstructSettings, options)
+        settings, finished = self._settings(ReconstructSettings, options), _finish(finish)
         around = None if orbit is None else with_options(OrbitSettings(), orbit)
         with _NewJob(self.store) as job:
             kept = uploads.keep_capture(upload, filename, job.input, self.limits.upload)
@@ -97,6 +106,8 @@ class Desk:
                 "views": kept.name,
                 "notes": kept.notes,
                 "orbit": None if around is None else dataclasses.asdict(around),
+                "finish": finished,
+                "name": _title(filename),
             }
             return job.queue("reconstruct", request, settings, self.limits.waiting)
 
@@ -181,15 +192,17 @@ def task_of(job: Job, store: JobStore) -> Task:
     folder = store.root / job.id
     given, asked = folder / "input", job.request
     try:
-        notes = tuple(asked.get("notes", ()))
+        notes, name = tuple(asked.get("notes", ())), asked.get("name")
+        finish = with_options(FinishSettings(), asked.get("finish", {}))
         if job.kind == "generate":
             settings = with_options(GenerateSettings(), asked["settings"])
             masks = {SIDES[side]: given / f"{side}_mask" for side in asked.get("masks", ())}
-            return GenerateTask(_photos(asked, given), folder, settings, "result", masks)
+            return GenerateTask(_photos(asked, given), folder, settings, "result", masks, finish, name)
         if job.kind == "reconstruct":
             orbit = None if asked["orbit"] is None else with_options(OrbitSettings(), asked["orbit"])
             of_views = with_options(ReconstructSettings(), asked["settings"])
-            return ReconstructTask(given / asked["views"], folder, of_views, orbit, "result", notes)
+            views = given / asked["views"]
+            return ReconstructTask(views, folder, of_views, orbit, "result", notes, finish, name)
         if job.kind == "scene":
             of_scene = with_options(SceneSettings(), asked["settings"])
             return SceneTask(given / asked["views"], folder, of_scene, "result", notes)
@@ -200,6 +213,24 @@ def task_of(job: Job, store: JobStore) -> Task:
         raise KeyError(job.kind)
     except (KeyError, TypeError, AttributeError) as error:
         raise V3DError(f"This version of V3D cannot carry out the job ({error}).") from error
+
+
+def _finish(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a finish as plain values.
+
+    Raises:
+        V3DError: one is wrong, or two do not go together.
+    """
+    from v3d.finishing.purposes import plan_of
+
+    finish = with_options(FinishSettings(), options)
+    plan_of(finish)
+    return dataclasses.asdict(finish)
+
+
+def _title(filename: str) -> str:
+    """What the object of an upload is called."""
+    return safe_name(Path(filename.replace("\\", "/")).stem)
 
 
 def _photos(asked: Mapping[str, Any], given: Path) -> dict[float, Path]:

@@ -18,7 +18,7 @@ from v3d.serving.desk import Desk
 from v3d.serving.manifest import SIDES
 from v3d.serving.store import Job
 
-MOST_FILES, MOST_FIELDS = 2 * len(SIDES) + 2, 4
+MOST_FILES, MOST_FIELDS = 2 * len(SIDES) + 2, 5
 _MASKS = tuple(f"{side}_mask" for side in SIDES)
 FILES = {
     "generate": (*SIDES, *_MASKS),
@@ -27,6 +27,7 @@ FILES = {
     "texture": ("mesh", *SIDES, "views"),
 }
 """Kind of job -> the files that its form may have."""
+_TEXTS = {"generate": ("finish",), "reconstruct": ("orbit", "finish")}  # fields beside the settings
 _MOST_BYTES = 128 << 20  # of what is held in memory: a photo, a mask, a mesh
 _FILE = {"type": "string", "format": "binary"}
 _OF_FILES = {
@@ -54,11 +55,17 @@ OPENAPI = {
                         "description": "reconstruct: what is known of cameras that views lack, options of "
                         "v3d reconstruct --orbit as JSON; {} where nothing is.",
                     },
+                    "finish": {
+                        "type": "string",
+                        "description": "generate, reconstruct: what the mesh is made ready for, options of "
+                        "FinishSettings as JSON: purpose (game, print, web), size, origin, lods, ...",
+                    },
                     **{name: {**_FILE, "description": text} for name, text in _OF_FILES.items()},
                 },
             },
             "examples": {
                 "generate": {"value": {"front": "cup.png", "settings": '{"quality": "draft", "seed": 1}'}},
+                "print": {"value": {"front": "cup.png", "finish": '{"purpose": "print", "size": "80mm"}'}},
                 "reconstruct": {"value": {"kind": "reconstruct", "views": "posed.zip"}},
                 "video": {"value": {"kind": "reconstruct", "views": "turn.mp4", "orbit": "{}"}},
                 "scene": {"value": {"kind": "scene", "views": "room.zip", "settings": '{"path": "orbit"}'}},
@@ -78,12 +85,14 @@ class JobForm:
         kind: of the job.
         settings: its options.
         orbit: what is known of cameras; None where the form has no such field.
+        finish: what the mesh is made ready for.
         files: by field.
     """
 
     kind: str = "generate"
     settings: Mapping[str, Any] = field(default_factory=dict)
     orbit: Mapping[str, Any] | None = None
+    finish: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, UploadFile] = field(default_factory=dict)
 
 
@@ -96,7 +105,7 @@ def read_form(form: FormData) -> JobForm:
     kind = form.get("kind", "generate")
     if not isinstance(kind, str) or kind not in FILES:
         raise V3DError(f"There is no kind {str(kind)[:40]}; there are {', '.join(FILES)}.")
-    known = (*FILES[kind], "kind", "settings", *(("orbit",) if kind == "reconstruct" else ()))
+    known = (*FILES[kind], "kind", "settings", *_TEXTS.get(kind, ()))
     files: dict[str, UploadFile] = {}
     for name, value in form.multi_items():
         if name not in known:
@@ -107,7 +116,8 @@ def read_form(form: FormData) -> JobForm:
         if isinstance(value, UploadFile):
             files[name] = value
     orbit = _object("orbit", form["orbit"]) if "orbit" in form else None
-    return JobForm(kind, _object("settings", form.get("settings", "{}")), orbit, files)
+    finish = _object("finish", form.get("finish", "{}"))
+    return JobForm(kind, _object("settings", form.get("settings", "{}")), orbit, finish, files)
 
 
 def queue(desk: Desk, form: JobForm) -> Job:
@@ -122,7 +132,8 @@ def queue(desk: Desk, form: JobForm) -> Job:
         masks = {
             mask[: -len("_mask")]: _bytes(mask, form.files[mask]) for mask in _MASKS if mask in form.files
         }
-        return desk.generate(photos, form.settings, masks)
+        name = (form.files["front"].filename or "") if "front" in form.files else ""
+        return desk.generate(photos, form.settings, masks, finish=form.finish, filename=name)
     if form.kind == "texture":
         mesh = _bytes("mesh", _needed(form, "mesh"))
         if "views" not in form.files:
@@ -134,7 +145,7 @@ def queue(desk: Desk, form: JobForm) -> Job:
     with _on_disk(views) as path:
         if form.kind == "scene":
             return desk.scene(path, name, form.settings)
-        return desk.reconstruct(path, name, form.settings, form.orbit)
+        return desk.reconstruct(path, name, form.settings, form.orbit, finish=form.finish)
 
 
 def _needed(form: JobForm, name: str) -> UploadFile:

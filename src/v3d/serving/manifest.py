@@ -9,7 +9,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,12 @@ from v3d.capture.images import existing
 from v3d.capture.photo_files import SUFFIXES
 from v3d.errors import V3DError
 from v3d.serving.options import with_options
-from v3d.settings import GenerateSettings
+from v3d.settings import FinishSettings, GenerateSettings
 
 SIDES = {"front": 0.0, "left": 90.0, "back": 180.0, "right": 270.0}
 """Names of the sides of an object and their azimuths in degrees."""
 _FRONT_NAMES = ("photo", "image", "path", "file")  # other names of the column of the front photo
+_FINISH = {option.name for option in dataclasses.fields(FinishSettings)} - set(_FRONT_NAMES)
 _MAX_ROWS = 1_000_000
 _MAX_NAME = 200  # bytes; file systems take 255, and names of temporary files are a little longer
 _TAKEN = ("summary.csv", "gallery.html")  # by the batch itself
@@ -37,28 +38,36 @@ class Item:
         photos: azimuth in degrees -> image file; 0 is the front.
         settings: of its run.
         refusal: why it cannot be made, in one sentence; "" where nothing speaks against it.
+        finish: what its mesh is made ready for.
     """
 
     name: str
     photos: Mapping[float, Path]
     settings: GenerateSettings
     refusal: str = ""
+    finish: FinishSettings = field(default_factory=FinishSettings)
 
 
-def read_manifest(path: Path, settings: GenerateSettings) -> list[Item]:
+def read_manifest(
+    path: Path,
+    settings: GenerateSettings,
+    finish: FinishSettings = FinishSettings(),  # noqa: B008 (frozen)
+) -> list[Item]:
     """The items of a batch, in order.
 
     - A folder: every image is an item; every folder in it that has an image called front (and perhaps left,
       back, right) is one, too.
     - A .csv with a header (its columns stand between commas, semicolons or tabs), or .jsonl: a line an item.
       The columns front (or photo), left, back and right name
-      image files, beside the manifest or absolute; name is that of the results; all others are settings.
+      image files, beside the manifest or absolute; name is that of the results; all others are settings
+      of the run or of its finish (purpose, size, ...).
 
     A line that is wrong refuses its item, not the batch.
 
     Args:
         path: the folder or file.
         settings: of items that do not say otherwise.
+        finish: the same.
 
     Raises:
         V3DError: there is no such folder or file, it cannot be read, or it has no items.
@@ -73,7 +82,7 @@ def read_manifest(path: Path, settings: GenerateSettings) -> list[Item]:
     items: list[Item] = []
     taken = Counter(_TAKEN)  # lower case, since some file systems do not tell cases apart
     for where, row in rows:
-        item = _item(where, row, root, settings)
+        item = _item(where, row, root, settings, finish)
         name, own = item.name, item.name.casefold()
         while own in taken:
             taken[item.name.casefold()] += 1
@@ -145,16 +154,16 @@ def _json(line: str) -> Any:
         return None
 
 
-def _item(where: str, row: Any, root: Path, settings: GenerateSettings) -> Item:
+def _item(where: str, row: Any, root: Path, settings: GenerateSettings, finish: FinishSettings) -> Item:
     """The item of one row; what is wrong with it becomes its refusal."""
     if not isinstance(row, dict) or any(not isinstance(key, str) for key in row):
-        return Item(_safe(where), {}, settings, f"The {where} cannot be read as names and values.")
+        return Item(safe_name(where), {}, settings, f"The {where} cannot be read as names and values.")
     values = {key.strip().lower(): value for key, value in row.items() if value not in (None, "")}
     fronts = [name for name in ("front", *_FRONT_NAMES) if name in values]
     if len(fronts) == 1:
         values["front"] = values.pop(fronts[0])
     front = values.get("front")
-    name = _safe(str(values.pop("name", None) or Path(str(front or where)).stem))
+    name = safe_name(str(values.pop("name", None) or Path(str(front or where)).stem))
     try:
         if len(fronts) > 1:
             raise V3DError(f"The {where} of the manifest names two front photos: {' and '.join(fronts)}.")
@@ -162,12 +171,14 @@ def _item(where: str, row: Any, root: Path, settings: GenerateSettings) -> Item:
             raise V3DError(f"The {where} of the manifest names no front photo.")
         photos = {azimuth: values.pop(side) for side, azimuth in SIDES.items() if side in values}
         found = {azimuth: existing(root / str(file)) for azimuth, file in photos.items()}
-        return Item(name, found, with_options(settings, values))
+        own = {key: values.pop(key) for key in list(values) if key.replace("-", "_") in _FINISH}
+        finish = with_options(finish, own)
+        return Item(name, found, with_options(settings, values), finish=finish)
     except (V3DError, OSError, ValueError) as error:
         return Item(name, {}, settings, str(error))
 
 
-def _safe(name: str) -> str:
+def safe_name(name: str) -> str:
     """A name that is one folder's on every system."""
     safe = re.sub(r"[^\w.\- ]+", "_", unicodedata.normalize("NFC", name)).strip(" .")
     safe = safe.encode()[:_MAX_NAME].decode(errors="ignore").strip(" .")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 from fastapi import APIRouter, Depends, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
@@ -18,7 +19,8 @@ from v3d.distribution import own_version
 from v3d.serving import forms
 from v3d.serving.answers import DONE_EXAMPLE, HealthAnswer, JobAnswer, JobsAnswer, refusals
 from v3d.serving.desk import Desk
-from v3d.serving.store import FINISHED, Job, is_id
+from v3d.serving.shape_viewer import viewer_of
+from v3d.serving.store import FINISHED, Job, is_for_clients, is_id
 
 TOKEN = Depends(HTTPBearer(auto_error=False, description="Where the server was started with a token."))
 """Described only; `v3d.serving.guard` asks for it."""
@@ -26,6 +28,10 @@ router = APIRouter(dependencies=[TOKEN], responses=refusals(401, 403, 422))
 RETRY_SECONDS = 30
 """After which a client that was told to come again should do so."""
 _SHOWN = {".png": "image/png", ".mp4": "video/mp4", ".json": "application/json"}
+_VIEWER_POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+    "frame-ancestors 'self'; sandbox allow-scripts"
+)
 _FILE = {"type": "string", "format": "binary"}
 
 
@@ -49,14 +55,23 @@ def answer_of(desk: Desk, job: Job) -> JobAnswer:
 
 
 def _is_file(desk: Desk, job: Job, name: str) -> bool:
-    """Whether a result can be sent: folders of views, and what a run keeps to go on from, cannot."""
+    """Whether a result can be sent."""
     try:
-        if "/" in name:
-            return False
-        desk.store.result(job, name)
+        sent(desk, job, name)
     except KeyError:
         return False
     return True
+
+
+def sent(desk: Desk, job: Job, name: str) -> Path:
+    """The file of a result that clients may have: none of what a run keeps to go on from.
+
+    Raises:
+        KeyError: there is no such result.
+    """
+    if not is_for_clients(name):
+        raise KeyError(name)
+    return desk.store.result(job, name)
 
 
 def desk_of(request: Request) -> Desk:
@@ -182,7 +197,7 @@ def delete(request: Request, id: str) -> None:
 
 
 @router.get(
-    "/v1/jobs/{id}/files/{name}",
+    "/v1/jobs/{id}/files/{name:path}",
     response_class=FileResponse,
     responses={
         200: {
@@ -196,13 +211,28 @@ def file(request: Request, id: str, name: str) -> FileResponse:
     """One result, by the name that the job's `files` has."""
     desk = desk_of(request)
     try:
-        path = desk.store.result(find(desk, id), name)
+        path = sent(desk, find(desk, id), name)
     except KeyError:
         raise HTTPException(404, f"The job has no file {name[:80]}.") from None
     kind = _SHOWN.get(path.suffix)
     return FileResponse(
         path,
         media_type=kind or "application/octet-stream",
-        filename=None if kind else name,
+        filename=None if kind else path.name,
         headers={"Content-Security-Policy": "default-src 'none'; sandbox"},
     )
+
+
+@router.get(
+    "/v1/jobs/{id}/viewer",
+    response_class=FileResponse,
+    responses={200: {"content": {"text/html": {"schema": {"type": "string"}}}}, **refusals(404)},
+)
+def viewer(request: Request, id: str) -> FileResponse:
+    """A page that shows the job's Gaussians and mesh. It can reach nothing, not even this server."""
+    desk = desk_of(request)
+    try:
+        path = viewer_of(desk.store, find(desk, id))
+    except KeyError:
+        raise HTTPException(404, "The job has neither Gaussians nor a mesh.") from None
+    return FileResponse(path, media_type="text/html", headers={"Content-Security-Policy": _VIEWER_POLICY})

@@ -18,7 +18,10 @@ from v3d.serving.resources import cores
 from v3d.serving.runner import Limits, Runner
 from v3d.serving.store import JobStore, QueueFullError
 from v3d.serving.worker import AnyWorker, Worker
-from v3d.settings import GenerateSettings
+from v3d.settings import Format, GenerateSettings
+
+FORMATS: tuple[Format, ...] = ("glb", "ply", "splat", "html")
+"""Of jobs that do not say otherwise."""
 
 
 def make_server(
@@ -26,7 +29,7 @@ def make_server(
     *,
     rules: Rules = Rules(),  # noqa: B008 (frozen)
     limits: Limits = Limits(),  # noqa: B008 (frozen)
-    settings: GenerateSettings = GenerateSettings(),  # noqa: B008 (frozen)
+    settings: GenerateSettings = GenerateSettings(formats=FORMATS),  # noqa: B008 (frozen)
     workers: int | Sequence[AnyWorker] = 1,
 ) -> FastAPI:
     """The application; jobs run while it does.

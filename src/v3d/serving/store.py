@@ -259,6 +259,11 @@ class QueueFullError(Exception):
     """So many jobs wait that no more are taken."""
 
 
+def is_for_clients(name: str) -> bool:
+    """Whether a result is for clients, not a view among many or what a run keeps to go on from."""
+    return not name.startswith(".") and name.removeprefix("finished/").count("/") == 0
+
+
 def is_id(text: str) -> bool:
     """Whether a text can be the id of a job."""
     return _ID.fullmatch(text) is not None

@@ -10,7 +10,7 @@ from typing import Any
 from v3d.callbacks import OnProgress
 from v3d.capture.photo_files import SUFFIXES
 from v3d.errors import V3DError
-from v3d.settings import GenerateSettings, OrbitSettings, ReconstructSettings, SceneSettings
+from v3d.settings import FinishSettings, GenerateSettings, OrbitSettings, ReconstructSettings, SceneSettings
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,8 @@ class GenerateTask:
         settings: of the run.
         name: of the asset's folder; by default that of the front photo.
         masks: azimuth -> image file that says where the object is; for some photos or none.
+        finish: what the mesh is made ready for.
+        title: of the object in files; by default the folder's name.
     """
 
     photos: Mapping[float, Path]
@@ -45,6 +47,8 @@ class GenerateTask:
     settings: GenerateSettings
     name: str | None = None
     masks: Mapping[float, Path] = field(default_factory=dict)
+    finish: FinishSettings = field(default_factory=FinishSettings)
+    title: str | None = None
 
     def __call__(self, on_progress: OnProgress) -> Made:
         """Carry the task out.
@@ -59,7 +63,9 @@ class GenerateTask:
             self.out,
             self.settings,
             name=self.name,
+            title=self.title,
             masks=dict(self.masks),
+            finish=self.finish,
             on_progress=on_progress,
         )
         return _made(asset.folder, asset.report)
@@ -76,6 +82,8 @@ class ReconstructTask:
         orbit: what is known of the pictures' cameras; None where the views have their own.
         name: of the asset's folder; by default that of the views.
         notes: on the views, one sentence each.
+        finish: what the mesh is made ready for.
+        title: of the object in files; by default the folder's name.
     """
 
     views: Path
@@ -84,6 +92,8 @@ class ReconstructTask:
     orbit: OrbitSettings | None = None
     name: str | None = None
     notes: tuple[str, ...] = ()
+    finish: FinishSettings = field(default_factory=FinishSettings)
+    title: str | None = None
 
     def __call__(self, on_progress: OnProgress) -> Made:
         """Carry the task out.
@@ -96,7 +106,14 @@ class ReconstructTask:
         if self.orbit is None:
             check_inside(self.views)
         asset = pipeline.reconstruct(
-            self.views, self.out, self.settings, orbit=self.orbit, name=self.name, on_progress=on_progress
+            self.views,
+            self.out,
+            self.settings,
+            orbit=self.orbit,
+            name=self.name,
+            title=self.title,
+            finish=self.finish,
+            on_progress=on_progress,
         )
         return _made(asset.folder, asset.report, self.notes)
 

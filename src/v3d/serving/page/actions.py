@@ -38,7 +38,8 @@ class Actions:
     def photos(self, *values: Any) -> str:
         """Queue an asset of photos by their sides, with corrected cut-outs; returns its job's id."""
         paths, values = values[: len(SIDES)], values[len(SIDES) :]
-        quality, seed, faces, texture, elevation, editor, side, threshold, corrections = values
+        quality, seed, purpose, size, faces, texture, elevation, *cutout = values
+        editor, side, threshold, corrections = cutout
         corrections = folded(corrections, side, threshold, editor)
         given = {name: path for name, path in zip(SIDES, paths, strict=True) if path}
         masks = {
@@ -47,7 +48,8 @@ class Actions:
             if correction.changes and given.get(name) == correction.path
         }
         options = {**_common(quality, seed), "faces": faces, "texture_size": texture, "elevation": elevation}
-        return _asked(lambda: self._desk.generate(_read(given), options, masks))
+        finish, name = _finish(purpose, size), Path(given.get("front", "")).name
+        return _asked(lambda: self._desk.generate(_read(given), options, masks, finish=finish, filename=name))
 
     def views(
         self,
@@ -59,6 +61,8 @@ class Actions:
         direction: str,
         quality: str,
         seed: float | None,
+        purpose: str,
+        size: str,
     ) -> str:
         """Queue an asset of own views; returns its job's id."""
         around: dict[str, Any] | None = None
@@ -66,8 +70,8 @@ class Actions:
             law_or_none = law if law != UNKNOWN else None
             around = {"law": law_or_none, "elevation": elevation, "fov": fov, "direction": direction}
         upload = _given(path, "Give a zip of photos, a video or a picture.")
-        options = _common(quality, seed)
-        return _asked(lambda: self._desk.reconstruct(upload, upload.name, options, around))
+        options, finish = _common(quality, seed), _finish(purpose, size)
+        return _asked(lambda: self._desk.reconstruct(upload, upload.name, options, around, finish=finish))
 
     def scene(self, path: str | None, route: str, frames: float, quality: str, seed: float | None) -> str:
         """Queue a scene; returns its job's id."""
@@ -142,7 +146,7 @@ class Actions:
 
 AROUND, WITH_PHOTOS = "around the object", "with the photos"
 """Where the cameras of views come from."""
-UNKNOWN, AUTO = "unknown", "automatic"
+UNKNOWN, AUTO, AS_IS = "unknown", "automatic", "as it is"
 
 
 def folded(corrections: Corrections, side: str, threshold: float, editor: Any) -> Corrections:
@@ -156,6 +160,10 @@ def folded(corrections: Corrections, side: str, threshold: float, editor: Any) -
 
 def _common(quality: str, seed: float | None) -> dict[str, Any]:
     return {"quality": quality, "seed": int(seed or 0)}
+
+
+def _finish(purpose: str, size: str) -> dict[str, Any]:
+    return {"purpose": None if purpose == AS_IS else purpose, "size": (size or "").strip()}
 
 
 def _given(path: str | None, sentence: str) -> Path:

@@ -10,9 +10,9 @@ import gradio as gr
 
 from v3d.serving.desk import SCENE_PATHS
 from v3d.serving.manifest import SIDES
-from v3d.serving.page.actions import AROUND, AUTO, UNKNOWN, WITH_PHOTOS, Actions
+from v3d.serving.page.actions import AROUND, AS_IS, AUTO, UNKNOWN, WITH_PHOTOS, Actions
 from v3d.serving.page.cutouts import KEEP, REMOVE
-from v3d.settings import GeneratorName
+from v3d.settings import GeneratorName, Purpose
 
 _NAMES = {"front": "Front", "left": "Its left", "back": "Back", "right": "Its right"}
 _PICTURES = [".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".avif"]
@@ -45,13 +45,14 @@ def photos_form(actions: Actions) -> tuple[Form, list[Any]]:
     slots = _photo_slots("v3d")
     cutout = _cutout_editor(actions, slots)
     quality, seed = _common()
+    purpose, size = _made_for("v3d-for")
     make = gr.Button("Make it", variant="primary", elem_id="v3d-make")
     with gr.Accordion("More", open=False):
         faces = gr.Textbox(label="Triangles at most", placeholder=_BY_QUALITY)
         texture = gr.Textbox(label="Texture, pixels a side", placeholder=_BY_QUALITY)
         elevation = gr.Slider(-30, 60, 0, step=1, label="Photos taken from above, degrees")
     _examples(slots)
-    inputs = [*slots, quality, seed, faces, texture, elevation, *cutout]
+    inputs = [*slots, quality, seed, purpose, size, faces, texture, elevation, *cutout]
     return Form(make, actions.photos, inputs), [*slots, quality, seed]
 
 
@@ -88,8 +89,10 @@ def views_form(actions: Actions) -> Form:
         api_visibility="private",
     )
     quality, seed = _common()
+    made_for = _made_for("v3d-views-for")
     make = gr.Button("Make it", variant="primary", elem_id="v3d-make-views")
-    return Form(make, actions.views, [upload, cameras, law, elevation, fov, direction, quality, seed])
+    inputs = [upload, cameras, law, elevation, fov, direction, quality, seed, *made_for]
+    return Form(make, actions.views, inputs)
 
 
 def scene_form(actions: Actions) -> Form:
@@ -123,6 +126,21 @@ def _common() -> tuple[gr.Radio, gr.Number]:
         quality = gr.Radio(["draft", "standard", "high"], value="draft", label="Quality", scale=4)
         seed = gr.Number(0, label="Seed", precision=0, minimum=0, scale=1, min_width=70)
     return quality, seed
+
+
+def _made_for(name: str) -> tuple[gr.Radio, gr.Textbox]:
+    """What the mesh is made ready for, and its size."""
+    with gr.Row():
+        choices = [AS_IS, *get_args(Purpose)]
+        purpose = gr.Radio(choices, value=AS_IS, label="Made for", elem_id=name, scale=4)
+        size = gr.Textbox(
+            label="Longest side",
+            placeholder="12cm",
+            elem_id=f"{name}-size",
+            scale=1,
+            min_width=110,
+        )
+    return purpose, size
 
 
 def _photo_slots(prefix: str) -> list[gr.Image]:

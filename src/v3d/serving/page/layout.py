@@ -83,7 +83,6 @@ def _wire(
     panel.remove.click(actions.remove, [chosen], [chosen], **private).then(**show)
     panel.again.click(actions.again, [chosen], reusable, **private)
     panel.history.input(lambda id: id, [panel.history], [chosen], **private).then(**show)
-    panel.style.input(results.mesh, [chosen, panel.style], [panel.mesh], **private)
     blocks.load(results.load, [chosen], panel.filled, **private)
     gr.Timer(REFRESH).tick(**show, queue=False)
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import gradio as gr
 
 from v3d.serving.desk import Desk
 from v3d.serving.page.actions import Actions
 from v3d.serving.page.shown import Shown
-from v3d.serving.page.status import status, title, turning
+from v3d.serving.page.status import frame, status, title, turning
 from v3d.serving.store import Job
 
 _SMALL_PARTS = (".png", ".json")
 """Suffixes of what stands at the end of the downloads."""
-SOLID, WIREFRAME, NORMALS = "solid", "wireframe", "normals"
 
 
 @dataclass(frozen=True)
@@ -25,8 +24,6 @@ class Panel:
     Attributes:
         history: of earlier jobs.
         cancel, again, remove: buttons.
-        style: of the mesh.
-        mesh: its viewer.
         filled: what `Results.show` fills, in its order.
     """
 
@@ -34,8 +31,6 @@ class Panel:
     cancel: gr.Button
     again: gr.Button
     remove: gr.Button
-    style: gr.Radio
-    mesh: gr.Model3D
     filled: list[Any]
 
 
@@ -48,13 +43,8 @@ def make_panel(seen: gr.State) -> Panel:
         remove = gr.Button("Remove", elem_id="v3d-remove", size="sm", min_width=80)
     line = gr.HTML(elem_id="v3d-status")
     with gr.Tabs(elem_id="v3d-results") as tabs:
-        with gr.Tab("Mesh", id="mesh"):
-            style = gr.Radio(
-                [SOLID, WIREFRAME, NORMALS], value=SOLID, label="Show", elem_id="v3d-style", container=False
-            )
-            mesh = gr.Model3D(label="Mesh", elem_id="v3d-mesh", height=460)
-        with gr.Tab("Gaussians", id="splats"):
-            splats = gr.Model3D(label="Gaussians", elem_id="v3d-splats", height=500)
+        with gr.Tab("3D", id="viewer"):
+            viewer = gr.HTML(elem_id="v3d-viewer")
         with gr.Tab("Views", id="views"):
             views = gr.HTML(elem_id="v3d-views")
         with gr.Tab("Videos", id="videos"):
@@ -63,8 +53,8 @@ def make_panel(seen: gr.State) -> Panel:
         with gr.Tab("Sheet", id="sheet"):
             sheet = gr.Image(label="Everything", type="filepath", elem_id="v3d-sheet")
     files = gr.Files(label="Downloads", elem_id="v3d-files", height=260, interactive=False)
-    filled = [line, history, tabs, style, mesh, splats, views, orbit, turntable, sheet, files, seen]
-    return Panel(history, cancel, again, remove, style, mesh, filled)
+    filled = [line, history, tabs, viewer, views, orbit, turntable, sheet, files, seen]
+    return Panel(history, cancel, again, remove, filled)
 
 
 class Results:
@@ -91,32 +81,20 @@ class Results:
         history = gr.skip() if listed == seen[1] else gr.Dropdown(choices=choices, value=id if job else None)
         stamp = "" if job is None else f"{job.id} {job.state} {job.stage}"
         if stamp == seen[0]:
-            return [line, history, *[gr.skip()] * 9, (stamp, listed)]
+            return [line, history, *[gr.skip()] * 7, (stamp, listed)]
         return [line, history, *self._viewers(job, seen[0]), (stamp, listed)]
 
-    def mesh(self, id: str, style: str) -> Any:
-        """The mesh's viewer in another style."""
-        job = self._actions.job(id)
-        if job is None:
-            return gr.skip()
-        if style == NORMALS:
-            return gr.Model3D(self._shown.normals(job), display_mode="solid")
-        mode: Literal["solid", "wireframe"] = "wireframe" if style == WIREFRAME else "solid"
-        return gr.Model3D(self._shown.results(job).get("mesh.glb"), display_mode=mode)
-
     def _viewers(self, job: Job | None, before: str) -> list[Any]:
-        """Tabs, style, mesh, splats, views, two videos, sheet and files of a job."""
+        """Tabs, viewer, views, two videos, sheet and files of a job."""
         given = {} if job is None else self._shown.results(job)
         views = [] if job is None else self._shown.views(job)
         files = list(given.values())
         files.sort(key=lambda file: file.endswith(_SMALL_PARTS))  # stable: the others come first
         if job is not None and job.state == "done" and files:
-            files.insert(0, self._shown.archive(job, files))
+            files.insert(0, self._shown.archive(job, given))
         return [
             _tab(job, given, before),
-            SOLID,
-            gr.Model3D(given.get("mesh.glb"), display_mode="solid"),
-            given.get("splats.ply"),
+            frame(job) if job is not None and _has_shape(job, given) else "",
             turning(views),
             given.get("views.mp4"),
             given.get("turntable.mp4") or given.get("splats.mp4"),
@@ -129,5 +107,9 @@ def _tab(job: Job | None, given: dict[str, str], before: str) -> Any:
     """The tab that a job is shown in when it has ended; otherwise the user's own choice stays."""
     if job is None or job.state != "done":
         return gr.skip()
-    of_files = {"mesh.glb": "mesh", "splats.ply": "splats"}
-    return gr.Tabs(selected=next((tab for name, tab in of_files.items() if name in given), "sheet"))
+    return gr.Tabs(selected="viewer" if _has_shape(job, given) else "sheet")
+
+
+def _has_shape(job: Job, given: dict[str, str]) -> bool:
+    """Whether a job is done and has something to turn."""
+    return job.state == "done" and ("mesh.glb" in given or "splats.ply" in given)

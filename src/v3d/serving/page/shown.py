@@ -7,17 +7,10 @@ import shutil
 import zipfile
 from pathlib import Path
 
-import torch
-
-from v3d.errors import V3DError
-from v3d.meshes.files import load_mesh
-from v3d.meshes.glb import save_glb
-from v3d.meshes.mesh import Mesh
-from v3d.serving.store import Job, JobStore
+from v3d.serving.store import Job, JobStore, is_for_clients
 
 _MODELS = (".glb", ".ply", ".splat", ".spz", ".obj", ".mtl", ".stl", ".3mf", ".usdz")
-_SUFFIXES = (*_MODELS, ".mp4", ".png", ".json")
-NORMALS = "normals.glb"
+_SUFFIXES = (*_MODELS, ".mp4", ".png", ".json", ".html")
 
 
 class Shown:
@@ -37,9 +30,9 @@ class Shown:
         """Name -> path of the results that are there; those that somebody removed are left out."""
         out = {}
         for name in job.files:
-            if name.endswith(_SUFFIXES) and "/" not in name:
+            if name.endswith(_SUFFIXES) and is_for_clients(name):
                 try:
-                    out[name] = self.link(self._store.result(job, name), job.id, name)
+                    out[name] = self.link(self._store.result(job, name), job.id, _flat(name, job))
                 except (KeyError, OSError):
                     continue
         return out
@@ -64,45 +57,19 @@ class Shown:
                 shutil.copyfile(path, target)
         return str(target.absolute())
 
-    def archive(self, job: Job, files: list[str]) -> str:
-        """All results in one zip."""
-        path = self._folder / job.id / "all.zip"
+    def archive(self, job: Job, files: dict[str, str]) -> str:
+        """All results in one zip, by their names."""
+        path = self._folder / job.id / f"{job.request.get('name') or 'all'}.zip"
         if not path.exists():
             temporary = path.with_suffix(f".{os.urandom(4).hex()}")
             with zipfile.ZipFile(temporary, "w") as archive:
-                for file in files:
-                    archive.write(file, Path(file).name)
+                for name, file in files.items():
+                    archive.write(file, name)
             temporary.replace(path)
         return str(path.absolute())
 
-    def normals(self, job: Job) -> str | None:
-        """The mesh with its normals for colours, or None where there is no mesh."""
-        target = self._folder / job.id / NORMALS
-        try:
-            if not target.exists():
-                mesh = load_mesh(self._store.result(job, "mesh.glb"))
-                target.parent.mkdir(parents=True, exist_ok=True)
-                save_glb(coloured_by_normals(mesh), target)
-        except (KeyError, OSError, V3DError):
-            return None
-        return str(target.absolute())
 
-
-def coloured_by_normals(mesh: Mesh) -> Mesh:
-    """The mesh with a face a colour: (normal + 1) / 2 as red, green, blue.
-
-    Faces share no vertices, so that each shows one texel of a square of all directions (octahedral).
-    """
-    side = 64
-    normal = mesh.face_normals / mesh.face_normals.abs().sum(-1, keepdim=True).clamp_min(1e-9)
-    below = normal[:, 2:] < 0
-    folded = (1 - normal[:, [1, 0]].abs()) * torch.where(normal[:, :2] < 0, -1.0, 1.0)
-    uv = (torch.where(below, folded, normal[:, :2]) + 1) / 2
-    uv = ((uv * side).floor().clamp(0, side - 1) + 0.5) / side
-    at = (torch.arange(side) + 0.5) / side * 2 - 1
-    y, x = torch.meshgrid(at, at, indexing="ij")
-    z = 1 - x.abs() - y.abs()
-    unfolded = [torch.where(z < 0, (1 - b.abs()) * a.sign(), a) for a, b in ((x, y), (y, x))]
-    texture = (torch.nn.functional.normalize(torch.stack([*unfolded, z], -1), dim=-1) + 1) / 2
-    faces = torch.arange(3 * len(mesh.faces)).view(-1, 3)
-    return Mesh(mesh.vertices[mesh.faces].reshape(-1, 3), faces, uv.repeat_interleave(3, 0), texture)
+def _flat(name: str, job: Job) -> str:
+    """What a result is called in one list: files name each other, so most keep their names."""
+    own = name.removeprefix("finished/")
+    return own if own == name or own not in job.files else f"finished_{own}"

@@ -27,6 +27,7 @@ _HELLO = "<p>Drop a photo of the front, others if you have them, and press <b>Ma
 def title(job: Job) -> str:
     """One line of the list of jobs."""
     kind = KINDS.get(job.kind, job.kind)
+    kind = f"{kind} · {job.request['name']}" if job.request.get("name") else kind
     return f"{datetime.fromtimestamp(job.created):%d %b %H:%M} · {kind} · {job.state} · {job.id[:4]}"
 
 
@@ -77,6 +78,14 @@ def _live(picture: Path) -> str:
     except OSError:
         return ""
     return f'<img class="v3d-live" alt="Gaussians as they are fitted" src="data:image/jpeg;base64,{data}">'
+
+
+def frame(job: Job) -> str:
+    """The viewer of what a job made; its scripts run apart from the page, with no right to reach anything."""
+    return (
+        f'<iframe class="v3d-viewer" title="Gaussians and mesh" sandbox="allow-scripts" '
+        f'src="/v1/jobs/{job.id}/viewer"></iframe>'
+    )
 
 
 def turning(views: Sequence[Path]) -> str:

@@ -14,6 +14,7 @@ CSS = """
 #v3d-files .label-clear-button {display: none}
 .v3d-fail {color: var(--error-text-color, #b91c1c)}
 .v3d-note {opacity: .8; font-size: .9em; margin: .2em 0}
+.v3d-viewer {display: block; width: 100%; height: min(520px, 70vh); border: 0; border-radius: 8px}
 .v3d-turn img.v3d-view {display: block; margin: 0 auto; width: min(100%, 420px); aspect-ratio: 1;
   object-fit: contain; background: white; border-radius: 8px}
 .v3d-turn input[type=range] {width: 100%; margin: .8em 0; accent-color: var(--color-accent)}
